@@ -1,0 +1,31 @@
+"""The Typer app: it registers the commands and turns a user's mistake into one line and exit code 2."""
+
+from typing import Any
+
+import typer
+from typer.core import TyperGroup
+
+from engram.errors import UserError
+from engramctl import console
+
+
+class _Group(TyperGroup):
+    def invoke(self, ctx: Any) -> Any:
+        try:
+            return super().invoke(ctx)
+        except UserError as mistake:
+            console.error(str(mistake))
+            raise typer.Exit(2) from None
+
+
+app = typer.Typer(
+    cls=_Group,
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode="rich",
+    help="Scaling-law sweeps over the Engram/MoE split: how much of a sparse model should be experts, how much lookup memory?",
+)
+
+# One line for each command: app.command("name")(function). Commands import heavy libraries inside their functions,
+# so that `engramctl --help` stays instant.

@@ -1,0 +1,1 @@
+"""Core library of engramctl: sparse language models with experts and lookup memory, trained and measured."""
