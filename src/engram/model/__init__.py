@@ -1,0 +1,9 @@
+"""The decoder-only sparse model.
+
+Shape letters: B sequences, T tokens, N = B T tokens of a batch in one row, M residual branches, d width, h heads,
+E routed experts, k experts a token visits, w inner width of an expert, V vocabulary.
+"""
+
+from engram.model.transformer import Transformer
+
+__all__ = ["Transformer"]

@@ -1,0 +1,142 @@
+"""The schema of every table in a results folder: names, Arrow types, units and meaning, in one place.
+
+The writer, the readers, the Parquet metadata and docs/results.md all follow these tuples.
+"""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+import pyarrow as pa
+
+SCHEMA_VERSION = 1
+"""Goes up when a column is added, removed, renamed or changes its type, unit or meaning."""
+
+STATUSES = ("finished", "diverged", "failed")
+"""Outcomes of a trial. `failed` trials are tried again, the others are done."""
+
+
+@dataclass(frozen=True)
+class Column:
+    """One column of a table."""
+
+    name: str
+    type: pa.DataType
+    unit: str
+    """Empty for text and for pure numbers."""
+    meaning: str
+    nullable: bool = False
+
+
+_TEXT, _INT, _REAL = pa.string(), pa.int64(), pa.float64()
+
+TRIAL_COLUMNS: tuple[Column, ...] = (
+    # identity
+    Column("trial_id", _TEXT, "", "Hash of the trial's config, 12 hexadecimal digits: the name of its files"),
+    Column("sweep", _TEXT, "", "Name of the sweep: the folder of this table"),
+    Column("size", _TEXT, "", "Named model size"),
+    Column("rho", _REAL, "fraction", "Share of the inactive parameters given to routed experts, as asked for; the rest is memory"),
+    Column("seed", _INT, "", "Seed of initialisation and data order"),
+    Column("budget_flops", _REAL, "FLOPs", "Training compute that was asked for, in the count of train_flops"),
+    # config
+    Column("config", _TEXT, "JSON", "The whole config of the trial"),
+    Column("corpus", _TEXT, "", "Corpus as it was named on the command line"),
+    Column("n_layers", _INT, "layers", "Transformer layers"),
+    Column("width", _INT, "numbers", "Size of the residual stream"),
+    Column("n_heads", _INT, "heads", "Attention heads"),
+    Column("expert_width", _INT, "numbers", "Inner width of one routed expert"),
+    Column("top_k", _INT, "experts", "Routed experts that a token visits in a layer"),
+    Column("n_routed_experts", _INT, "experts", "Routed experts in a layer"),
+    Column("shared_width", _INT, "numbers", "Inner width of the shared expert"),
+    Column("n_slots", _INT, "rows", "Rows of all memory tables together; 0 without memory"),
+    Column("memory_dim", _INT, "numbers", "Length of the memory vector of a token; 0 without memory"),
+    Column("max_ngram", _INT, "tokens", "Largest N-gram that is looked up; 0 without memory"),
+    Column("hash_heads", _INT, "heads", "Hash heads for each N-gram order; 0 without memory"),
+    Column("engram_layers", pa.list_(_INT), "layers", "Layers that have a memory, counted from 0; empty without memory"),
+    Column("learning_rate", _REAL, "", "Peak learning rate of the dense weights"),
+    Column("batch_size", _INT, "sequences", "Sequences in an optimiser step"),
+    Column("seq_len", _INT, "tokens", "Predicted tokens in a sequence"),
+    Column("vocab_size", _INT, "tokens", "Tokens in the vocabulary"),
+    # accounting
+    Column("p_total", _INT, "parameters", "All parameters but embedding and head"),
+    Column("p_active", _INT, "parameters", "Parameters of p_total that one token uses"),
+    Column("p_sparse", _INT, "parameters", "Inactive parameters, p_total - p_active: what rho divides"),
+    Column("p_engram", _INT, "parameters", "Parameters of the memory tables"),
+    Column("p_embedding", _INT, "parameters", "Parameters of the token embedding and of the output head"),
+    Column("rho_realised", _REAL, "fraction", "rho after rounding to whole experts and slots"),
+    Column("steps", _INT, "steps", "Optimiser steps of the full training"),
+    Column("tokens", _INT, "tokens", "Training tokens of the full training"),
+    Column("train_flops", _REAL, "FLOPs", "6 p_active tokens"),
+    Column("model_flops", _REAL, "FLOPs", "All matrix multiplications, head and attention included, forward and backward"),
+    # outcome
+    Column("val_loss", _REAL, "nats/token", "Mean validation loss at the end", nullable=True),
+    Column("val_loss_se", _REAL, "nats/token", "Standard error of val_loss, clustered by document", nullable=True),
+    Column("val_bpb", _REAL, "bits/byte", "Validation loss for each byte of text: does not depend on the tokenizer", nullable=True),
+    Column("val_tokens", _INT, "tokens", "Validation tokens that were predicted", nullable=True),
+    Column("val_documents", _INT, "documents", "Validation documents", nullable=True),
+    Column("train_loss", _REAL, "nats/token", "Mean training loss over the last 5 % of the steps", nullable=True),
+    Column("copy_loss", _REAL, "nats/token", "Loss on the second half of a repeated random sequence", nullable=True),
+    Column(
+        "loss_by_position",
+        pa.list_(_REAL),
+        "nats/token",
+        "Mean validation loss in buckets of the position in the sequence: [0,1), [1,2), [2,4), [4,8) and so on",
+        nullable=True,
+    ),
+    Column(
+        "load_max_over_mean",
+        _REAL,
+        "ratio",
+        "Largest expert load over the mean load, in the worst layer, mean over the last 5 % of the steps",
+        nullable=True,
+    ),
+    Column("load_cv", _REAL, "ratio", "Coefficient of variation of the expert load, mean over the layers", nullable=True),
+    # cost
+    Column("wall_s", _REAL, "s", "Time spent in training, all attempts together", nullable=True),
+    Column("tokens_per_s", _REAL, "tokens/s", "Training speed", nullable=True),
+    Column("peak_rss_bytes", _INT, "bytes", "Largest resident memory of the process", nullable=True),
+    Column("n_restarts", _INT, "", "Times the training was continued from a checkpoint"),
+    # origin
+    Column("git_sha", _TEXT, "", "Commit of the code; null outside a repository", nullable=True),
+    Column("corpus_fingerprint", _TEXT, "", "Hash of the corpus: its documents, order and splits"),
+    Column("tokenizer_fingerprint", _TEXT, "", "Hash of the tokenizer"),
+    Column("versions", _TEXT, "JSON", "Versions of Python and of the libraries that matter"),
+    Column("hostname", _TEXT, "", "Machine that trained"),
+    Column("device", _TEXT, "", "Device that trained", nullable=True),
+    Column("precision", _TEXT, "", "Precision of the matrix multiplications: bf16 or fp32", nullable=True),
+    Column("started_at", _TEXT, "ISO 8601, UTC", "Start of the first attempt"),
+    Column("finished_at", _TEXT, "ISO 8601, UTC", "End of the last attempt"),
+    Column("status", _TEXT, "", "finished, diverged (the loss left the finite numbers) or failed (will be tried again)"),
+    Column("error", _TEXT, "", "Why the trial diverged or failed; null when it finished", nullable=True),
+)
+
+CURVE_COLUMNS: tuple[Column, ...] = (
+    Column("step", _INT, "steps", "Optimiser steps done"),
+    Column("tokens", _INT, "tokens", "Training tokens seen"),
+    Column("train_loss", _REAL, "nats/token", "Mean training loss since the row before"),
+    Column("learning_rate", _REAL, "", "Learning rate of the dense weights at this step"),
+    Column("grad_norm", _REAL, "", "Mean norm of the gradient before clipping, since the row before"),
+    Column("load_max_over_mean", _REAL, "ratio", "Largest expert load over the mean load, in the worst layer, since the row before"),
+    Column("load_cv", _REAL, "ratio", "Coefficient of variation of the expert load, mean over the layers, since the row before"),
+    Column("val_loss", _REAL, "nats/token", "Mean validation loss; null at steps without a validation", nullable=True),
+    Column("copy_loss", _REAL, "nats/token", "Loss on the second half of a repeated random sequence; null likewise", nullable=True),
+)
+
+DOCUMENT_COLUMNS: tuple[Column, ...] = (
+    Column("document", _TEXT, "", "Id of a validation document, hexadecimal; the same in all trials of a corpus"),
+    Column("n_tokens", _INT, "tokens", "Predicted tokens of the document"),
+    Column("n_bytes", _INT, "bytes", "UTF-8 bytes of those tokens"),
+    Column("loss_sum", _REAL, "nats", "Sum of the losses of those tokens"),
+)
+
+
+def _schema(columns: Iterable[Column]) -> pa.Schema:
+    fields = [pa.field(c.name, c.type, nullable=c.nullable, metadata={"unit": c.unit, "meaning": c.meaning}) for c in columns]
+    return pa.schema(fields, metadata={"schema_version": str(SCHEMA_VERSION)})
+
+
+TRIAL_SCHEMA = _schema(TRIAL_COLUMNS)
+"""Arrow schema of trials/*.parquet: its metadata has the schema version, each field's has unit and meaning."""
+CURVE_SCHEMA = _schema(CURVE_COLUMNS)
+"""The same of curves/*.parquet."""
+DOCUMENT_SCHEMA = _schema(DOCUMENT_COLUMNS)
+"""The same of documents/*.parquet."""

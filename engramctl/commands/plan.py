@@ -1,0 +1,50 @@
+"""`engramctl plan`"""
+
+
+from engramctl import console
+from engramctl import options as corpus_options
+from engramctl import results_options, sweep_options
+
+
+
+def plan(
+    sweep: sweep_options.SweepNameArgument = results_options.DEFAULT_SWEEP,
+    budget: sweep_options.BudgetOption = None,
+    rho: sweep_options.RhoOption = None,
+    size: sweep_options.SizeOption = None,
+    seeds: sweep_options.SeedsOption = None,
+    corpus: corpus_options.CorpusOption = None,
+    corpus_bytes: corpus_options.CorpusBytesOption = None,
+    text_column: corpus_options.TextColumnOption = None,
+    tokenizer: corpus_options.TokenizerOption = None,
+    vocab_size: corpus_options.VocabSizeOption = None,
+    results: results_options.ResultsOption = results_options.DEFAULT_RESULTS,
+    name: sweep_options.NameOption = None,
+    workers: sweep_options.WorkersOption = None,
+    device: sweep_options.DeviceOption = "auto",
+    as_json: results_options.JsonOption = False,
+) -> None:
+    """Show what a sweep would train: experts, slots, parameters, tokens, FLOPs, time and memory. Nothing is spent.
+
+    Takes the arguments of `engramctl sweep`. Sizes: 1m 3m 10m 30m 100m 300m 1b 3b 6b.
+
+    Example: engramctl plan --size 3m --budget 1e13 --rho 0,0.5,0.75,1
+    """
+    from engramctl.planning import planned_rows
+    from engramctl.store import Store
+    from engramctl.sweepfile import find_sweep, load_sweep
+
+    changes = sweep_options.overrides(budget, rho, size, seeds, corpus, corpus_bytes, text_column, tokenizer, vocab_size)
+    spec = load_sweep(find_sweep(sweep), changes)
+    store = Store(results, sweep_options.sweep_name(sweep, name))
+    planned = planned_rows(spec, store, workers, device)
+    if as_json:
+        console.print_json({"sweep": store.sweep, "question": spec.question, **planned.as_json()})
+        return
+    out = console.out()
+    for table in planned.tables():
+        out.print(table)
+        out.print()
+    for line in planned.notes:
+        console.note(line)
+    console.note(f"next: engramctl sweep {sweep} with the same options")

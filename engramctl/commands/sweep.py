@@ -1,0 +1,225 @@
+"""`engramctl sweep`"""
+
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from engram.errors import UserError
+from engramctl import console
+from engramctl import options as corpus_options
+from engramctl import results_options, sweep_options
+
+if TYPE_CHECKING:
+    from engram.config import TrialConfig
+    from engram.corpus.dataset import Corpus
+    from engramctl.schedule import Resources
+    from engramctl.store import Store
+    from engramctl.sweepfile import SweepSpec
+
+_PROBE_S = 4.0
+_PROBE_BUDGET = 1e30
+"""Any budget that pays for a step: probes are stopped by the clock."""
+_REPORT_S = 1.0
+_CHECKPOINT_S = 60.0
+
+
+def sweep(
+    sweep: sweep_options.SweepNameArgument = results_options.DEFAULT_SWEEP,
+    budget: sweep_options.BudgetOption = None,
+    rho: sweep_options.RhoOption = None,
+    size: sweep_options.SizeOption = None,
+    seeds: sweep_options.SeedsOption = None,
+    corpus: corpus_options.CorpusOption = None,
+    corpus_bytes: corpus_options.CorpusBytesOption = None,
+    text_column: corpus_options.TextColumnOption = None,
+    tokenizer: corpus_options.TokenizerOption = None,
+    vocab_size: corpus_options.VocabSizeOption = None,
+    results: results_options.ResultsOption = results_options.DEFAULT_RESULTS,
+    name: sweep_options.NameOption = None,
+    workers: sweep_options.WorkersOption = None,
+    device: sweep_options.DeviceOption = "auto",
+    address: Annotated[
+        str | None, typer.Option("--address", metavar="URL", help="A running Ray cluster: ray://HOST:10001, HOST:PORT or auto.")
+    ] = None,
+    cache: corpus_options.CacheOption = None,
+    as_json: results_options.JsonOption = False,
+) -> None:
+    """Train every trial of a sweep that is not trained yet. The same command again continues it.
+
+    Example: engramctl sweep --budget 20m
+    Example: engramctl sweep allocation --size 3m --budget 1e13,3e13 --rho 0.2,0.4,0.6,0.8,1 --seeds 3
+    """
+    from engramctl.schedule import Resources, local_workers, ray_session
+    from engramctl.store import Store
+    from engramctl.sweepfile import expand, find_sweep, load_sweep
+
+    started = time.monotonic()
+    changes = sweep_options.overrides(budget, rho, size, seeds, corpus, corpus_bytes, text_column, tokenizer, vocab_size)
+    spec = load_sweep(find_sweep(sweep), changes)
+    store = Store(results.absolute(), sweep_options.sweep_name(sweep, name))
+    store.check_writable()
+    with store.lock():
+        manifest = store.read_manifest() or {}
+        _check_same_sweep(store, spec, manifest)
+        if address is None:
+            from engram.training.machine import resolve_device
+
+            workers = workers or local_workers(resolve_device(device).type)
+        text = _corpus(store, spec, manifest, cache)
+        resources = Resources(device, workers, address)
+        manifest = _manifest(spec, text, manifest)
+        known = [_known_budget(b, manifest) for b in spec.budgets]
+        trials = [] if None in known else expand(spec, [b for b in known if b], text.vocab_size, text.fingerprint, text.tokenizer_fingerprint)
+        if not trials or any(trial.id not in store.finished_ids() for trial in trials):
+            with ray_session(resources):
+                if not trials:
+                    budgets = [_timed_budget(spec, text, resources, manifest)]
+                    trials = expand(spec, budgets, text.vocab_size, text.fingerprint, text.tokenizer_fingerprint)
+                manifest["trials"] = _wanted(manifest.get("trials", []), trials)
+                store.write_manifest(manifest)
+                _train(store, spec, text, trials, resources)
+        _report(store, trials, started, as_json)
+
+
+def _check_same_sweep(store: "Store", spec: "SweepSpec", manifest: dict[str, Any]) -> None:
+    """A results folder holds one experiment: only its axes may grow."""
+    if "fixed" not in manifest:
+        return
+    for path, was, now in _differences(manifest["fixed"], spec.fixed, ""):
+        raise UserError(
+            f"{store.folder} was made with {path} = {was!r}, now it is {now!r}; choose another folder with --name, or take the change back"
+        )
+
+
+def _differences(was: Any, now: Any, path: str) -> list[tuple[str, Any, Any]]:
+    if isinstance(was, dict) and isinstance(now, dict):
+        keys = sorted(was.keys() | now.keys())
+        return [d for key in keys for d in _differences(was.get(key), now.get(key), f"{path}.{key}" if path else key)]
+    return [] if was == now else [(path, was, now)]
+
+
+def _corpus(store: "Store", spec: "SweepSpec", manifest: dict[str, Any], cache: Path | None) -> "Corpus":
+    """The corpus the sweep began with if it is still in the cache, so that installing a package changes nothing; else prepared."""
+    from engram.corpus.dataset import Corpus
+    from engram.corpus.prepare import default_cache, prepare_corpus
+
+    cache = cache or default_cache()
+    pinned = manifest.get("corpus")
+    if pinned and (folder := cache / "corpora" / pinned["folder"]).is_dir():
+        return Corpus.open(folder)
+    with console.StageProgress() as progress:
+        corpus = prepare_corpus(spec.corpus, cache, progress)
+    if pinned and corpus.fingerprint != pinned["fingerprint"]:
+        raise UserError(
+            f"corpus {spec.corpus.source} is not the text that {store.folder} was made with (fingerprint {corpus.fingerprint[:12]},"
+            f" was {pinned['fingerprint'][:12]}); choose another folder with --name"
+        )
+    return corpus
+
+
+def _manifest(spec: "SweepSpec", corpus: "Corpus", old: dict[str, Any]) -> dict[str, Any]:
+    pinned = {
+        "folder": corpus.folder.name,
+        "fingerprint": corpus.fingerprint,
+        "tokenizer_fingerprint": corpus.tokenizer_fingerprint,
+        "vocab_size": corpus.vocab_size,
+    }
+    return {
+        "sweep": spec.model_dump(mode="json"),
+        "fixed": spec.fixed,
+        "corpus": pinned,
+        "budgets": old.get("budgets", {}),
+        "trials": old.get("trials", []),
+    }
+
+
+def _known_budget(text: str, manifest: dict[str, Any]) -> float | None:
+    """FLOPs of a budget; None for a wall time that was not turned into FLOPs yet."""
+    from engramctl.sweepfile import wall_seconds
+    from engramctl.units import parse_flops
+
+    return parse_flops(text) if wall_seconds(text) is None else manifest["budgets"].get(text)
+
+
+def _timed_budget(spec: "SweepSpec", corpus: "Corpus", resources: "Resources", manifest: dict[str, Any]) -> float:
+    """Time a few steps of the likely slowest trials of each size and take the largest budget that fits the wall time."""
+    from engramctl.budget import fit_wall_time
+    from engramctl.schedule import cluster_workers, measure_speeds
+    from engramctl.sweepfile import expand, wall_seconds
+
+    text = spec.budgets[0]
+    seconds = wall_seconds(text)
+    assert seconds is not None
+    began = time.monotonic()
+    trials = expand(spec, [_PROBE_BUDGET], corpus.vocab_size, corpus.fingerprint, corpus.tokenizer_fingerprint)
+    # Most experts or most memory: which of the two ends is slower depends on the machine.
+    ends = [t for t in trials if t.seed == 0 and t.rho in (min(spec.rhos), max(spec.rhos))]
+    console.note(f"timing a few steps of {len(ends)} trials ...")
+    speeds = measure_speeds(ends, corpus.folder, resources, _PROBE_S)
+    slowest = {}
+    for trial, speed in zip(ends, speeds, strict=True):
+        if trial.size not in slowest or speed.step_s > slowest[trial.size].step_s:
+            slowest[trial.size] = speed
+            console.note(f"  {trial.size} rho {trial.rho:g}: {console.human(trial.train.tokens_per_step / speed.step_s)} tokens/s")
+    left = seconds - (time.monotonic() - began)
+    flops = fit_wall_time(left, trials, slowest, resources.workers or cluster_workers(resources))
+    console.note(f"budget {text}: {flops:.2g} FLOPs a trial for {len(trials)} trials; kept with the sweep")
+    manifest["budgets"][text] = flops
+    return flops
+
+
+def _wanted(old: list[dict[str, Any]], trials: list["TrialConfig"]) -> list[dict[str, Any]]:
+    """The trials that the sweep's table should have: those asked for before and those asked for now."""
+    new = [
+        {"trial_id": t.id, "rho": t.rho, "size": t.size, "seed": t.seed, "budget_flops": t.budget_flops, "steps": t.train.steps} for t in trials
+    ]
+    return list({entry["trial_id"]: entry for entry in [*old, *new]}.values())
+
+
+def _train(store: "Store", spec: "SweepSpec", corpus: "Corpus", trials: list["TrialConfig"], resources: "Resources") -> None:
+    from engramctl import origin
+    from engramctl.display import SweepDisplay
+    from engramctl.rows import SweepContext
+    from engramctl.schedule import run_trials, trial_resources
+    from engramctl.worker import Process, WorkerSettings
+
+    finished = store.finished_ids()
+    left = [trial for trial in trials if trial.id not in finished]
+    settings = WorkerSettings(
+        results=store.results,
+        corpus_folder=corpus.folder,
+        context=SweepContext(store.sweep, spec.corpus.source, origin.git_sha()),
+        device=resources.device,
+        threads=int(trial_resources(resources)["cpu"]),
+        report_s=_REPORT_S,
+        checkpoint_s=_CHECKPOINT_S,
+        driver=Process.this(),
+    )
+    try:
+        with SweepDisplay(left, len(trials) - len(left)) as display:
+            run_trials(left, settings, resources, display.on_event)
+    except KeyboardInterrupt:
+        console.note("stopped; finished trials are kept, the same command continues the others from their last checkpoint")
+        raise typer.Exit(130) from None
+
+
+def _report(store: "Store", trials: list["TrialConfig"], started: float, as_json: bool) -> None:
+    """Say what the sweep has come to; exit code 1 when trials of it failed."""
+    table = store.read_trials()
+    table = table[table["trial_id"].isin([trial.id for trial in trials])]
+    counts = table["status"].value_counts().to_dict()
+    missing = len(trials) - len(table)
+    if as_json:
+        columns = ["trial_id", "size", "rho", "seed", "budget_flops", "status", "val_loss"]
+        rows = table[columns].astype(object).where(table[columns].notna(), None).to_dict("records")
+        console.print_json({"sweep": store.sweep, "folder": str(store.folder), "trials": rows, "missing": missing})
+    parts = [f"{count} {status}" for status, count in counts.items()] + ([f"{missing} missing"] if missing else [])
+    console.note(f"{store.sweep}: {', '.join(parts)} in {console.duration(time.monotonic() - started)}; results in {store.folder}")
+    for _, row in table[table["status"] != "finished"].iterrows():
+        last = str(row["error"]).strip().splitlines()[-1]
+        console.note(f"  {row['status']}: {row['size']} rho {row['rho']:g} seed {row['seed']}: {last}")
+    console.note(f"next: engramctl plot {store.sweep}" + ("" if store.results == Path("results").absolute() else f" --results {store.results}"))
+    if counts.get("failed") or missing:
+        raise typer.Exit(1)

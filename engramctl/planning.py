@@ -1,0 +1,135 @@
+"""What a sweep would train and cost, without training."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+from rich.table import Table
+
+from engram.accounting import training_memory_bytes
+from engram.allocation import spread
+from engram.config import TrialConfig
+from engram.training.machine import resolve_device, resolve_precision
+from engram.training.speed import Speed, guess_flops_per_s
+from engramctl import console
+from engramctl.budget import fit_wall_time, makespan
+from engramctl.rows import planned_columns
+from engramctl.schedule import local_workers
+from engramctl.store import Store
+from engramctl.sweepfile import SweepSpec, expand, wall_seconds
+
+_UNKNOWN = "unknown"
+_VALIDATION_SHARE = 1 / 3
+"""A validation token takes about a third of a training token's time: forward only."""
+
+
+@dataclass(frozen=True)
+class Plan:
+    """The trials of a sweep as rows with Parquet column names, `estimated_s`, `memory_bytes` and `done` added."""
+
+    rows: list[dict[str, Any]]
+    estimated_s: float
+    workers: int
+    notes: list[str]
+
+    def as_json(self) -> dict[str, Any]:
+        return {"trials": self.rows, "estimated_s": self.estimated_s, "workers": self.workers}
+
+    def tables(self) -> Iterator[Table]:
+        """One table for each size and budget; seeds are alike and share a line."""
+        keys = dict.fromkeys((row["size"], row["budget_flops"]) for row in self.rows)
+        for size, budget in keys:
+            block = [row for row in self.rows if (row["size"], row["budget_flops"]) == (size, budget)]
+            first = [row for row in block if row["seed"] == block[0]["seed"]]
+            seeds = len({row["seed"] for row in block})
+            title = (
+                f"{size}: {budget:.3g} FLOPs, {console.human(first[0]['tokens'])} tokens = {first[0]['steps']} steps"
+                f" x {first[0]['batch_size']} x {first[0]['seq_len']}, {seeds} seed{'s' if seeds > 1 else ''}"
+            )
+            columns = ("rho", "experts", "shared", "slots", "P_total", "P_active", "FLOPs", "time", "memory", "done")
+            cells = []
+            for row in first:
+                same = [other for other in block if other["rho"] == row["rho"]]
+                cells.append(
+                    (
+                        f"{row['rho']:g}",
+                        row["n_routed_experts"],
+                        row["shared_width"],
+                        f"{row['n_slots']:,}",
+                        f"{row['p_total']:,}",
+                        f"{row['p_active']:,}",
+                        f"{row['train_flops']:.3g}",
+                        "~" + console.duration(row["estimated_s"]),
+                        console.human(row["memory_bytes"]) + "B",
+                        f"{sum(other['done'] for other in same)}/{len(same)}",
+                    )
+                )
+            yield console.table(columns, cells, left=0, title=title)
+
+
+def planned_rows(spec: SweepSpec, store: Store, workers: int | None, device_name: str) -> Plan:
+    """Plan a sweep; speeds come from its finished trials of the same size, else from a quarter second of matrix products."""
+    device = resolve_device(device_name)
+    workers = workers or local_workers(device.type)
+    manifest = store.read_manifest() or {}
+    pinned = manifest.get("corpus", {})
+    vocab_size = pinned.get("vocab_size") or _vocab_size(spec)
+    fingerprints = pinned.get("fingerprint", _UNKNOWN), pinned.get("tokenizer_fingerprint", _UNKNOWN)
+    notes = []
+
+    known = store.read_trials() if store.trials.is_dir() else None
+    flops_per_s: list[float] = []
+
+    def speed(trial: TrialConfig) -> Speed:
+        tokens_per_s = None
+        if known is not None and len(known):
+            measured = known.loc[(known["size"] == trial.size) & (known["status"] == "finished"), "tokens_per_s"]
+            tokens_per_s = float(measured.median()) if len(measured) else None
+        if tokens_per_s is None:
+            if not flops_per_s:
+                flops_per_s.append(guess_flops_per_s(device, resolve_precision(trial.train.precision, device)))
+                notes.append("times are rough: nothing of this size has run here yet")
+            columns = planned_columns(trial)
+            tokens_per_s = flops_per_s[0] / (columns["model_flops"] / columns["tokens"])
+        return Speed(1.0, trial.train.tokens_per_step / tokens_per_s, _VALIDATION_SHARE * trial.train.val_tokens / tokens_per_s)
+
+    budgets = []
+    for text in spec.budgets:
+        seconds = wall_seconds(text)
+        if seconds is None:
+            budgets.append(float(text))
+        elif text in manifest.get("budgets", {}):
+            budgets.append(float(manifest["budgets"][text]))
+        else:
+            probes = expand(spec, [1e30], vocab_size, *fingerprints)
+            slowest = {name: max((speed(t) for t in probes if t.size == name), key=lambda s: s.step_s) for name in spec.sizes}
+            budgets.append(fit_wall_time(seconds, probes, slowest, workers))
+            notes.append(f"budget {text} is about {budgets[-1]:.2g} FLOPs a trial here; the sweep times a few steps and decides")
+
+    finished = store.finished_ids() if store.trials.is_dir() else set()
+    trials = expand(spec, budgets, vocab_size, *fingerprints)
+    rows = []
+    for trial in trials:
+        rows.append(
+            planned_columns(trial)
+            | {
+                "estimated_s": speed(trial).trial_s(trial.train.steps, trial.train.n_validations),
+                "memory_bytes": training_memory_bytes(trial.model, trial.train.tokens_per_step),
+                "done": trial.id in finished,
+            }
+        )
+    total = makespan([row["estimated_s"] for row in rows if not row["done"]], workers)
+    left = sum(not row["done"] for row in rows)
+    differences = [max(spread([row[name] for row in rows if row["size"] == size]) for size in spec.sizes) for name in ("p_total", "p_active")]
+    notes.append(f"P_total differs by {100 * differences[0]:.3f} % over rho, P_active by {100 * differences[1]:.3f} % (0.5 % allowed)")
+    notes.append(f"{left} of {len(rows)} trials to train, about {console.duration(total)} with {workers} at a time")
+    return Plan(rows, total, workers, notes)
+
+
+def _vocab_size(spec: SweepSpec) -> int:
+    """Tokens to expect before the corpus is there: those of the tokenizer that was named, or those it will be trained to."""
+    if spec.corpus.tokenizer is None:
+        return spec.corpus.vocab_size
+    from engram.tokenizer.bpe import load_tokenizer, vocabulary_size
+
+    return vocabulary_size(load_tokenizer(spec.corpus.tokenizer))

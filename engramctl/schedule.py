@@ -1,0 +1,237 @@
+"""Ray Tune: trials in, finished rows in the store; resources, retries, live progress."""
+
+import logging
+import os
+import shutil
+import signal
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import psutil
+
+from engram.config import TrialConfig
+from engram.errors import UserError
+
+if TYPE_CHECKING:
+    from engram.training.speed import Speed
+    from engramctl.worker import WorkerSettings
+
+Event = dict[str, Any]
+"""`trial_id`, `kind` (started, progress, ended, retry, error) and what the worker reported."""
+
+_RETRIES = 2
+"""Times a trial is started again when its process dies; it continues from its checkpoint."""
+
+_QUIET = {
+    "RAY_AIR_NEW_OUTPUT": "0",
+    "RAY_AUTH_MODE": "disabled",
+    "RAY_USAGE_STATS_ENABLED": "0",
+    "RAY_CHDIR_TO_TRIAL_DIR": "0",
+    "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
+    "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",
+    "TUNE_DISABLE_SIGINT_HANDLER": "1",
+    "TUNE_PRINT_ALL_TRIAL_ERRORS": "0",
+}
+
+
+@dataclass(frozen=True)
+class Resources:
+    """What the trials of a sweep may use."""
+
+    device: str
+    workers: int | None
+    """Trials at one time; None: as many as the cluster has room for."""
+    address: str | None
+    """A Ray cluster; None: this machine."""
+
+
+def local_workers(device: str) -> int:
+    """One trial for each GPU of this machine if the trials run there, else one for each core that this process may use."""
+    if device != "cpu":
+        import torch
+
+        if torch.cuda.is_available():
+            return torch.cuda.device_count()
+    physical = psutil.cpu_count(logical=False) or 1
+    return max(1, min(physical, len(os.sched_getaffinity(0))))
+
+
+@contextmanager
+def ray_session(resources: Resources) -> Iterator[None]:
+    """Ray for the length of a block: a private one on this machine, or the cluster at `resources.address`."""
+    os.environ.update({name: value for name, value in _QUIET.items() if name not in os.environ})
+    import ray
+
+    common: dict[str, Any] = {"logging_level": logging.ERROR, "log_to_driver": False}
+    try:
+        if resources.address:
+            ray.init(address=resources.address, **common)
+        else:
+            ray.init(address="local", num_cpus=resources.workers, include_dashboard=False, **common)
+    except (ConnectionError, ValueError, RuntimeError, OSError) as problem:
+        where = resources.address or "this machine"
+        raise UserError(f"Ray at {where} can't be reached: {str(problem).splitlines()[0]}") from None
+    for name in ("ray", "ray.tune", "ray.train", "ray.data"):
+        logging.getLogger(name).setLevel(logging.ERROR)
+    previous = signal.signal(signal.SIGTERM, _as_interrupt)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, previous)
+        ray.shutdown()
+
+
+def _as_interrupt(*_: object) -> None:
+    raise KeyboardInterrupt
+
+
+def trial_resources(resources: Resources) -> dict[str, float]:
+    """CPUs and GPUs of one trial: one core, or one core and an equal share of the GPUs."""
+    import ray
+
+    if resources.device == "cpu" or (resources.device == "auto" and not ray.cluster_resources().get("GPU")):
+        return {"cpu": 1.0}
+    gpus = ray.cluster_resources().get("GPU", 0.0)
+    if not gpus:
+        raise UserError(f"device '{resources.device}': the Ray cluster has no GPU; use --device cpu or auto")
+    share = min(1.0, gpus / resources.workers) if resources.workers else 1.0
+    return {"cpu": 1.0, "gpu": share}
+
+
+def measure_speeds(trials: Sequence[TrialConfig], corpus_folder: Path, resources: Resources, seconds: float) -> list["Speed"]:
+    """Time a few steps of each trial on the sweep's own workers, with all of them busy as they will be later."""
+    import ray
+
+    from engramctl.worker import Process
+
+    wanted = trial_resources(resources)
+
+    @ray.remote(num_cpus=wanted["cpu"], num_gpus=wanted.get("gpu", 0), max_calls=1)
+    def measure(trial_json: str, driver: Process) -> "Speed":
+        from engram.corpus.dataset import Corpus
+        from engram.training.machine import resolve_device, settle_process
+        from engram.training.speed import measure_speed
+        from engramctl.worker import exit_with
+
+        exit_with(driver)
+        settle_process(threads=int(wanted["cpu"]))
+        trial = TrialConfig.model_validate_json(trial_json)
+        return measure_speed(trial, Corpus.open(corpus_folder), resolve_device(resources.device), seconds)
+
+    # Every measurement has company: one trial alone on a machine runs faster than two side by side.
+    copies = 1 if resources.workers is None else -(-resources.workers // len(trials))
+    jobs = [measure.remote(trial.model_dump_json(), Process.this()) for trial in trials for _ in range(copies)]
+    measured: list[Speed] = ray.get(jobs)
+    return [max(measured[i * copies : (i + 1) * copies], key=lambda speed: speed.step_s) for i in range(len(trials))]
+
+
+def run_trials(
+    trials: Sequence[TrialConfig], settings: "WorkerSettings", resources: Resources, on_event: Callable[[Event], None]
+) -> None:
+    """Train the trials, in their order as workers come free; returns when all have a row or can't get one.
+
+    `on_event` is called for each change of a trial. Rows are written by the workers; the driver only writes the
+    `failed` row of a trial whose process died again and again.
+    """
+    from ray import tune
+
+    from engramctl.worker import TrialWorker
+
+    tune_folder = settings.results / settings.context.sweep / ".ray"
+    with _event_channel(resources, on_event) as emit:
+        trainable = tune.with_resources(tune.with_parameters(TrialWorker, settings=settings), trial_resources(resources))
+        tuner = tune.Tuner(
+            trainable,
+            param_space={"trial": tune.grid_search([trial.model_dump_json() for trial in trials])},
+            tune_config=tune.TuneConfig(
+                reuse_actors=True,
+                max_concurrent_trials=resources.workers,
+                trial_name_creator=_trial_id,
+                trial_dirname_creator=_trial_id,
+            ),
+            run_config=tune.RunConfig(
+                name="trials",
+                storage_path=str(tune_folder.resolve()),
+                verbose=0,
+                failure_config=tune.FailureConfig(max_failures=_RETRIES),
+                callbacks=[_callback(emit, settings)],
+            ),
+        )
+        try:
+            tuner.fit()
+        finally:
+            shutil.rmtree(tune_folder, ignore_errors=True)
+
+
+def _trial_id(trial: Any) -> str:
+    return TrialConfig.model_validate_json(trial.config["trial"]).id
+
+
+@contextmanager
+def _event_channel(resources: Resources, on_event: Callable[[Event], None]) -> Iterator[Callable[[Event], None]]:
+    """A function for Tune's callback to call. Behind a ray:// address Tune runs on the cluster and events come back by queue."""
+    if not (resources.address or "").startswith("ray://"):
+        yield on_event
+        return
+    from ray.util.queue import Queue
+
+    queue = Queue()
+
+    def drain() -> None:
+        while (event := queue.get()) is not None:
+            on_event(event)
+
+    reader = threading.Thread(target=drain, daemon=True)
+    reader.start()
+    try:
+        yield queue.put
+    finally:
+        queue.put(None)
+        reader.join(timeout=10)
+
+
+def _callback(emit: Callable[[Event], None], settings: "WorkerSettings") -> Any:
+    from ray.tune import Callback
+
+    from engramctl.rows import trial_row
+    from engramctl.store import Store
+
+    class Events(Callback):
+        def on_trial_start(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
+            emit({"trial_id": _trial_id(trial), "kind": "started"})
+
+        def on_trial_result(self, iteration: int, trials: list[Any], trial: Any, result: dict[str, Any], **info: Any) -> None:
+            kept = ("step", "steps", "train_loss", "tokens_per_s", "status", "error", "val_loss")
+            kind = "ended" if result.get("status") else "progress"
+            emit({"trial_id": _trial_id(trial), "kind": kind, **{name: result.get(name) for name in kept}})
+
+        def on_trial_recover(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
+            emit({"trial_id": _trial_id(trial), "kind": "retry"})
+
+        def on_trial_error(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
+            config = TrialConfig.model_validate_json(trial.config["trial"])
+            error = f"the training process died {_RETRIES + 1} times; the last error: {_last_error(trial)}"
+            Store(settings.results, settings.context.sweep).write_trial(
+                trial_row(config, settings.context, "failed", error, {}), None, None
+            )
+            emit({"trial_id": config.id, "kind": "error", "status": "failed", "error": error})
+
+    return Events()
+
+
+def _last_error(trial: Any) -> str:
+    lines = str(trial.get_error() or "unknown").strip().splitlines()
+    return lines[-1] if lines else "unknown"
+
+
+def cluster_workers(resources: Resources) -> int:
+    """Trials that the cluster has room for at one time."""
+    import ray
+
+    there = ray.cluster_resources()
+    wanted = {"CPU": trial_resources(resources)["cpu"], "GPU": trial_resources(resources).get("gpu", 0.0)}
+    return max(1, min(int(there.get(name, 0.0) / amount) for name, amount in wanted.items() if amount))

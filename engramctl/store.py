@@ -1,0 +1,265 @@
+"""Results as Parquet: one trial is written atomically, all trials are read as one table.
+
+There is no database and no file that two trials share. A file that exists is whole; a trial whose row exists is done.
+"""
+
+import json
+import os
+import socket
+import time
+import uuid
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from io import BytesIO
+from pathlib import Path
+from typing import Any, Self
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
+from filelock import FileLock, Timeout
+
+from engram.errors import UserError
+from engramctl.columns import CURVE_SCHEMA, DOCUMENT_SCHEMA, SCHEMA_VERSION, STATUSES, TRIAL_SCHEMA
+
+Columns = Mapping[str, Sequence[Any] | np.ndarray]
+"""A table as its columns, all of one length."""
+
+_STALE_TEMP_S = 3600.0
+"""Age at which a temporary file is debris of a killed process and not somebody's write in progress."""
+
+
+def write_atomically(path: Path, content: bytes) -> None:
+    """Write a file so that it is either absent (or its old self) or whole, even if the process is killed.
+
+    Raises OSError when the folder can't be written.
+    """
+    # The suffix keeps it out of *.parquet, whoever globs; the unique part lets two processes write the same trial.
+    temp = path.with_name(f".{path.name}.{uuid.uuid4().hex}.tmp")
+    try:
+        with open(temp, "xb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temp, path)
+    except BaseException:
+        temp.unlink(missing_ok=True)
+        raise
+
+
+def list_sweeps(results: Path) -> list[str]:
+    """Names of the sweeps in a results folder, sorted; UserError when there is no such folder."""
+    if not results.is_dir():
+        raise UserError(f"--results {results}: there is no such folder; `engramctl sweep` creates it")
+    return sorted(p.name for p in results.iterdir() if (p / "sweep.json").is_file() or (p / "trials").is_dir())
+
+
+class Store:
+    """The results of one sweep: `<results>/<sweep>/`.
+
+    Raises UserError when the sweep's name can't be a folder name.
+    """
+
+    def __init__(self, results: Path, sweep: str) -> None:
+        if not sweep or sweep.startswith(".") or "/" in sweep or "\\" in sweep:
+            raise UserError(f"sweep '{sweep}': a name without slashes that does not begin with a dot is expected")
+        self.results = results
+        self.sweep = sweep
+        self.folder = results / sweep
+        self.trials = self.folder / "trials"
+        self.curves = self.folder / "curves"
+        self.documents = self.folder / "documents"
+        self.figures = self.folder / "figures"
+        self.checkpoints = self.folder / "checkpoints"
+        self.manifest = self.folder / "sweep.json"
+
+    @classmethod
+    def open_existing(cls, results: Path, sweep: str) -> Self:
+        """Open a sweep that has results; UserError naming the sweeps that there are when it has none."""
+        there = list_sweeps(results)
+        if sweep not in there:
+            raise UserError(f"sweep '{sweep}' has no results in {results}; there are: {', '.join(there) or 'none'}")
+        return cls(results, sweep)
+
+    def check_writable(self) -> None:
+        """Create the folders and try a write; UserError when that is not possible."""
+        try:
+            for folder in (self.trials, self.curves, self.documents):
+                folder.mkdir(parents=True, exist_ok=True)
+                probe = folder / f".probe.{uuid.uuid4().hex}.tmp"
+                probe.touch()
+                probe.unlink()
+        except OSError as problem:
+            raise UserError(f"results folder {self.folder} can't be written: {problem.strerror}") from None
+
+    # Writing
+
+    def write_trial(self, row: Mapping[str, Any], curve: Columns | None, documents: Columns | None) -> None:
+        """Keep one trial: its curve and documents, then its row, whose existence means that the trial is done.
+
+        An earlier attempt of the same trial is replaced. Raises ValueError when the columns are not exactly those of
+        the schema, when a value is missing, or when row, sweep and status don't agree; OSError when the disk refuses.
+        """
+        row_table = _table(TRIAL_SCHEMA, {name: [value] for name, value in row.items()}, "trial")
+        if row["sweep"] != self.sweep:
+            raise ValueError(f"the trial belongs to sweep {row['sweep']!r}, this is the store of {self.sweep!r}")
+        if row["status"] not in STATUSES:
+            raise ValueError(f"status is {row['status']!r}, not one of {STATUSES}")
+        if row["status"] == "finished" and not (row["val_loss"] is not None and row["val_loss"] == row["val_loss"]):
+            raise ValueError(f"trial {row['trial_id']} is finished but has no val_loss")
+        file = f"{row['trial_id']}.parquet"
+        for folder, schema, data, what in (
+            (self.curves, CURVE_SCHEMA, curve, "curve"),
+            (self.documents, DOCUMENT_SCHEMA, documents, "documents"),
+        ):
+            if data is not None:
+                _write(folder / file, _table(schema, data, what))
+            else:
+                # Left over from an earlier attempt, it would be taken for this one's.
+                (folder / file).unlink(missing_ok=True)
+        _write(self.trials / file, row_table)
+
+    def write_manifest(self, manifest: Mapping[str, Any]) -> None:
+        """Keep what the sweep is (keys `sweep`, `budgets`, `trials`; see docs/results.md); the schema version is added."""
+        self.folder.mkdir(parents=True, exist_ok=True)
+        text = json.dumps({**manifest, "schema_version": SCHEMA_VERSION}, indent=2, allow_nan=False)
+        write_atomically(self.manifest, (text + "\n").encode())
+
+    # Reading
+
+    def read_trials(self) -> pd.DataFrame:
+        """All trials, one row each, in the order of their ids; nulls of number columns are NaN.
+
+        UserError naming the file when one can't be read or has another schema version.
+        """
+        tables = [_read(path, TRIAL_SCHEMA) for path in sorted(self.trials.glob("*.parquet"))]
+        return pa.concat_tables([TRIAL_SCHEMA.empty_table(), *tables]).to_pandas()
+
+    def finished_ids(self) -> set[str]:
+        """Ids of the trials that need not run again: finished and diverged ones."""
+        trials = self.read_trials()
+        return set(trials.loc[trials["status"] != "failed", "trial_id"])
+
+    def read_curve(self, trial_id: str) -> pd.DataFrame:
+        """Training curve of a trial, one row a step; UserError when it has none."""
+        return self._read_one(self.curves, trial_id, CURVE_SCHEMA, "curve")
+
+    def read_documents(self, trial_id: str) -> pd.DataFrame:
+        """Validation losses of a trial, one row a document; UserError when it has none."""
+        return self._read_one(self.documents, trial_id, DOCUMENT_SCHEMA, "documents")
+
+    def _read_one(self, folder: Path, trial_id: str, schema: pa.Schema, what: str) -> pd.DataFrame:
+        path = folder / f"{trial_id}.parquet"
+        if not path.is_file():
+            raise UserError(f"trial {trial_id} of sweep {self.sweep} has no {what}: there is no {path}")
+        return _read(path, schema).to_pandas()
+
+    def read_manifest(self) -> dict[str, Any] | None:
+        """What the sweep is, or None before its first run; UserError when it is damaged or of another schema version."""
+        try:
+            manifest = json.loads(self.manifest.read_bytes())
+        except FileNotFoundError:
+            return None
+        except ValueError:
+            raise UserError(f"{self.manifest} is not JSON; delete it and run the sweep again, finished trials are kept") from None
+        except OSError as problem:
+            raise UserError(f"{self.manifest} can't be read: {problem.strerror}") from None
+        if not isinstance(manifest, dict):
+            raise UserError(f"{self.manifest} is a JSON {type(manifest).__name__}, an object is expected")
+        _check_version(self.manifest, manifest.get("schema_version"))
+        return manifest
+
+    # One process at a time
+
+    @contextmanager
+    def lock(self) -> Iterator[None]:
+        """Hold the sweep for this process; UserError at once when another process holds it.
+
+        The lock goes with the process, so a killed sweep leaves nothing to clean up.
+        """
+        self.check_writable()
+        owner = self.folder / ".lock-owner.json"
+        lock = FileLock(self.folder / ".lock")
+        try:
+            lock.acquire(blocking=False)
+        except Timeout:
+            raise UserError(f"sweep {self.sweep} is being run by {_owner(owner)}") from None
+        try:
+            write_atomically(owner, json.dumps({"pid": os.getpid(), "host": socket.gethostname()}).encode())
+            self._remove_debris()
+            yield
+        finally:
+            owner.unlink(missing_ok=True)
+            lock.release()
+
+    def _remove_debris(self) -> None:
+        """Remove temporary files of killed processes, but not of an orphaned worker that may still be writing."""
+        for temp in self.folder.glob("*/.*.tmp"):
+            try:
+                if time.time() - temp.stat().st_mtime > _STALE_TEMP_S:
+                    temp.unlink()
+            except FileNotFoundError:
+                continue
+
+
+def _owner(path: Path) -> str:
+    try:
+        owner = json.loads(path.read_bytes())
+        return f"process {owner['pid']} on {owner['host']}"
+    except (OSError, ValueError, KeyError):
+        # Between taking the lock and writing its name, or just before letting go.
+        return "another process"
+
+
+def _table(schema: pa.Schema, data: Columns, what: str) -> pa.Table:
+    names = set(schema.names)
+    if data.keys() != names:
+        raise ValueError(f"{what}: unknown columns {_names(data.keys() - names)}, missing columns {_names(names - data.keys())}")
+    table = pa.Table.from_pydict(dict(data), schema=schema)
+    for field in schema:
+        if not field.nullable and table.column(field.name).null_count:
+            raise ValueError(f"{what}: column {field.name} must have a value")
+    return table
+
+
+def _names(names: Iterable[str]) -> str:
+    return ", ".join(sorted(names)) or "none"
+
+
+def _write(path: Path, table: pa.Table) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    buffer = BytesIO()
+    if table.num_rows == 1:
+        # Codecs and dictionaries make one row larger, and four times slower to read.
+        pq.write_table(table, buffer, compression="none", use_dictionary=False)
+    else:
+        pq.write_table(table, buffer, compression="zstd")
+    write_atomically(path, buffer.getvalue())
+
+
+def _read(path: Path, schema: pa.Schema) -> pa.Table:
+    try:
+        file = pq.ParquetFile(path)
+        found = file.schema_arrow
+    except (pa.ArrowException, OSError):
+        raise _damaged(path) from None
+    with file:
+        _check_version(path, (found.metadata or {}).get(b"schema_version", b"").decode() or None)
+        if not found.equals(schema):
+            raise UserError(f"{path} does not have the columns of schema version {SCHEMA_VERSION}; it was not written by engramctl")
+        try:
+            # One row or a few thousand: threads would cost more than they save.
+            return file.read(use_threads=False)
+        except (pa.ArrowException, OSError):
+            raise _damaged(path) from None
+
+
+def _damaged(path: Path) -> UserError:
+    return UserError(f"{path} can't be read as Parquet: it is damaged; delete it and run the sweep again, other trials are kept")
+
+
+def _check_version(path: Path, version: object) -> None:
+    if str(version) != str(SCHEMA_VERSION):
+        found = f"schema version {version}" if version is not None else "no schema version"
+        raise UserError(f"{path} has {found}; this engramctl reads version {SCHEMA_VERSION}")

@@ -1,0 +1,72 @@
+"""Typer arguments and options that `sweep` and `plan` share, and what they say together."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from engram.errors import UserError
+
+SweepNameArgument = Annotated[str, typer.Argument(metavar="[NAME|FILE]", help="A sweep by name (from sweeps/) or a .yaml file.")]
+BudgetOption = Annotated[
+    list[str] | None,
+    typer.Option("--budget", metavar="B", help="FLOPs for each trial (1e13; several with commas), or a wall time for the sweep (20m, 2h)."),
+]
+RhoOption = Annotated[list[str] | None, typer.Option("--rho", metavar="R", help="Shares of experts, e.g. 0,0.5,1.")]
+SizeOption = Annotated[list[str] | None, typer.Option("--size", metavar="S", help="Sizes of the ladder, e.g. 1m,3m.")]
+SeedsOption = Annotated[int | None, typer.Option("--seeds", metavar="N", min=1, help="Seeds 0 .. N-1 for each point.")]
+NameOption = Annotated[
+    str | None, typer.Option("--name", metavar="TEXT", help="Folder of the results below --results; default: the sweep's name.")
+]
+WorkersOption = Annotated[
+    int | None, typer.Option("--workers", metavar="N", min=1, help="Trials at one time; default: one for each core, or each GPU.")
+]
+DeviceOption = Annotated[str, typer.Option("--device", metavar="D", help="auto, cpu, cuda or cuda:N.")]
+
+
+def _items(values: Sequence[str] | None) -> list[str]:
+    return [item.strip() for value in values or [] for item in value.split(",") if item.strip()]
+
+
+def _numbers(option: str, values: Sequence[str] | None) -> list[float]:
+    try:
+        return [float(item) for item in _items(values)]
+    except ValueError as problem:
+        raise UserError(f"{option}: {str(problem).split(': ')[-1]} is not a number; numbers are separated by commas") from None
+
+
+def overrides(
+    budget: Sequence[str] | None,
+    rho: Sequence[str] | None,
+    size: Sequence[str] | None,
+    seeds: int | None,
+    corpus: str | None,
+    corpus_bytes: str | None,
+    text_column: str | None,
+    tokenizer: str | None,
+    vocab_size: int | None,
+) -> dict[str, Any]:
+    """What the options change in a sweep file; options that were not given change nothing."""
+    from engramctl.units import parse_bytes
+
+    text: dict[str, Any] = {
+        "source": corpus,
+        "max_bytes": parse_bytes(corpus_bytes) if corpus_bytes else None,
+        "text_column": text_column,
+        "tokenizer": tokenizer,
+        "vocab_size": vocab_size,
+    }
+    changes: dict[str, Any] = {
+        "budgets": _items(budget),
+        "rhos": _numbers("--rho", rho),
+        "sizes": _items(size),
+        "seeds": seeds,
+        "corpus": {name: value for name, value in text.items() if value is not None},
+    }
+    return {name: value for name, value in changes.items() if value}
+
+
+def sweep_name(argument: str, name: str | None) -> str:
+    """The results folder's name."""
+    return name or Path(argument).stem

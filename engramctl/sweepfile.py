@@ -1,0 +1,228 @@
+"""Sweep files: read, validate, override from the command line, expand into trials."""
+
+import itertools
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, Self
+
+import yaml
+from pydantic import Field, ValidationError, field_validator, model_validator
+
+from engram.accounting import count_parameters
+from engram.allocation import allocate, baseline, check_spread, memory_template
+from engram.config import FrozenConfig, ModelConfig, TrainConfig, TrialConfig
+from engram.corpus.sources import CorpusSpec
+from engram.errors import UserError
+from engram.ladder import Size, size
+from engramctl.units import parse_bytes, parse_duration, parse_flops
+
+_DECIDED_BY_RHO = {("engram", "table_sizes")}
+_FORBIDDEN_IN_TRAIN = {"steps"}
+
+
+class SweepSpec(FrozenConfig):
+    """A declared experiment: the contents of a sweep file with the command line's overrides."""
+
+    question: str
+    corpus: CorpusSpec = CorpusSpec(source="python")
+    sizes: tuple[str, ...] = Field(min_length=1)
+    rhos: tuple[float, ...] = Field(min_length=1)
+    seeds: int = Field(default=1, ge=1)
+    budgets: tuple[str, ...] = Field(min_length=1)
+    model: dict[str, Any] = {}
+    """Overrides of the ladder's ModelConfig, nested."""
+    train: dict[str, Any] = {}
+    """Overrides of TrainConfig."""
+
+    @field_validator("sizes")
+    @classmethod
+    def _known_sizes(cls, names: tuple[str, ...]) -> tuple[str, ...]:
+        for name in names:
+            size(name)
+        return tuple(dict.fromkeys(names))
+
+    @field_validator("rhos")
+    @classmethod
+    def _in_range(cls, rhos: tuple[float, ...]) -> tuple[float, ...]:
+        for rho in rhos:
+            if not 0 <= rho <= 1:
+                raise ValueError(f"rho is {rho:g}; it must be between 0 (all memory) and 1 (all experts)")
+        return tuple(sorted(set(rhos)))
+
+    @field_validator("budgets", mode="before")
+    @classmethod
+    def _as_text(cls, budgets: Any) -> Any:
+        return [str(budget) for budget in budgets] if isinstance(budgets, list | tuple) else budgets
+
+    @field_validator("budgets")
+    @classmethod
+    def _known_units(cls, budgets: tuple[str, ...]) -> tuple[str, ...]:
+        for budget in budgets:
+            if wall_seconds(budget) is None:
+                parse_flops(budget)
+            elif len(budgets) > 1:
+                raise ValueError(f"budget {budget} is a wall time; it must stand alone, several budgets are FLOPs such as 1e13")
+        return tuple(dict.fromkeys(budgets))
+
+    @field_validator("corpus", mode="before")
+    @classmethod
+    def _bytes_with_unit(cls, corpus: Any) -> Any:
+        if isinstance(corpus, dict) and isinstance(corpus.get("max_bytes"), str):
+            return corpus | {"max_bytes": parse_bytes(corpus["max_bytes"])}
+        return corpus
+
+    @model_validator(mode="after")
+    def _overrides_fit(self) -> Self:
+        for name in _FORBIDDEN_IN_TRAIN & self.train.keys():
+            raise ValueError(f"train.{name} can't be set: the budget decides it")
+        for group, name in _DECIDED_BY_RHO:
+            if name in self.model.get(group, {}):
+                raise ValueError(f"model.{group}.{name} can't be set: rho decides it")
+        for name in self.sizes:
+            sized_models(self, size(name), [1.0, 0.5], self.corpus.vocab_size)
+            train_config(self, size(name), steps=1)
+        return self
+
+    @property
+    def fixed(self) -> dict[str, Any]:
+        """What can't change while a sweep goes on: everything but the axes and the question."""
+        return self.model_dump(mode="json", exclude={"question", "sizes", "rhos", "seeds", "budgets"})
+
+
+def wall_seconds(budget: str) -> float | None:
+    """Seconds if the budget is a wall time (20m), None if it is a number of FLOPs."""
+    return parse_duration(budget) if budget.strip()[-1:].lower() in ("s", "m", "h", "d") else None
+
+
+def sweep_folders() -> list[Path]:
+    """Where names are looked up: `sweeps/` here, then the ones that came with the program."""
+    package = Path(__file__).resolve().parent
+    return [Path("sweeps"), package / "_sweeps", package.parent / "sweeps"]
+
+
+def find_sweep(name: str) -> Path:
+    """The file of a sweep by name or path; UserError lists the names there are."""
+    if name.endswith((".yaml", ".yml")) or "/" in name:
+        path = Path(name)
+        if not path.is_file():
+            raise UserError(f"sweep file {name} does not exist")
+        return path
+    known: dict[str, Path] = {}
+    for folder in reversed(sweep_folders()):
+        known |= {path.stem: path for path in sorted(folder.glob("*.yaml"))}
+    if name not in known:
+        raise UserError(f"sweep '{name}' is unknown; there are {', '.join(sorted(known))}, or give the path of a .yaml file")
+    return known[name]
+
+
+def load_sweep(path: Path, overrides: Mapping[str, Any]) -> SweepSpec:
+    """Read a sweep file and lay overrides over it; UserError names the file and the line or the field."""
+    try:
+        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except UnicodeDecodeError as problem:
+        raise UserError(f"{path} is not UTF-8 (byte {problem.start})") from None
+    except OSError as problem:
+        raise UserError(f"{path} can't be read: {problem.strerror}") from None
+    except yaml.MarkedYAMLError as problem:
+        line = f", line {problem.problem_mark.line + 1}" if problem.problem_mark else ""
+        raise UserError(f"{path}{line}: not valid YAML: {problem.problem}") from None
+    if not isinstance(content, dict):
+        raise UserError(f"{path} must hold a mapping with the keys {', '.join(SweepSpec.model_fields)}")
+    try:
+        spec = SweepSpec.model_validate(content)  # a mistake in the file is the file's, whatever the options say
+    except ValidationError as problem:
+        raise UserError(f"{path}: {first_error(problem)}") from None
+    if not overrides:
+        return spec
+    try:
+        return SweepSpec.model_validate(deep_merge(spec.model_dump(), overrides))
+    except ValidationError as problem:
+        raise UserError(first_error(problem)) from None
+
+
+def first_error(problem: ValidationError) -> str:
+    """The first validation error in a line: field path, what is allowed, and the value where the message lacks it."""
+    error = problem.errors()[0]
+    where = ".".join(str(part) for part in error["loc"])
+    message = str(error["msg"]).removeprefix("Value error, ")
+    if error["type"] == "extra_forbidden":
+        message = "no such field"
+    elif error["type"] == "missing":
+        message = "this field is required"
+    elif error["type"] != "value_error":
+        message = f"{error['input']!r} is not allowed: {message[:1].lower()}{message[1:]}"
+    return f"{where}: {message}" if where else message
+
+
+def deep_merge(base: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
+    """`base` with the leaves of `changes` laid over it."""
+    merged = dict(base)
+    for key, value in changes.items():
+        old = merged.get(key)
+        merged[key] = deep_merge(old, value) if isinstance(old, Mapping) and isinstance(value, Mapping) else value
+    return merged
+
+
+def sized_models(spec: SweepSpec, size: Size, rhos: Sequence[float], vocab_size: int) -> dict[float, ModelConfig]:
+    """The model of every rho: equal P_total and P_active, with the sweep's overrides."""
+    changes = dict(spec.model)
+    memory_changes = changes.pop("engram", None) or {}
+    base = _validated(ModelConfig, deep_merge(baseline(size, vocab_size).model_dump(), changes), "model")
+    template = memory_template(size)
+    memory = _validated(type(template), deep_merge(template.model_dump(), memory_changes), "model.engram")
+    return {rho: allocate(base, memory, rho) for rho in rhos}
+
+
+def train_config(spec: SweepSpec, size: Size, steps: int) -> TrainConfig:
+    """Training of a size with the sweep's overrides."""
+    defaults = {"batch_size": size.batch_size, "seq_len": size.seq_len, "learning_rate": size.learning_rate}
+    return _validated(TrainConfig, {**defaults, **spec.train, "steps": steps}, "train")
+
+
+def _validated(kind: type[Any], values: Mapping[str, Any], where: str) -> Any:
+    try:
+        return kind.model_validate(values)
+    except ValidationError as problem:
+        raise UserError(f"{where}.{first_error(problem)}") from None
+
+
+def flops_per_step(spec: SweepSpec, size: Size, vocab_size: int) -> int:
+    """Training FLOPs of a step in the paper's count, of the pure MoE: the same for every rho, so that all see the same tokens."""
+    base = sized_models(spec, size, [1.0], vocab_size)[1.0]
+    return 6 * count_parameters(base).p_active * train_config(spec, size, 1).tokens_per_step
+
+
+def expand(spec: SweepSpec, budgets: Sequence[float], vocab_size: int, corpus: str, tokenizer: str) -> list[TrialConfig]:
+    """All trials of a sweep.
+
+    Args:
+        spec: the sweep.
+        budgets: FLOPs for each trial; wall times are already resolved.
+        vocab_size: tokens of the tokenizer.
+        corpus, tokenizer: fingerprints.
+
+    Raises UserError when a budget does not pay for one step, or when P_total or P_active differ too much over rho.
+    """
+    trials = []
+    for name in spec.sizes:
+        shape = size(name)
+        models = sized_models(spec, shape, spec.rhos, vocab_size)
+        check_spread({f"size {name} at rho = {rho:g}": model for rho, model in models.items()})
+        step = flops_per_step(spec, shape, vocab_size)
+        for budget, seed, rho in itertools.product(budgets, range(spec.seeds), spec.rhos):
+            steps = int(budget / step)
+            if steps < 1:
+                raise UserError(f"budget {budget:.3g} FLOPs is too small for one step of size {name}, which takes {step:.3g}")
+            trials.append(
+                TrialConfig(
+                    size=name,
+                    rho=rho,
+                    seed=seed,
+                    budget_flops=budget,
+                    model=models[rho],
+                    train=train_config(spec, shape, steps),
+                    corpus_fingerprint=corpus,
+                    tokenizer_fingerprint=tokenizer,
+                )
+            )
+    return trials

@@ -1,0 +1,119 @@
+"""What runs in a Ray worker: one process that trains one trial after another.
+
+The worker keeps a finished trial itself, atomically, before it tells anybody: a crash of the driver loses nothing.
+"""
+
+import os
+import socket
+import threading
+import time
+import traceback
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import psutil
+from ray import tune
+
+from engram.config import TrialConfig
+from engram.corpus.dataset import Corpus
+from engram.training.loop import Trainer
+from engram.training.machine import peak_rss_bytes, reset_peak_rss, resolve_device, settle_process
+from engramctl.rows import SweepContext, trial_row
+from engramctl.store import Store
+
+_ORPHAN_CHECK_S = 2.0
+
+
+@dataclass(frozen=True)
+class WorkerSettings:
+    """What every worker of a sweep is told; paths are absolute and visible from every machine of the cluster."""
+
+    results: Path
+    corpus_folder: Path
+    context: SweepContext
+    device: str
+    threads: int
+    report_s: float
+    checkpoint_s: float
+    driver: "Process"
+
+
+@dataclass(frozen=True)
+class Process:
+    """A process that can be recognised later."""
+
+    host: str
+    pid: int
+    created: float
+
+    @classmethod
+    def this(cls) -> "Process":
+        return cls(socket.gethostname(), os.getpid(), psutil.Process().create_time())
+
+    def gone(self) -> bool:
+        """Whether it has ended; False when it lives on another machine."""
+        if self.host != socket.gethostname():
+            return False
+        try:
+            return psutil.Process(self.pid).create_time() != self.created
+        except psutil.NoSuchProcess:
+            return True
+
+
+def exit_with(driver: Process) -> None:
+    """End this process soon after the driver's end, however that came: a killed sweep must not go on burning cores."""
+
+    def watch() -> None:
+        while not driver.gone():
+            time.sleep(_ORPHAN_CHECK_S)
+        os._exit(1)
+
+    threading.Thread(target=watch, name="driver-watch", daemon=True).start()
+
+
+class TrialWorker(tune.Trainable):
+    """Ray Tune's view of a trial: `step` trains for `report_s` seconds; actors are reused from trial to trial."""
+
+    def setup(self, config: dict[str, Any], settings: WorkerSettings) -> None:
+        self.settings = settings
+        exit_with(settings.driver)
+        settle_process(settings.threads)
+        self.device = resolve_device(settings.device)
+        self.corpus = Corpus.open(settings.corpus_folder)
+        self.store = Store(settings.results, settings.context.sweep)
+        self._take(config)
+
+    def reset_config(self, new_config: dict[str, Any]) -> bool:
+        self._take(new_config)
+        return True
+
+    def _take(self, config: dict[str, Any]) -> None:
+        self.trial = TrialConfig.model_validate_json(config["trial"])
+        self.trainer: Trainer | None = None  # built in `step`, where a failure becomes a row
+
+    def step(self) -> dict[str, Any]:
+        try:
+            return self._step()
+        except Exception:
+            # A defect, or a trial that does not fit the machine: kept as failed, the other trials go on.
+            self.trainer = None
+            report = traceback.format_exc()
+            self.store.write_trial(trial_row(self.trial, self.settings.context, "failed", report, {}), None, None)
+            return {"done": True, "status": "failed", "error": report.strip().splitlines()[-1]}
+
+    def _step(self) -> dict[str, Any]:
+        if self.trainer is None:
+            reset_peak_rss()
+            folder = self.store.checkpoints / self.trial.id
+            self.trainer = Trainer(self.trial, self.corpus, folder, self.device, self.settings.checkpoint_s)
+        progress = self.trainer.advance(self.settings.report_s)
+        result: dict[str, Any] = {"done": self.trainer.done, **vars(progress)}
+        if self.trainer.done:
+            outcome = self.trainer.outcome()
+            values = {**outcome.values, "peak_rss_bytes": peak_rss_bytes(), "device": str(self.device)}
+            row = trial_row(self.trial, self.settings.context, outcome.status, outcome.error, values)
+            self.store.write_trial(row, outcome.curve, outcome.documents)
+            self.trainer = None
+            result |= {"status": outcome.status, "error": outcome.error, "val_loss": row["val_loss"]}
+        return result

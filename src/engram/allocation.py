@@ -1,0 +1,115 @@
+"""The sparsity allocation problem (paper, 3.1): a size and a rho give the experts and the slots.
+
+P_total and P_active of the size at rho = 1 are the targets for every rho. Three whole numbers are free:
+
+- routed experts: `top_k + rho * (experts at rho = 1 - top_k)`, so that rho divides the inactive parameters;
+- the shared expert's width: a memory brings projections that every token uses and fewer experts mean a smaller
+  router; at small width neither is negligible, so the shared expert takes up the difference in P_active;
+- slots: whatever is left of P_total goes to the tables.
+"""
+
+from engram.accounting import ParameterCounts, count_parameters, engram_fusion_parameters
+from engram.config import AttentionConfig, EngramConfig, ModelConfig, MoEConfig
+from engram.errors import UserError
+from engram.ladder import Size
+
+TOLERANCE = 0.005
+"""Largest relative spread of P_total and of P_active over the rhos of a sweep."""
+
+
+def baseline(size: Size, vocab_size: int, key_shift: bool = True) -> ModelConfig:
+    """The pure MoE of rho = 1; its counts are the targets of `allocate`."""
+    return ModelConfig(
+        vocab_size=vocab_size,
+        width=size.width,
+        n_layers=size.n_layers,
+        attention=AttentionConfig(n_heads=size.n_heads, key_shift=key_shift),
+        moe=MoEConfig(
+            n_routed_experts=size.n_routed_experts,
+            top_k=size.top_k,
+            expert_width=size.expert_width,
+            shared_width=size.shared_width,
+        ),
+    )
+
+
+def memory_template(size: Size) -> EngramConfig:
+    """The memory of a size with tables of no particular length."""
+    return EngramConfig(
+        layers=size.engram_layers,
+        table_sizes=(2,) * (size.max_ngram - 1),
+        n_heads=size.hash_heads,
+        memory_dim=size.memory_dim,
+    )
+
+
+def allocate(base: ModelConfig, memory: EngramConfig, rho: float) -> ModelConfig:
+    """Split the inactive parameters of `base` (a pure MoE): share rho to routed experts, the rest to the tables of `memory`.
+
+    `memory.table_sizes` is replaced; everything else of both configs is kept. Raises UserError when rho is
+    outside [0, 1] or the size is too small for the memory.
+    """
+    if not 0 <= rho <= 1:
+        raise UserError(f"rho is {rho}; it must be between 0 (all memory) and 1 (all experts)")
+    if rho == 1:
+        return base
+    target = count_parameters(base)
+    experts = base.moe.top_k + round(rho * (base.moe.n_routed_experts - base.moe.top_k))
+    while experts >= base.moe.top_k:
+        config = _with_memory(base, memory, experts, target)
+        if config is not None:
+            return config
+        experts -= 1  # rho so close to 1 that rounding up the experts left no room for a table
+    raise UserError(f"rho is {rho}: a model of {target.p_total:,} parameters has no room for this memory; take a larger size")
+
+
+def _with_memory(base: ModelConfig, memory: EngramConfig, experts: int, target: ParameterCounts) -> ModelConfig | None:
+    def build(shared_width: int, rows_per_head: int) -> ModelConfig:
+        return base.model_copy(
+            update={
+                "moe": base.moe.model_copy(update={"n_routed_experts": experts, "shared_width": shared_width}),
+                "engram": memory.model_copy(update={"table_sizes": (rows_per_head,) * len(memory.table_sizes)}),
+            }
+        )
+
+    d, n_moe = base.width, base.n_moe_layers
+    freed = n_moe * d * (base.moe.n_routed_experts - experts)  # router columns of experts that are gone
+    added = engram_fusion_parameters(base, memory) + len(memory.layers) * memory.memory_dim
+    shared_width = base.moe.shared_width + round((freed - added) / (3 * d * n_moe))
+    if shared_width < 0:
+        raise UserError(
+            f"the memory's projections use {added:,} parameters a token, more than the shared expert can give up"
+            f" (width {base.moe.shared_width}); take a smaller memory_dim or fewer engram layers"
+        )
+
+    def excess(rows_per_head: int) -> int:
+        return count_parameters(build(shared_width, rows_per_head)).p_total - target.p_total
+
+    low, high = 2, 4
+    if excess(low) > 0:
+        return None
+    while excess(high) <= 0:
+        high *= 2
+    while high - low > 1:
+        middle = (low + high) // 2
+        low, high = (middle, high) if excess(middle) <= 0 else (low, middle)
+    best = low if -excess(low) <= excess(high) else high
+    return ModelConfig.model_validate(build(shared_width, best).model_dump())
+
+
+def spread(values: list[int]) -> float:
+    """(largest - smallest) / smallest."""
+    return (max(values) - min(values)) / min(values)
+
+
+def check_spread(configs: dict[str, ModelConfig]) -> None:
+    """UserError unless P_total and P_active of all configs, by label, agree within `TOLERANCE`."""
+    counts = {label: count_parameters(config) for label, config in configs.items()}
+    for name in ("p_total", "p_active"):
+        values = {label: getattr(count, name) for label, count in counts.items()}
+        if values and spread(list(values.values())) > TOLERANCE:
+            low, high = min(values, key=values.__getitem__), max(values, key=values.__getitem__)
+            raise UserError(
+                f"{name} differs by {100 * spread(list(values.values())):.2f} % between {low} ({values[low]:,}) and"
+                f" {high} ({values[high]:,}); trials that are compared may differ by {100 * TOLERANCE} % at most"
+            )

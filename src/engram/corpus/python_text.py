@@ -1,0 +1,75 @@
+"""The `python` corpus: text of the standard library and of the installed packages.
+
+It needs no network and is the same on every machine that has the same Python and the same packages: a file is taken only
+when its package ships it (it stands in the package's RECORD with a hash), never when installing it wrote it.
+"""
+
+import hashlib
+import os
+import sysconfig
+from collections.abc import Iterator, Sequence
+from importlib.metadata import distributions
+from pathlib import Path
+
+SUFFIXES = frozenset({".py", ".pyi", ".md", ".rst", ".txt"})
+MAX_FILE_BYTES = 512 * 1024
+"""Larger files are generated data, not text that someone wrote."""
+
+# Parts of the standard library that a build may strip or package apart (container images drop the tests, Linux
+# distributions split off Tk, IDLE and the rest), and the folders where other people's packages are.
+_STDLIB_LEFT_OUT = frozenset(
+    "__pycache__ site-packages dist-packages test tests idle_test idlelib tkinter turtledemo ensurepip venv lib2to3 distutils".split()
+)
+# Written when Python was built or set up on this machine; they hold its paths.
+_STDLIB_WRITTEN_HERE = ("config-", "_sysconfigdata", "sitecustomize", "usercustomize")
+# Ourselves: our text would change the corpus with every commit. pip: comes with the environment, not with the pins.
+_PACKAGES_LEFT_OUT = frozenset({"engram", "engramctl", "pip"})
+
+
+def python_documents() -> Iterator[str]:
+    """Texts of this environment's Python files and documentation, in the order of `python_files`."""
+    for path in python_files():
+        try:
+            text = path.read_bytes().decode("utf-8")
+        except (UnicodeDecodeError, OSError):
+            continue
+        if text:
+            yield text
+
+
+def python_files(stdlib: Path | None = None, packages: Sequence[Path] | None = None) -> list[Path]:
+    """Files of the corpus; by default of the running Python.
+
+    Sorted by the SHA-256 of root kind and relative path, so that the order does not depend on where Python is and the
+    first files are a fair sample of all.
+    """
+    paths = sysconfig.get_paths()
+    stdlib = Path(paths["stdlib"]) if stdlib is None else stdlib
+    packages = [Path(paths["purelib"]), Path(paths["platlib"])] if packages is None else packages
+    files = {f"stdlib/{name}": stdlib / name for name in _stdlib_names(stdlib)}
+    for root in packages:
+        files |= {f"packages/{name}": root / name for name in _package_names(root)}
+    kept = (name for name, path in files.items() if path.is_file() and path.stat().st_size <= MAX_FILE_BYTES)
+    return [files[name] for name in sorted(kept, key=lambda name: hashlib.sha256(name.encode()).digest())]
+
+
+def _stdlib_names(root: Path) -> Iterator[str]:
+    """Relative paths, with forward slashes, of the standard library's text files. Links to folders are not followed."""
+    for folder, subfolders, names in os.walk(root):
+        subfolders[:] = [name for name in subfolders if name not in _STDLIB_LEFT_OUT and not name.startswith(_STDLIB_WRITTEN_HERE)]
+        for name in names:
+            if Path(name).suffix in SUFFIXES and not name.startswith(_STDLIB_WRITTEN_HERE):
+                yield (Path(folder) / name).relative_to(root).as_posix()
+
+
+def _package_names(root: Path) -> Iterator[str]:
+    """Relative paths of the text files that the packages installed in `root` ship."""
+    for distribution in distributions(path=[str(root)]):
+        if (distribution.metadata["Name"] or "").lower() in _PACKAGES_LEFT_OUT:
+            continue
+        for file in distribution.files or ():
+            # No hash: written while installing. A parent part: installed outside `root`, such as a script with this machine's
+            # path in its first line. A .dist-info folder: the installer's own notes.
+            shipped = file.hash is not None and ".." not in file.parts and not file.is_absolute()
+            if shipped and file.suffix in SUFFIXES and not file.parts[0].endswith((".dist-info", ".egg-info")):
+                yield file.as_posix()

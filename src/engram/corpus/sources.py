@@ -1,0 +1,77 @@
+"""Which text a corpus is made of, and reading it."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+from pydantic import Field
+
+from engram.config import FrozenConfig
+from engram.corpus.file_text import file_documents, matching_files
+from engram.corpus.hub_text import hub_documents, parse_hub_source
+from engram.corpus.python_text import python_documents, python_files
+from engram.errors import UserError
+
+ALLOWED = "python, files:GLOB or hf:NAME[/CONFIG][:SPLIT][#COLUMN]"
+
+
+class CorpusSpec(FrozenConfig):
+    """A corpus as a person asks for it. What it turned out to be is in the fingerprint of the prepared corpus."""
+
+    source: str
+    """`python` (the standard library and the installed packages), `files:GLOB` or `hf:NAME[/CONFIG][:SPLIT][#COLUMN]`."""
+    max_bytes: int = Field(default=64_000_000, ge=1)
+    """UTF-8 bytes of documents that are kept at most, training and validation together."""
+    text_column: str | None = None
+    """Column of the text in JSON lines, Parquet and `hf:` data; None: `text`."""
+    tokenizer: str | None = None
+    """Path of a tokenizer.json or `hf:NAME`; None: a byte-level BPE is trained on the corpus."""
+    vocab_size: int = 8192
+    """Tokens of that trained BPE. No effect when `tokenizer` is given."""
+    val_fraction: float = Field(default=0.02, gt=0, lt=1)
+    """Chance of a document to be validation text, decided by the hash of its text."""
+
+
+def read_documents(spec: CorpusSpec) -> Iterator[str]:
+    """Documents of the source in a fixed order, whole, with duplicates and empty ones, not limited by `max_bytes`.
+
+    Raises UserError, when the first document is asked for or later, if the source is not one that can be read.
+    """
+    kind, argument = _split(spec.source)
+    if kind == "python":
+        yield from python_documents()
+    elif kind == "files":
+        for path in matching_files(argument):
+            yield from file_documents(path, spec.text_column or "text")
+    else:
+        yield from hub_documents(spec.source, spec.text_column)
+
+
+def source_listing(spec: CorpusSpec) -> list[tuple[str, int, int]]:
+    """Path, size in bytes and modification time in ns of every local file of the source; empty for a data set of the hub.
+
+    As long as the listing is the same the text is taken to be the same. Raises UserError like `read_documents`.
+    """
+    kind, argument = _split(spec.source)
+    if kind == "python":
+        files = python_files()
+    elif kind == "files":
+        files = matching_files(argument)
+    else:
+        folder = parse_hub_source(spec.source).folder
+        files = sorted(path for path in folder.rglob("*") if path.is_file()) if folder else []
+    return [_entry(path) for path in files]
+
+
+def _entry(path: Path) -> tuple[str, int, int]:
+    try:
+        status = path.stat()
+    except OSError as error:
+        raise UserError(f"{path} can't be read: {error.strerror}") from error
+    return str(path.absolute()), status.st_size, status.st_mtime_ns
+
+
+def _split(source: str) -> tuple[str, str]:
+    kind, colon, argument = source.partition(":")
+    if source == "python" or (kind in ("files", "hf") and colon and argument):
+        return kind, argument
+    raise UserError(f"corpus {source!r} is unknown; allowed are {ALLOWED}")

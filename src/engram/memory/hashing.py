@@ -1,0 +1,75 @@
+"""From token ids to table rows: suffix N-grams and multi-head hashing (paper, 2.2)."""
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from engram.config import EngramConfig
+from engram.primes import head_table_sizes
+
+_LAYER_PRIME = 10_007
+
+
+def multipliers(seed: int, layer: int, max_ngram: int, compressed_vocab_size: int) -> np.ndarray:
+    """N odd int64 multipliers of a layer; no product with an id below `compressed_vocab_size` overflows.
+
+    Drawn as in the public module: `2 r + 1` with r from `default_rng(seed + 10007 * layer)`.
+    """
+    half = max(1, np.iinfo(np.int64).max // compressed_vocab_size // 2)
+    return np.random.default_rng(seed + _LAYER_PRIME * layer).integers(0, half, size=max_ngram, dtype=np.int64) * 2 + 1
+
+
+class NgramHash(nn.Module):
+    """Rows that the tokens of a batch read, for every memory layer at once.
+
+    Depends on tokens only, so it runs once for each batch, before the first layer.
+
+    Args:
+        layers: layer numbers, in the order in which they take their primes.
+        table_sizes: requested rows of a head for each order 2..N.
+        n_heads: heads for each order (K).
+        compressed_vocab_size: number of canonical ids |V'|.
+        pad_id: canonical id that stands before the first token.
+        seed: seed of the multipliers.
+    """
+
+    multipliers: Tensor
+    """int64 [layers, N]"""
+    head_sizes: Tensor
+    """int64 [layers, H]: rows of each head's table, orders outermost"""
+
+    def __init__(
+        self, layers: Sequence[int], table_sizes: Sequence[int], n_heads: int, compressed_vocab_size: int, pad_id: int, seed: int
+    ) -> None:
+        super().__init__()
+        self.max_ngram = len(table_sizes) + 1
+        self.n_heads = n_heads
+        self.pad_id = pad_id
+        drawn = np.stack([multipliers(seed, layer, self.max_ngram, compressed_vocab_size) for layer in layers])
+        sizes = head_table_sizes(table_sizes, n_heads, len(layers))
+        self.register_buffer("multipliers", torch.from_numpy(drawn), persistent=False)
+        self.register_buffer(
+            "head_sizes", torch.tensor([[rows for order in layer for rows in order] for layer in sizes]), persistent=False
+        )
+
+    @classmethod
+    def from_config(cls, config: EngramConfig, compressed_vocab_size: int, pad_id: int) -> "NgramHash":
+        return cls(config.layers, config.table_sizes, config.n_heads, compressed_vocab_size, pad_id, config.hash_seed)
+
+    def forward(self, ids: Tensor) -> Tensor:
+        """Canonical ids, int64 [B, T] -> indices into each head's own table, int64 [layers, B, T, H]."""
+        history = [ids]  # history[k][b, t] = id at t - k
+        for k in range(1, self.max_ngram):
+            shifted = torch.full_like(ids, self.pad_id)
+            shifted[:, k:] = ids[:, :-k]
+            history.append(shifted)
+        weights = self.multipliers[:, :, None, None]  # [layers, N, 1, 1]
+        mix = history[0] * weights[:, 0]  # [layers, B, T]
+        orders = []
+        for k in range(1, self.max_ngram):
+            mix = mix ^ (history[k] * weights[:, k])
+            orders.append(mix)
+        mixes = torch.stack(orders, dim=-1).repeat_interleave(self.n_heads, dim=-1)  # [layers, B, T, H]
+        return mixes % self.head_sizes[:, None, None, :]

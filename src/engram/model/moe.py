@@ -1,0 +1,118 @@
+"""DeepSeekMoE: a shared expert and routed experts, balanced without an auxiliary loss."""
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from engram.config import ModelConfig
+
+
+class SwiGLU(nn.Module):
+    """`out(silu(gate x) * (up x))`; gate and up are one matrix."""
+
+    def __init__(self, width: int, inner: int) -> None:
+        super().__init__()
+        self.gate_up = nn.Linear(width, 2 * inner, bias=False)
+        self.out = nn.Linear(inner, width, bias=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """[..., d] -> [..., d]"""
+        gate, up = self.gate_up(x).chunk(2, dim=-1)
+        return self.out(F.silu(gate) * up)
+
+
+class Router(nn.Module):
+    """Sigmoid scores, top-k by score plus balancing bias, gate weights from the scores alone.
+
+    The bias (DeepSeek-V3, 2.1.2) is added for the selection only; `update_bias` nudges it by the sign of the load
+    error after an optimiser step. Loads are counted in training mode only.
+    """
+
+    bias: Tensor
+    """fp32 [E]"""
+    load: Tensor
+    """fp32 [E]: tokens since the last `update_bias`"""
+    window_load: Tensor
+    """fp32 [E]: tokens since the last `take_window_load`, for the log"""
+
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__()
+        moe = config.moe
+        self.top_k, self.balance_step, self.route_scale = moe.top_k, moe.balance_step, moe.route_scale
+        self.weight = nn.Parameter(torch.empty(moe.n_routed_experts, config.width))
+        self.register_buffer("bias", torch.zeros(moe.n_routed_experts))
+        self.register_buffer("load", torch.zeros(moe.n_routed_experts), persistent=False)
+        self.register_buffer("window_load", torch.zeros(moe.n_routed_experts), persistent=False)
+
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """[N, d] -> gate weights fp32 [N, k] (summing to `route_scale`) and expert numbers int64 [N, k]"""
+        with torch.autocast(x.device.type, enabled=False):
+            scores = F.linear(x.to(self.weight.dtype), self.weight).sigmoid()  # [N, E]
+        chosen = (scores.detach() + self.bias).topk(self.top_k, dim=-1, sorted=False).indices  # [N, k]
+        weights = scores.gather(-1, chosen)
+        return self.route_scale * weights / (weights.sum(-1, keepdim=True) + 1e-20), chosen
+
+    @torch.no_grad()
+    def count(self, tokens_per_expert: Tensor) -> None:
+        """Add the load int64 [E] of one training pass."""
+        self.load += tokens_per_expert
+        self.window_load += tokens_per_expert
+
+    @torch.no_grad()
+    def update_bias(self) -> None:
+        """Move the bias of every expert one step against its load error; once for each optimiser step."""
+        self.bias += self.balance_step * (self.load.mean() - self.load).sign()
+        self.load.zero_()
+
+    def take_window_load(self) -> Tensor:
+        """Tokens per expert, fp32 [E], since the last call."""
+        taken = self.window_load.clone()
+        self.window_load.zero_()
+        return taken
+
+
+class RoutedExperts(nn.Module):
+    """SwiGLU experts stored stacked and run as two grouped matrix products over tokens sorted by expert."""
+
+    def __init__(self, n_experts: int, width: int, inner: int) -> None:
+        super().__init__()
+        self.gate_up = nn.Parameter(torch.empty(n_experts, width, 2 * inner))
+        self.out = nn.Parameter(torch.empty(n_experts, inner, width))
+
+    def forward(self, x: Tensor, weights: Tensor, chosen: Tensor) -> tuple[Tensor, Tensor]:
+        """Tokens [N, d], gate weights [N, k], experts int64 [N, k] -> mixture [N, d] and load int64 [E]."""
+        n, k = chosen.shape
+        order = chosen.flatten().argsort(stable=True)  # [N k]: assignments by expert
+        load = torch.bincount(chosen.flatten(), minlength=len(self.gate_up))
+        ends = load.cumsum(0).to(torch.int32)  # [E]: grouped_mm wants the end of each group
+        place = torch.empty_like(order).scatter_(0, order, torch.arange(n * k, device=order.device))
+
+        # Grouped products have no autocast rule of their own.
+        dtype = torch.get_autocast_dtype(x.device.type) if torch.is_autocast_enabled(x.device.type) else x.dtype
+        # F.embedding is a row gather with a fast backward pass on the CPU; indexing is not.
+        rows = F.embedding(order // k, x.to(dtype))  # [N k, d]
+        gate, up = F.grouped_mm(rows, self.gate_up.to(dtype), offs=ends).chunk(2, dim=-1)  # [N k, w] each
+        rows = F.grouped_mm(F.silu(gate) * up, self.out.to(dtype), offs=ends)  # [N k, d]
+        rows = F.embedding(place, rows).view(n, k, -1)  # [N, k, d]: back by token
+        return torch.einsum("nk,nkd->nd", weights.to(dtype), rows), load
+
+
+class MoE(nn.Module):
+    """Shared expert plus the gated sum of each token's routed experts."""
+
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__()
+        moe = config.moe
+        self.router = Router(config)
+        self.experts = RoutedExperts(moe.n_routed_experts, config.width, moe.expert_width)
+        self.shared = SwiGLU(config.width, moe.shared_width) if moe.shared_width else None
+
+    def forward(self, x: Tensor) -> Tensor:
+        """[B, T, d] -> [B, T, d]"""
+        tokens = x.flatten(0, 1)  # [N, d]
+        weights, chosen = self.router(tokens)
+        mixed, load = self.experts(tokens, weights, chosen)
+        if self.training:
+            self.router.count(load)
+        mixed = mixed.view_as(x)
+        return mixed if self.shared is None else mixed + self.shared(x)

@@ -1,0 +1,55 @@
+"""Compression of the vocabulary: tokens that read alike share one canonical id (paper, 2.2)."""
+
+from collections.abc import Sequence
+
+import numpy as np
+from tokenizers import Regex, Tokenizer, normalizers
+
+from engram.tokenizer.bpe import vocabulary_size
+
+REPLACEMENT = "\ufffd"
+"""What decoding puts where bytes are not whole characters."""
+
+_FOLD = normalizers.Sequence(
+    [
+        normalizers.NFKC(),
+        normalizers.NFD(),
+        normalizers.StripAccents(),
+        normalizers.Lowercase(),
+        normalizers.Replace(Regex(r"[ \t\r\n]+"), " "),
+    ]
+)
+# The normaliser's own idea of white space: str.strip() would also take control characters such as U+001C.
+_STRIP = normalizers.Strip()
+
+
+def canonical_key(text: str, raw_token: str) -> str:
+    """The key under which a token that decodes to `text` is merged with others."""
+    if REPLACEMENT in text:
+        return raw_token  # part of a character: its bytes are all there is to compare
+    folded = _FOLD.normalize_str(text)
+    if folded == " ":
+        return folded
+    return _STRIP.normalize_str(folded) or text
+
+
+def canonical_ids(texts: Sequence[str], raw_tokens: Sequence[str]) -> tuple[np.ndarray, list[str]]:
+    """Canonical id of each token and the key it was merged under.
+
+    `texts[i]` is what token i decodes to, `raw_tokens[i]` its string in the vocabulary; both have length V.
+    Returns int64 [V] with ids handed out in order of first appearance, and V keys.
+    """
+    keys = [canonical_key(text, raw) for text, raw in zip(texts, raw_tokens, strict=True)]
+    ids: dict[str, int] = {}
+    return np.array([ids.setdefault(key, len(ids)) for key in keys], dtype=np.int64), keys
+
+
+def compress_vocabulary(tokenizer: Tokenizer) -> np.ndarray:
+    """Table from raw token id to canonical id: int64 [V], each id decoded alone, special tokens included.
+
+    Ids that the vocabulary leaves out decode to the empty string and share one canonical id.
+    """
+    n_tokens = vocabulary_size(tokenizer)
+    texts = tokenizer.decode_batch([[i] for i in range(n_tokens)], skip_special_tokens=False)
+    raw_tokens = [tokenizer.id_to_token(i) or "" for i in range(n_tokens)]
+    return canonical_ids(texts, raw_tokens)[0]

@@ -1,0 +1,248 @@
+"""One trial from its config to its outcome; continues from its last checkpoint by itself."""
+
+import math
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from engram.config import TrialConfig
+from engram.corpus.dataset import Corpus, TrainBatches
+from engram.model import Transformer
+from engram.training import checkpoint
+from engram.training.machine import resolve_precision
+from engram.training.optimizers import Optimizers
+from engram.training.schedule import rate_factor
+from engram.training.validation import Validation, Validator
+
+CURVE_POINTS = 200
+"""Points of the training curve, about."""
+TAIL_FRACTION = 0.05
+"""Share of the steps at the end over which the final training loss and loads are averaged."""
+_EXPLODED = 1.25
+"""A smoothed loss this many times that of a uniform guess counts as divergence."""
+_SMOOTHING = 0.7
+
+Curve = dict[str, list[float | None]]
+CURVE_COLUMNS = ("step", "tokens", "train_loss", "learning_rate", "grad_norm", "load_max_over_mean", "load_cv", "val_loss", "copy_loss")
+
+
+@dataclass
+class Progress:
+    """Where a trial is."""
+
+    step: int
+    steps: int
+    train_loss: float | None
+    tokens_per_s: float | None
+
+
+@dataclass
+class Outcome:
+    """What a trial came to; `values` are columns of its row."""
+
+    status: str
+    error: str | None
+    values: dict[str, Any]
+    curve: Curve
+    documents: dict[str, np.ndarray] | None
+
+
+@dataclass
+class _State:
+    """What a checkpoint keeps beside tensors."""
+
+    step: int = 0
+    wall_s: float = 0.0
+    n_restarts: int = 0
+    started_at: str = field(default_factory=lambda: datetime.now(UTC).isoformat(timespec="seconds"))
+    smoothed_loss: float | None = None
+    curve: Curve = field(default_factory=lambda: {name: [] for name in CURVE_COLUMNS})
+
+
+class Trainer:
+    """Trains one trial in slices of time.
+
+    Args:
+        trial: what to train.
+        corpus: the prepared corpus with the fingerprints that the trial names.
+        folder: where its checkpoints lie; the latest is taken up.
+        device: where to train.
+        checkpoint_seconds: at least this long between checkpoints.
+    """
+
+    def __init__(self, trial: TrialConfig, corpus: Corpus, folder: Path, device: torch.device, checkpoint_seconds: float = 120.0) -> None:
+        if (corpus.fingerprint, corpus.tokenizer_fingerprint) != (trial.corpus_fingerprint, trial.tokenizer_fingerprint):
+            raise ValueError(f"trial {trial.id} wants corpus {trial.corpus_fingerprint}, this is {corpus.fingerprint}")
+        self.trial, self.train, self.folder, self.device = trial, trial.train, folder, device
+        self.checkpoint_seconds = checkpoint_seconds
+        self.precision = resolve_precision(self.train.precision, device)
+        self.model = build_model(trial, corpus, device)
+        self.optimizers = Optimizers(self.model, self.train)
+        self.batches = TrainBatches(corpus.train, self.train.seq_len, self.train.batch_size, trial.seed)
+        self.validator = Validator(corpus, self.train)
+        self.log_every = max(1, self.train.steps // CURVE_POINTS)
+        self.validate_at = {round(self.train.steps * (i + 1) / self.train.n_validations) for i in range(self.train.n_validations)}
+        self.state = _State()
+        self.error: str | None = None
+        self.validation: Validation | None = None
+        self._pending: list[tuple[Tensor, Tensor]] = []  # loss and gradient norm of steps since the last curve point
+        self._last_checkpoint = time.monotonic()
+        self._slice: tuple[int, float] | None = None
+        self._restore()
+
+    @property
+    def done(self) -> bool:
+        return self.error is not None or (self.state.step >= self.train.steps and self.validation is not None)
+
+    def autocast(self) -> torch.autocast:
+        return torch.autocast(self.device.type, torch.bfloat16, enabled=self.precision == "bf16")
+
+    def advance(self, seconds: float) -> Progress:
+        """Train for about `seconds`, or to the end; validates and checkpoints on the way."""
+        started, first = time.monotonic(), self.state.step
+        while not self.done and time.monotonic() - started < seconds:
+            step_started = time.monotonic()
+            if self.state.step < self.train.steps:
+                self._step()
+            if self.error is None and self.state.step in self.validate_at:
+                self._validate()
+            self.state.wall_s += time.monotonic() - step_started
+            self._checkpoint_if_due()
+        elapsed = time.monotonic() - started
+        if self.state.step > first:
+            self._slice = (self.state.step - first, elapsed)
+        losses = self.state.curve["train_loss"]
+        speed = self._slice[0] * self.train.tokens_per_step / self._slice[1] if self._slice else None
+        return Progress(self.state.step, self.train.steps, losses[-1] if losses else None, speed)
+
+    def outcome(self) -> Outcome:
+        """The finished trial's outcome; keeps the final model and drops the checkpoints. Call once `done`."""
+        status = "diverged" if self.error else "finished"
+        values: dict[str, Any] = {
+            "wall_s": self.state.wall_s,
+            "tokens_per_s": self.state.step * self.train.tokens_per_step / self.state.wall_s,
+            "n_restarts": self.state.n_restarts,
+            "started_at": self.state.started_at,
+            "precision": self.precision,
+            "train_loss": self._tail("train_loss") if not self.error else None,
+            "load_max_over_mean": self._tail("load_max_over_mean") if not self.error else None,
+            "load_cv": self._tail("load_cv") if not self.error else None,
+        }
+        if self.error is None:
+            assert self.validation is not None
+            values |= {
+                "val_loss": self.validation.loss,
+                "val_loss_se": self.validation.loss_se,
+                "val_bpb": self.validation.bpb,
+                "val_tokens": int(self.validation.documents["n_tokens"].sum()),
+                "val_documents": len(self.validation.documents["document"]),
+                "copy_loss": self.state.curve["copy_loss"][-1],
+                "loss_by_position": self.validation.loss_by_position,
+            }
+            checkpoint.save_final(self.folder, self.model.state_dict(), self.trial.model_dump(mode="json"), self._json_state())
+        else:
+            checkpoint.discard_steps(self.folder)
+        documents = self.validation.documents if self.validation and not self.error else None
+        return Outcome(status, self.error, values, self.state.curve, documents)
+
+    def _step(self) -> None:
+        batch = torch.from_numpy(self.batches.batch(self.state.step)).to(self.device, non_blocking=True)  # [B, T + 1]
+        with self.autocast():
+            loss = self.model.loss(batch[:, :-1], batch[:, 1:])
+        loss.backward()
+        norm = self.optimizers.step(rate_factor(self.train, self.state.step))
+        for router in self.model.routers():
+            router.update_bias()
+        self._pending.append((loss.detach(), norm))
+        self.state.step += 1
+        if self.state.step % self.log_every == 0 or self.state.step == self.train.steps:
+            self._log()
+
+    def _log(self) -> None:
+        """Add a curve point: means over the steps since the last one. The only place that waits for the device."""
+        losses = torch.stack([loss for loss, _ in self._pending]).tolist()
+        norms = torch.stack([norm for _, norm in self._pending]).tolist()
+        self._pending.clear()
+        if not all(map(math.isfinite, [*losses, *norms])):
+            self.error = f"loss or gradient became NaN or infinite before step {self.state.step}"
+            return
+        mean = sum(losses) / len(losses)
+        old = self.state.smoothed_loss
+        self.state.smoothed_loss = mean if old is None else _SMOOTHING * old + (1 - _SMOOTHING) * mean
+        limit = _EXPLODED * math.log(self.trial.model.vocab_size)
+        if self.state.smoothed_loss > limit:
+            self.error = f"training loss exploded to {self.state.smoothed_loss:.2f} nats before step {self.state.step} (limit {limit:.2f})"
+        spread, variation = self._load_spread()
+        point: Mapping[str, float | None] = {
+            "step": self.state.step,
+            "tokens": self.state.step * self.train.tokens_per_step,
+            "train_loss": mean,
+            "learning_rate": rate_factor(self.train, self.state.step - 1) * self.train.learning_rate,
+            "grad_norm": sum(norms) / len(norms),
+            "load_max_over_mean": spread,
+            "load_cv": variation,
+            "val_loss": None,
+            "copy_loss": None,
+        }
+        for name, value in point.items():
+            self.state.curve[name].append(value)
+
+    def _load_spread(self) -> tuple[float, float]:
+        """Expert loads since the last curve point: largest over mean in the worst layer, coefficient of variation over layers."""
+        loads = [router.take_window_load() for router in self.model.routers()]
+        if not loads:
+            return 1.0, 0.0
+        worst = max(float(load.max() / load.mean()) for load in loads)
+        return worst, sum(float(load.std(correction=0) / load.mean()) for load in loads) / len(loads)
+
+    def _validate(self) -> None:
+        if self._pending:
+            self._log()
+        if self.error:
+            return
+        self.validation = self.validator.validate(self.model, self.autocast())
+        self.state.curve["val_loss"][-1] = self.validation.loss
+        self.state.curve["copy_loss"][-1] = self.validator.copy_loss(self.model, self.autocast())
+        if self.state.step < self.train.steps:
+            self.validation = None
+
+    def _tail(self, column: str) -> float:
+        """Mean of a curve column over the last `TAIL_FRACTION` of the steps, its last point at least."""
+        steps, values = self.state.curve["step"], self.state.curve[column]
+        first = self.train.steps * (1 - TAIL_FRACTION)
+        tail = [v for s, v in zip(steps, values, strict=True) if s is not None and v is not None and s > first]
+        return sum(tail) / len(tail)
+
+    def _checkpoint_if_due(self) -> None:
+        # Only between curve points: then nothing is pending and a resumed run goes exactly the same way.
+        due = time.monotonic() - self._last_checkpoint >= self.checkpoint_seconds
+        if due and not self._pending and not self.error and self.state.step < self.train.steps:
+            checkpoint.save_step(self.folder, self.state.step, self.model.state_dict(), self.optimizers.state(), self._json_state())
+            self._last_checkpoint = time.monotonic()
+
+    def _json_state(self) -> dict[str, Any]:
+        return vars(self.state) | {"steps": self.train.steps, "trial_id": self.trial.id}
+
+    def _restore(self) -> None:
+        found = checkpoint.load_step(self.folder)
+        if found is None:
+            return
+        weights, optimizer, state = found
+        self.model.load_state_dict(weights)
+        self.optimizers.load_state(optimizer)
+        self.state = _State(**{name: state[name] for name in vars(self.state)})
+        self.state.n_restarts += 1
+
+
+def build_model(trial: TrialConfig, corpus: Corpus, device: torch.device) -> Transformer:
+    """The trial's model with its seed's initial weights, in training mode on `device`."""
+    model = Transformer(trial.model, torch.from_numpy(np.array(corpus.compression)), corpus.end_of_text_id)
+    model.initialise(trial.seed)
+    return model.to(device).train()

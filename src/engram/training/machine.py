@@ -1,0 +1,68 @@
+"""What the machine has, and settings of a training process."""
+
+import ctypes
+import platform
+import resource
+from contextlib import suppress
+from pathlib import Path
+from typing import Literal
+
+import torch
+
+from engram.errors import UserError
+
+_M_TRIM_THRESHOLD, _M_MMAP_MAX = -1, -4  # malloc.h of glibc
+
+
+def resolve_device(name: str) -> torch.device:
+    """`auto`, `cpu`, `cuda` or `cuda:N` -> a device that is there; UserError otherwise."""
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    if name == "cpu":
+        return torch.device("cpu")
+    if name.split(":")[0] == "cuda":
+        if not torch.cuda.is_available():
+            raise UserError(f"device '{name}' is not there: this PyTorch sees no CUDA GPU; use cpu or auto")
+        with suppress(RuntimeError):
+            device = torch.device(name)
+            if (device.index or 0) < torch.cuda.device_count():
+                return device
+    raise UserError(f"device '{name}' is unknown; use auto, cpu, cuda or cuda:N")
+
+
+def resolve_precision(precision: Literal["auto", "bf16", "fp32"], device: torch.device) -> Literal["bf16", "fp32"]:
+    """`auto` is bf16 where the hardware multiplies it (AMX or AVX-512 BF16 on a CPU), fp32 elsewhere."""
+    if precision != "auto":
+        return precision
+    if device.type == "cuda":
+        return "bf16" if torch.cuda.is_bf16_supported(including_emulation=False) else "fp32"
+    capabilities = torch.cpu.get_capabilities()
+    return "bf16" if capabilities.get("amx_bf16") or capabilities.get("avx512_bf16") else "fp32"
+
+
+def settle_process(threads: int) -> None:
+    """Set a process up for training: threads, and a heap that keeps its pages.
+
+    glibc hands large blocks back to the kernel at every free; a training step would fault them in again each time.
+    """
+    torch.set_num_threads(threads)
+    if platform.libc_ver()[0] == "glibc":
+        libc = ctypes.CDLL(None)
+        libc.mallopt(_M_MMAP_MAX, 0)
+        libc.mallopt(_M_TRIM_THRESHOLD, 2**31 - 1)
+
+
+def reset_peak_rss() -> None:
+    """Start a new peak of resident memory (Linux; elsewhere the peak is the process's)."""
+    with suppress(OSError):
+        Path("/proc/self/clear_refs").write_text("5")
+
+
+def peak_rss_bytes() -> int:
+    """Peak resident memory since `reset_peak_rss`, in bytes."""
+    with suppress(OSError):
+        for line in Path("/proc/self/status").read_text().splitlines():
+            if line.startswith("VmHWM:"):
+                return int(line.split()[1]) * 1024
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak if platform.system() == "Darwin" else peak * 1024

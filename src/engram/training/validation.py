@@ -1,0 +1,101 @@
+"""Validation loss with its uncertainty, loss by position, and a copying score."""
+
+import math
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+
+from engram.config import TrainConfig
+from engram.corpus.dataset import Corpus, validation_windows
+from engram.model import Transformer
+
+_COPY_SEED = 20_260_112
+_COPY_SEQUENCES = 32
+
+
+@dataclass(frozen=True)
+class Validation:
+    """Losses in nats on the same documents for every trial."""
+
+    loss: float
+    """Mean over tokens."""
+    loss_se: float
+    """Standard error of `loss`, tokens clustered by document."""
+    bpb: float
+    """Bits per byte of the documents' text."""
+    loss_by_position: list[float]
+    """Means over the positions [0, 1), [1, 2), [2, 4), [4, 8), ... of a sequence."""
+    documents: dict[str, np.ndarray]
+    """By document: `document`, `n_tokens`, `n_bytes`, `loss_sum`."""
+
+
+class Validator:
+    """The validation tokens of a trial, cut into sequences once."""
+
+    def __init__(self, corpus: Corpus, train: TrainConfig) -> None:
+        self.corpus, self.train = corpus, train
+        self.windows, self.document = validation_windows(corpus, train.seq_len, train.val_tokens)  # [n, T + 1], [n, T]
+
+    def validate(self, model: Transformer, autocast: AbstractContextManager[object]) -> Validation:
+        """Losses of every validation token under `model`, which is left in training mode."""
+        losses = self._token_losses(model, autocast).astype(np.float64)  # [n, T]
+        flat_loss, flat_document = losses.ravel(), self.document.ravel()
+        ids, place = np.unique(flat_document, return_inverse=True)
+        loss_sum = np.bincount(place, weights=flat_loss)
+        n_tokens = np.bincount(place)
+        # A document cut off by the end of the last window counts the share of its bytes that its tokens are.
+        starts = self.corpus.val_doc_starts
+        share = n_tokens / (starts[ids + 1] - starts[ids])
+        n_bytes = np.rint(self.corpus.val_doc_bytes[ids] * share).astype(np.int64)
+        mean = float(flat_loss.mean())
+        return Validation(
+            loss=mean,
+            loss_se=_clustered_standard_error(loss_sum, n_tokens),
+            bpb=float(loss_sum.sum() / n_bytes.sum() / math.log(2)),
+            loss_by_position=[float(losses[:, low:high].mean()) for low, high in position_buckets(losses.shape[1])],
+            documents={"document": self.corpus.val_doc_ids[ids], "n_tokens": n_tokens, "n_bytes": n_bytes, "loss_sum": loss_sum},
+        )
+
+    def copy_loss(self, model: Transformer, autocast: AbstractContextManager[object]) -> float:
+        """Mean loss on the second half of random sequences that repeat themselves; near 0 once the model copies."""
+        half = self.train.seq_len // 2
+        generator = np.random.default_rng(_COPY_SEED)
+        once = generator.integers(0, self.corpus.vocab_size, size=(_COPY_SEQUENCES, half))
+        windows = np.concatenate([once, once], axis=1)  # [n, 2 half]
+        losses = _losses(model, windows, self.train.batch_size, autocast)  # [n, 2 half - 1]
+        return float(losses[:, half:].mean())  # the first repeated token can't be foreseen and stands at half - 1
+
+    def _token_losses(self, model: Transformer, autocast: AbstractContextManager[object]) -> np.ndarray:
+        return _losses(model, self.windows, self.train.batch_size, autocast)
+
+
+def _losses(model: Transformer, windows: np.ndarray, batch_size: int, autocast: AbstractContextManager[object]) -> np.ndarray:
+    """Windows int64 [n, T + 1] -> fp32 [n, T]"""
+    device = next(model.parameters()).device
+    model.eval()
+    parts = []
+    with torch.no_grad(), autocast:
+        for start in range(0, len(windows), batch_size):
+            batch = torch.from_numpy(windows[start : start + batch_size]).to(device)
+            parts.append(model.token_losses(batch[:, :-1], batch[:, 1:]).float().cpu())
+    model.train()
+    return torch.cat(parts).numpy()
+
+
+def _clustered_standard_error(loss_sum: np.ndarray, n_tokens: np.ndarray) -> float:
+    """Standard error of sum(loss) / sum(tokens) with documents as clusters (linearised ratio); 0 for one document."""
+    n = len(loss_sum)
+    if n < 2:
+        return 0.0
+    residual = loss_sum - n_tokens * (loss_sum.sum() / n_tokens.sum())
+    return float(math.sqrt(n / (n - 1) * float((residual**2).sum())) / n_tokens.sum())
+
+
+def position_buckets(length: int) -> list[tuple[int, int]]:
+    """[0, 1), [1, 2), [2, 4), [4, 8), ... up to `length`."""
+    edges = [0, 1]
+    while edges[-1] < length:
+        edges.append(min(2 * edges[-1], length))
+    return list(zip(edges[:-1], edges[1:], strict=True))
