@@ -7,6 +7,12 @@ from typer.core import TyperGroup
 
 from engram.errors import UserError
 from engramctl import console
+from engramctl.commands.corpus import corpus
+from engramctl.commands.plan import plan
+from engramctl.commands.plot import plot
+from engramctl.commands.status import status
+from engramctl.commands.sweep import sweep
+from engramctl.commands.verify import verify
 
 
 class _Group(TyperGroup):
@@ -27,5 +33,10 @@ app = typer.Typer(
     help="Scaling-law sweeps over the Engram/MoE split: how much of a sparse model should be experts, how much lookup memory?",
 )
 
-# One line for each command: app.command("name")(function). Commands import heavy libraries inside their functions,
-# so that `engramctl --help` stays instant.
+# Commands import heavy libraries inside their functions, so that `engramctl --help` stays instant.
+app.command("corpus")(corpus)
+app.command("plan")(plan)
+app.command("sweep")(sweep)
+app.command("status")(status)
+app.command("plot")(plot)
+app.command("verify")(verify)

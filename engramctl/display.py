@@ -96,7 +96,8 @@ class SweepDisplay:
     def _ended(self, trial: _Trial, error: str | None) -> None:
         took = console.duration(trial.seconds or 0)
         if trial.state == "finished":
-            self._say(f"{trial.name}: finished, validation loss {trial.val_loss:.4f}, {took}")
+            loss = f", validation loss {trial.val_loss:.4f}" if trial.val_loss is not None else ""
+            self._say(f"{trial.name}: finished{loss}, {took}")
         else:
             self._say(f"{trial.name}: {trial.state} after {took}: {(error or '').strip()}")
 

@@ -157,6 +157,8 @@ def run_trials(
                 name="trials",
                 storage_path=str(tune_folder.resolve()),
                 verbose=0,
+                # Workers keep their own checkpoints, beside the results.
+                checkpoint_config=tune.CheckpointConfig(checkpoint_frequency=0, checkpoint_at_end=False),
                 failure_config=tune.FailureConfig(max_failures=_RETRIES),
                 callbacks=[_callback(emit, settings)],
             ),
@@ -171,11 +173,25 @@ def _trial_id(trial: Any) -> str:
     return TrialConfig.model_validate_json(trial.config["trial"]).id
 
 
+class _Here:
+    """Calls a function of this process. Tune pickles its callbacks for a restore, which we never ask for: the copy does nothing."""
+
+    def __init__(self, function: Callable[[Event], None] | None) -> None:
+        self.function = function
+
+    def __call__(self, event: Event) -> None:
+        if self.function:
+            self.function(event)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _Here, (None,)
+
+
 @contextmanager
 def _event_channel(resources: Resources, on_event: Callable[[Event], None]) -> Iterator[Callable[[Event], None]]:
     """A function for Tune's callback to call. Behind a ray:// address Tune runs on the cluster and events come back by queue."""
     if not (resources.address or "").startswith("ray://"):
-        yield on_event
+        yield _Here(on_event)
         return
     from ray.util.queue import Queue
 
@@ -215,9 +231,9 @@ def _callback(emit: Callable[[Event], None], settings: "WorkerSettings") -> Any:
         def on_trial_error(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
             config = TrialConfig.model_validate_json(trial.config["trial"])
             error = f"the training process died {_RETRIES + 1} times; the last error: {_last_error(trial)}"
-            Store(settings.results, settings.context.sweep).write_trial(
-                trial_row(config, settings.context, "failed", error, {}), None, None
-            )
+            store = Store(settings.results, settings.context.sweep)
+            if store.status(config.id) is None:
+                store.write_trial(trial_row(config, settings.context, "failed", error, {}), None, None)
             emit({"trial_id": config.id, "kind": "error", "status": "failed", "error": error})
 
     return Events()

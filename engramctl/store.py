@@ -141,6 +141,11 @@ class Store:
         trials = self.read_trials()
         return set(trials.loc[trials["status"] != "failed", "trial_id"])
 
+    def status(self, trial_id: str) -> str | None:
+        """Status of one trial, None when it has no row; UserError like `read_trials`."""
+        path = self.trials / f"{trial_id}.parquet"
+        return _read(path, TRIAL_SCHEMA).column("status")[0].as_py() if path.is_file() else None
+
     def read_curve(self, trial_id: str) -> pd.DataFrame:
         """Training curve of a trial, one row a step; UserError when it has none."""
         return self._read_one(self.curves, trial_id, CURVE_SCHEMA, "curve")

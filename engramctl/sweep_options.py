@@ -48,23 +48,31 @@ def overrides(
     vocab_size: int | None,
 ) -> dict[str, Any]:
     """What the options change in a sweep file; options that were not given change nothing."""
-    from engramctl.units import parse_bytes
-
-    text: dict[str, Any] = {
-        "source": corpus,
-        "max_bytes": parse_bytes(corpus_bytes) if corpus_bytes else None,
-        "text_column": text_column,
-        "tokenizer": tokenizer,
-        "vocab_size": vocab_size,
-    }
     changes: dict[str, Any] = {
         "budgets": _items(budget),
         "rhos": _numbers("--rho", rho),
         "sizes": _items(size),
         "seeds": seeds,
-        "corpus": {name: value for name, value in text.items() if value is not None},
+        "corpus": corpus_overrides(corpus, corpus_bytes, text_column, tokenizer, vocab_size),
     }
-    return {name: value for name, value in changes.items() if value}
+    given = {"budgets": budget, "rhos": rho, "sizes": size, "seeds": seeds, "corpus": changes["corpus"] or None}
+    return {name: value for name, value in changes.items() if given[name] is not None}
+
+
+def corpus_overrides(
+    corpus: str | None, corpus_bytes: str | None, text_column: str | None, tokenizer: str | None, vocab_size: int | None
+) -> dict[str, Any]:
+    """Fields of a CorpusSpec that the options set."""
+    from engramctl.units import parse_bytes
+
+    fields = {
+        "source": corpus,
+        "max_bytes": None if corpus_bytes is None else parse_bytes(corpus_bytes),
+        "text_column": text_column,
+        "tokenizer": tokenizer,
+        "vocab_size": vocab_size,
+    }
+    return {name: value for name, value in fields.items() if value is not None}
 
 
 def sweep_name(argument: str, name: str | None) -> str:

@@ -167,19 +167,20 @@ def sized_models(spec: SweepSpec, size: Size, rhos: Sequence[float], vocab_size:
     """The model of every rho: equal P_total and P_active, with the sweep's overrides."""
     changes = dict(spec.model)
     memory_changes = changes.pop("engram", None) or {}
-    base = _validated(ModelConfig, deep_merge(baseline(size, vocab_size).model_dump(), changes), "model")
+    base = validated(ModelConfig, deep_merge(baseline(size, vocab_size).model_dump(), changes), "model")
     template = memory_template(size)
-    memory = _validated(type(template), deep_merge(template.model_dump(), memory_changes), "model.engram")
+    memory = validated(type(template), deep_merge(template.model_dump(), memory_changes), "model.engram")
     return {rho: allocate(base, memory, rho) for rho in rhos}
 
 
 def train_config(spec: SweepSpec, size: Size, steps: int) -> TrainConfig:
     """Training of a size with the sweep's overrides."""
     defaults = {"batch_size": size.batch_size, "seq_len": size.seq_len, "learning_rate": size.learning_rate}
-    return _validated(TrainConfig, {**defaults, **spec.train, "steps": steps}, "train")
+    return validated(TrainConfig, {**defaults, **spec.train, "steps": steps}, "train")
 
 
-def _validated(kind: type[Any], values: Mapping[str, Any], where: str) -> Any:
+def validated(kind: type[Any], values: Mapping[str, Any], where: str) -> Any:
+    """A config of `kind`; UserError in one line with the path of the wrong field."""
     try:
         return kind.model_validate(values)
     except ValidationError as problem:

@@ -104,6 +104,9 @@ class TrialWorker(tune.Trainable):
 
     def _step(self) -> dict[str, Any]:
         if self.trainer is None:
+            status = self.store.status(self.trial.id)
+            if status in ("finished", "diverged"):  # kept by a process that died before it could tell
+                return {"done": True, "status": status}
             reset_peak_rss()
             folder = self.store.checkpoints / self.trial.id
             self.trainer = Trainer(self.trial, self.corpus, folder, self.device, self.settings.checkpoint_s)

@@ -45,7 +45,7 @@ def plot(
     absent = unfinished(covered)
     counts = ", ".join(f"{n} {status}" for status, n in absent["status"].value_counts(sort=False).items())
     if len(absent) == len(covered.trials) + len(covered.missing):
-        more = f"{command("status", sweep, results)} tells more"
+        more = f"{command('status', sweep, results)} tells more"
         raise UserError(f"sweep '{sweep}' in {results} has no finished trial ({counts or 'none was started'}); {more}")
     require_one_trial_each(covered.trials)
     summary = allocation_summary(covered.trials)

@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 from pathlib import Path
 
-from pydantic import Field
+from pydantic import Field, field_validator
 
 from engram.config import FrozenConfig
 from engram.corpus.file_text import file_documents, matching_files
@@ -27,8 +27,14 @@ class CorpusSpec(FrozenConfig):
     """Path of a tokenizer.json or `hf:NAME`; None: a byte-level BPE is trained on the corpus."""
     vocab_size: int = 8192
     """Tokens of that trained BPE. No effect when `tokenizer` is given."""
-    val_fraction: float = Field(default=0.02, gt=0, lt=1)
+    val_fraction: float = Field(default=0.04, gt=0, lt=1)
     """Chance of a document to be validation text, decided by the hash of its text."""
+
+    @field_validator("source")
+    @classmethod
+    def _known(cls, source: str) -> str:
+        _split(source)
+        return source
 
 
 def read_documents(spec: CorpusSpec) -> Iterator[str]:

@@ -5,6 +5,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from engram.config import ModelConfig
+from engram.model.precision import small_product_dtype
 
 
 def rotary_tables(head_dim: int, length: int, theta: float, device: torch.device) -> tuple[Tensor, Tensor]:
@@ -45,10 +46,12 @@ class Attention(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """[B, T, d] -> [B, T, d]"""
-        heads = self.qkv(x).unflatten(-1, (3, self.n_heads, self.head_dim)).permute(2, 0, 3, 1, 4)  # [3, B, h, T, head_dim]
+        projected = self.qkv(x).to(small_product_dtype(x))
+        heads = projected.unflatten(-1, (3, self.n_heads, self.head_dim)).permute(2, 0, 3, 1, 4)  # [3, B, h, T, head_dim]
         query, key, value = heads.unbind(0)
         if self.key_shift:
             key = shift_half(key)
         cos, sin = rotary_tables(self.head_dim, x.shape[1], self.theta, x.device)
-        mixed = F.scaled_dot_product_attention(rotate(query, cos, sin), rotate(key, cos, sin), value, is_causal=True)
+        with torch.autocast(x.device.type, enabled=False):  # the type is chosen above
+            mixed = F.scaled_dot_product_attention(rotate(query, cos, sin), rotate(key, cos, sin), value, is_causal=True)
         return self.out(mixed.transpose(1, 2).flatten(-2))

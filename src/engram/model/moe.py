@@ -5,6 +5,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from engram.config import ModelConfig
+from engram.model.precision import small_product_dtype
 
 
 class SwiGLU(nn.Module):
@@ -87,8 +88,7 @@ class RoutedExperts(nn.Module):
         ends = load.cumsum(0).to(torch.int32)  # [E]: grouped_mm wants the end of each group
         place = torch.empty_like(order).scatter_(0, order, torch.arange(n * k, device=order.device))
 
-        # Grouped products have no autocast rule of their own.
-        dtype = torch.get_autocast_dtype(x.device.type) if torch.is_autocast_enabled(x.device.type) else x.dtype
+        dtype = small_product_dtype(x)  # grouped products have no autocast rule of their own
         # F.embedding is a row gather with a fast backward pass on the CPU; indexing is not.
         rows = F.embedding(order // k, x.to(dtype))  # [N k, d]
         gate, up = F.grouped_mm(rows, self.gate_up.to(dtype), offs=ends).chunk(2, dim=-1)  # [N k, w] each

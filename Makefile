@@ -1,0 +1,37 @@
+# engramctl: `make sweep` to see it work, `make test` to check it.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+SETUP := $(VENV)/.installed
+
+.PHONY: setup sweep smoke test checks format clean
+
+setup: $(SETUP)  ## A virtual environment with exactly the versions of constraints.txt
+
+$(SETUP): pyproject.toml constraints.txt
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
+	touch $(SETUP)
+
+sweep: setup  ## Set up, then a first real sweep on this machine's own Python text, and its figure
+	$(BIN)/engramctl sweep allocation --budget 8m
+	$(BIN)/engramctl plot allocation
+
+smoke: setup  ## Set up, then three tiny trials: does everything work here?
+	$(BIN)/engramctl sweep smoke
+	$(BIN)/engramctl plot smoke
+
+test: setup  ## Set up, then all tests
+	$(BIN)/python -m pytest
+
+checks: setup  ## Style and types
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+format: setup  ## Put the code in its style
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+clean:  ## Remove the environment and caches; results stay
+	rm -rf $(VENV) .pytest_cache .hypothesis .mypy_cache .ruff_cache

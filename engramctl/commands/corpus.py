@@ -1,0 +1,59 @@
+"""`engramctl corpus`"""
+
+from typing import Annotated
+
+import typer
+
+from engramctl import console
+from engramctl import options as corpus_options
+from engramctl.results_options import JsonOption
+
+
+def corpus(
+    corpus: corpus_options.CorpusOption = None,
+    corpus_bytes: corpus_options.CorpusBytesOption = None,
+    text_column: corpus_options.TextColumnOption = None,
+    tokenizer: corpus_options.TokenizerOption = None,
+    vocab_size: corpus_options.VocabSizeOption = None,
+    cache: corpus_options.CacheOption = None,
+    refresh: Annotated[bool, typer.Option("--refresh", help="Read the text again although it is in the cache.")] = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Prepare a corpus and describe it: documents, tokens, compression, how many N-grams are seen once.
+
+    Example: engramctl corpus --corpus 'files:texts/**/*.jsonl.gz' --text-column body --corpus-bytes 200MB
+    """
+    from engram.corpus.prepare import default_cache, prepare_corpus
+    from engram.corpus.sources import CorpusSpec
+    from engram.corpus.statistics import describe
+    from engramctl.sweep_options import corpus_overrides
+    from engramctl.sweepfile import validated
+
+    changes = corpus_overrides(corpus, corpus_bytes, text_column, tokenizer, vocab_size)
+    spec = validated(CorpusSpec, {"source": "python", **changes}, "corpus")
+    with console.StageProgress() as progress:
+        prepared = prepare_corpus(spec, cache or default_cache(), progress, refresh)
+        progress("counting N-grams", 0, None)
+        facts = describe(prepared)
+    if as_json:
+        console.print_json(facts)
+        return
+    rows = [
+        ("documents", f"{facts['train_documents']:,}", f"{facts['val_documents']:,}"),
+        ("bytes", f"{facts['train_bytes']:,}", f"{facts['val_bytes']:,}"),
+        ("tokens", f"{facts['train_tokens']:,}", f"{facts['val_tokens']:,}"),
+    ]
+    out = console.out()
+    out.print(console.table(("", "train", "validation"), rows))
+    out.print()
+    tokens = f"{facts['vocab_size']:,} tokens, {facts['compressed_vocab_size']:,} canonical ids"
+    out.print(f"vocabulary: {tokens} ({facts['compression_percent']:.1f} % fewer), {facts['bytes_per_token']:.2f} bytes a token")
+    out.print(f"left out: {facts['duplicate_documents']:,} duplicates, {facts['blank_documents']:,} without text")
+    out.print()
+    ngrams = [
+        (f"{g['n']}-grams", f"{g['distinct']:,}", f"{g['seen_once_percent']:.1f} %", f"{g['occurrences_seen_once_percent']:.1f} %")
+        for g in facts["ngrams"]
+    ]
+    out.print(console.table((f"of {facts['ngram_tokens']:,} tokens", "distinct", "seen once", "share of text"), ngrams))
+    console.note(f"kept in {facts['folder']} (fingerprint {facts['corpus_fingerprint'][:12]})")
+    console.note("next: engramctl sweep --budget 20m, with the same corpus options")

@@ -1,0 +1,38 @@
+"""Quantities as a person types them."""
+
+import math
+import re
+
+from engram.errors import UserError
+
+_SCALES = {"": 1, "K": 10**3, "M": 10**6, "G": 10**9, "T": 10**12, "KI": 2**10, "MI": 2**20, "GI": 2**30, "TI": 2**40}
+_SECONDS = {"d": 86400, "h": 3600, "m": 60, "s": 1}
+
+
+def parse_bytes(text: str) -> int:
+    """`64MB`, `1.5GB`, `500000` -> bytes; UserError otherwise."""
+    match = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([KMGT]I?)?B?", text.strip().upper())
+    size = int(float(match[1]) * _SCALES[match[2] or ""]) if match else 0
+    if size < 1:
+        raise UserError(f"{text!r} is not a size; write bytes or a unit, such as 500000, 64MB or 2GB")
+    return size
+
+
+def parse_duration(text: str) -> float:
+    """`90s`, `20m`, `1h30m`, `2d` -> seconds; UserError otherwise."""
+    match = re.fullmatch(r"(?:(\d+(?:\.\d+)?)d)?(?:(\d+(?:\.\d+)?)h)?(?:(\d+(?:\.\d+)?)m)?(?:(\d+(?:\.\d+)?)s)?", text.strip().lower())
+    seconds = sum(float(number or 0) * scale for number, scale in zip(match.groups(), _SECONDS.values(), strict=True)) if match else 0.0
+    if seconds <= 0:
+        raise UserError(f"{text!r} is not a duration; write 90s, 20m, 2h or 1h30m")
+    return seconds
+
+
+def parse_flops(text: str) -> float:
+    """`1e14` -> FLOPs; UserError otherwise."""
+    try:
+        flops = float(text)
+    except ValueError:
+        flops = math.nan
+    if not (0 < flops < math.inf):
+        raise UserError(f"budget {text!r} is neither FLOPs for each trial, such as 1e13, nor a wall time, such as 20m or 2h")
+    return flops

@@ -1,0 +1,191 @@
+"""From a source of text to a tokenised, memory-mapped corpus in the cache, once."""
+
+import hashlib
+import itertools
+import json
+import os
+import shutil
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import platformdirs
+from filelock import FileLock
+from tokenizers import Tokenizer
+
+from engram.corpus.dataset import FORMAT, Corpus
+from engram.corpus.sources import CorpusSpec, read_documents, source_listing
+from engram.corpus.spool import Progress, Spool
+from engram.errors import UserError
+from engram.tokenizer.bpe import check_vocab_size, end_of_text_id, fingerprint, load_tokenizer, train_bpe, vocabulary_size
+from engram.tokenizer.compression import compress_vocabulary
+
+TOKENIZER_SAMPLE_BYTES = 32_000_000
+"""Training text that the tokenizer is trained on at most."""
+_BATCH_DOCUMENTS = 256
+
+
+def default_cache() -> Path:
+    """`$ENGRAMCTL_CACHE`, or the user's cache folder."""
+    return Path(os.environ.get("ENGRAMCTL_CACHE") or platformdirs.user_cache_dir("engramctl"))
+
+
+def prepare_corpus(spec: CorpusSpec, cache: Path, progress: Progress | None = None, refresh: bool = False) -> Corpus:
+    """The corpus of `spec`, from `cache` if it is there, else read, split, tokenised and kept there.
+
+    A corpus is found again by the listing of its files (path, size, time of change), a data set of the hub by its name;
+    `refresh` reads the text anyway. Safe when several processes prepare at once, and when one is killed: a folder that
+    exists is whole. Raises UserError for whatever is wrong with the source, the tokenizer or the cache.
+    """
+    report = progress or (lambda stage, done, total: None)
+    tokenizer = _given_tokenizer(spec)
+    root = cache.expanduser().absolute() / "corpora"
+    request = _request_key(spec, tokenizer)
+    entry = root / "requests" / f"{request}.json"
+    try:
+        entry.parent.mkdir(parents=True, exist_ok=True)
+        # One process at a time for each request; the lock goes with its process.
+        with FileLock(root / "requests" / f"{request}.lock"):
+            folder = None if refresh else _known(entry, root)
+            if folder is None:
+                folder = _build(spec, root, request, tokenizer, report)
+                _write_synced(entry, json.dumps({"folder": folder.name}).encode())
+            return Corpus.open(folder)
+    except OSError as problem:
+        raise UserError(f"the cache {cache} can't be used: {problem.strerror or problem}; choose another with --cache") from None
+
+
+def _given_tokenizer(spec: CorpusSpec) -> Tokenizer | None:
+    if spec.tokenizer is not None:
+        return load_tokenizer(spec.tokenizer)
+    check_vocab_size(spec.vocab_size)
+    return None
+
+
+def _request_key(spec: CorpusSpec, tokenizer: Tokenizer | None) -> str:
+    asked: dict[str, Any] = {"format": FORMAT, "spec": spec.model_dump(mode="json"), "files": source_listing(spec)}
+    if tokenizer is not None:
+        asked["tokenizer"] = fingerprint(tokenizer)
+    return hashlib.sha256(json.dumps(asked, sort_keys=True).encode()).hexdigest()[:24]
+
+
+def _known(entry: Path, root: Path) -> Path | None:
+    """The folder an earlier preparation left, if both are still there."""
+    try:
+        folder = root / json.loads(entry.read_text())["folder"]
+    except (FileNotFoundError, ValueError, KeyError):
+        return None
+    return folder if (folder / "meta.json").is_file() else None
+
+
+def _build(spec: CorpusSpec, root: Path, request: str, tokenizer: Tokenizer | None, report: Progress) -> Path:
+    temporary = root / f".{request}.tmp"  # of this request only, and its lock is ours: what is there was left by a killed process
+    shutil.rmtree(temporary, ignore_errors=True)
+    temporary.mkdir()
+    try:
+        spool = Spool(temporary / "text", read_documents(spec), spec.max_bytes, report)
+        corpus_fingerprint = spool.fingerprint(spec.val_fraction)
+        choice = fingerprint(tokenizer) if tokenizer else f"bpe {spec.vocab_size}"
+        target = root / f"{corpus_fingerprint[:16]}-{hashlib.sha256(choice.encode()).hexdigest()[:8]}"
+        if (target / "meta.json").is_file():
+            return target
+        train, val = spool.split(spec.val_fraction)
+        if tokenizer is None:
+            report("training the tokenizer", 0, None)
+            tokenizer = train_bpe(_sample(spool, train), spec.vocab_size)
+        folder = temporary / "corpus"
+        folder.mkdir()
+        _write_corpus(folder, spool, train, val, tokenizer, report, spec, corpus_fingerprint)
+        try:
+            folder.rename(target)
+        except OSError:  # another request for the same text was faster
+            if not (target / "meta.json").is_file():
+                raise
+        return target
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+
+
+def _sample(spool: Spool, numbers: Sequence[int]) -> Iterator[str]:
+    """Documents from the beginning, up to `TOKENIZER_SAMPLE_BYTES` and one at least."""
+    sizes = itertools.accumulate(spool.size(number) for number in numbers)
+    kept = sum(1 for _ in itertools.takewhile(lambda size: size <= TOKENIZER_SAMPLE_BYTES, sizes))
+    return spool.texts(numbers[: max(1, kept)])
+
+
+def _write_corpus(
+    folder: Path,
+    spool: Spool,
+    train: Sequence[int],
+    val: Sequence[int],
+    tokenizer: Tokenizer,
+    report: Progress,
+    spec: CorpusSpec,
+    corpus_fingerprint: str,
+) -> None:
+    tokenizer.encode_special_tokens = True  # "<|endoftext|>" inside a document is text
+    vocab_size, end = vocabulary_size(tokenizer), end_of_text_id(tokenizer)
+    dtype = np.dtype(np.uint16 if vocab_size <= 2**16 else np.uint32)
+    total = sum(map(spool.size, itertools.chain(train, val)))
+    done = 0
+    starts = {}
+    for name, numbers in (("val", val), ("train", train)):
+        ends = [0]
+        with (folder / f"{name}.bin").open("wb") as file:
+            for batch in _batches(numbers):
+                encoded = tokenizer.encode_batch(list(spool.texts(batch)), add_special_tokens=False)
+                for encoding in encoded:
+                    np.array([*encoding.ids, end], dtype=dtype).tofile(file)
+                    ends.append(ends[-1] + len(encoding.ids) + 1)
+                done += sum(map(spool.size, batch))
+                report("tokenising", done, total)
+        starts[name] = np.array(ends, dtype=np.int64)
+    compression = compress_vocabulary(tokenizer)
+    tokenizer.save(str(folder / "tokenizer.json"))
+    np.save(folder / "compression.npy", compression)
+    np.save(folder / "train_docs.npy", starts["train"])
+    np.save(folder / "val_docs.npy", starts["val"])
+    np.save(folder / "val_doc_bytes.npy", np.array([spool.size(number) for number in val], dtype=np.int64))
+    np.save(folder / "val_doc_ids.npy", np.array([spool.digests[number].hex()[:16] for number in val]))
+    meta = {
+        "format": FORMAT,
+        "spec": spec.model_dump(mode="json"),
+        "corpus_fingerprint": corpus_fingerprint,
+        "tokenizer_fingerprint": fingerprint(tokenizer),
+        "vocab_size": vocab_size,
+        "compressed_vocab_size": int(compression.max()) + 1,
+        "end_of_text_id": end,
+        "dtype": dtype.name,
+        "train_documents": len(train),
+        "val_documents": len(val),
+        "duplicate_documents": spool.duplicates,
+        "blank_documents": spool.blank,
+        "train_bytes": sum(map(spool.size, train)),
+        "val_bytes": sum(map(spool.size, val)),
+        "train_tokens": int(starts["train"][-1]),
+        "val_tokens": int(starts["val"][-1]),
+    }
+    (folder / "meta.json").write_text(json.dumps(meta, indent=2))
+    for file in folder.iterdir():
+        _sync(file)
+    _sync(folder)
+
+
+def _batches(numbers: Sequence[int]) -> Iterable[Sequence[int]]:
+    return (numbers[i : i + _BATCH_DOCUMENTS] for i in range(0, len(numbers), _BATCH_DOCUMENTS))
+
+
+def _sync(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _write_synced(path: Path, content: bytes) -> None:
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    temporary.write_bytes(content)
+    _sync(temporary)
+    temporary.replace(path)

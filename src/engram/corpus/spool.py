@@ -1,0 +1,84 @@
+"""Documents on their way from a source to tokens: deduplicated, capped and kept on disk, so that memory stays bounded."""
+
+import hashlib
+import mmap
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from pathlib import Path
+
+import numpy as np
+
+from engram.errors import UserError
+
+Progress = Callable[[str, int, int | None], None]
+"""Called with a stage's name, what is done of it and how much there is (None: unknown)."""
+
+
+class Spool:
+    """Distinct documents of a source in order, in one file.
+
+    Raises UserError while reading when there is no document, or when the first alone is over the limit.
+    """
+
+    def __init__(self, file: Path, documents: Iterable[str], max_bytes: int, progress: Progress) -> None:
+        self.file = file
+        self.digests: list[bytes] = []
+        """SHA-256 of each document's UTF-8 text."""
+        self.duplicates = self.blank = 0
+        ends = [0]
+        seen: set[bytes] = set()
+        with file.open("wb") as out:
+            for text in documents:
+                if not text.strip():
+                    self.blank += 1
+                    continue
+                encoded = text.encode("utf-8")
+                digest = hashlib.sha256(encoded).digest()
+                if digest in seen:
+                    self.duplicates += 1
+                    continue
+                if ends[-1] + len(encoded) > max_bytes:
+                    if not self.digests:
+                        raise UserError(f"the first document has {len(encoded)} bytes, more than the {max_bytes} that the corpus may have")
+                    break
+                seen.add(digest)
+                out.write(encoded)
+                self.digests.append(digest)
+                ends.append(ends[-1] + len(encoded))
+                if len(self.digests) % 256 == 0:
+                    progress("reading text", ends[-1], max_bytes)
+        progress("reading text", ends[-1], ends[-1])
+        if not self.digests:
+            raise UserError("the corpus is empty: its source has no document with text")
+        self.ends = np.array(ends, dtype=np.int64)
+
+    def fingerprint(self, val_fraction: float) -> str:
+        """SHA-256 over the documents in order and the split, 64 hexadecimal digits."""
+        whole = hashlib.sha256(f"{val_fraction!r}\n".encode())
+        for digest in self.digests:
+            whole.update(digest)
+        return whole.hexdigest()
+
+    def split(self, val_fraction: float) -> tuple[list[int], list[int]]:
+        """Numbers of the training documents in order, and of the validation documents in the order of their hashes.
+
+        A document's own hash decides, so a text is never in both. Raises UserError when one of the two is empty.
+        """
+        limit = int(val_fraction * 2**64)
+        train: list[int] = []
+        val: list[int] = []
+        for number, digest in enumerate(self.digests):
+            (val if int.from_bytes(digest[:8], "big") < limit else train).append(number)
+        if not train or not val:
+            which = "validation" if train else "training"
+            raise UserError(f"the corpus has {len(self.digests)} documents and none of them fell to {which}; take more documents")
+        return train, sorted(val, key=self.digests.__getitem__)
+
+    def size(self, number: int) -> int:
+        """UTF-8 bytes of a document."""
+        return int(self.ends[number + 1] - self.ends[number])
+
+    def texts(self, numbers: Sequence[int]) -> Iterator[str]:
+        """Texts of the documents, in the order of `numbers`."""
+        with self.file.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as text:
+            for number in numbers:
+                yield text[self.ends[number] : self.ends[number + 1]].decode("utf-8")

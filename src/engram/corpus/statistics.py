@@ -1,0 +1,53 @@
+"""What a prepared corpus is like: sizes, compression, and how often its N-grams come back."""
+
+from typing import Any
+
+import numpy as np
+
+from engram.corpus.dataset import Corpus
+
+MAX_NGRAM_TOKENS = 20_000_000
+"""N-grams are counted over the first this many training tokens; more would need more memory than a laptop has to spare."""
+
+
+def describe(corpus: Corpus) -> dict[str, Any]:
+    """Sizes of a corpus, and for N = 2, 3 how many distinct N-grams of canonical ids it has and how many occur once.
+
+    N-grams run over document borders, as they do in training.
+    """
+    meta = corpus.meta
+    tokens = meta["train_tokens"] + meta["val_tokens"]
+    text = meta["train_bytes"] + meta["val_bytes"]
+    ids = corpus.compression[np.asarray(corpus.train[:MAX_NGRAM_TOKENS])]
+    return {
+        "folder": str(corpus.folder),
+        "corpus_fingerprint": corpus.fingerprint,
+        "tokenizer_fingerprint": corpus.tokenizer_fingerprint,
+        **{name: meta[name] for name in meta if name.startswith(("train_", "val_", "duplicate_", "blank_"))},
+        "bytes_per_token": text / (tokens - meta["train_documents"] - meta["val_documents"]),
+        "vocab_size": corpus.vocab_size,
+        "compressed_vocab_size": corpus.compressed_vocab_size,
+        "compression_percent": 100 * (1 - corpus.compressed_vocab_size / corpus.vocab_size),
+        "ngram_tokens": len(ids),
+        "ngrams": [{"n": n, **_once(_packed(ids, n, corpus.compressed_vocab_size))} for n in (2, 3)],
+    }
+
+
+def _packed(ids: np.ndarray, n: int, base: int) -> np.ndarray:
+    """Canonical ids int64 [T] -> one number for each N-gram, int64 [T - n + 1] (base^3 < 2^63 for any vocabulary below 2 M)."""
+    keys = np.zeros(max(0, len(ids) - n + 1), dtype=np.int64)
+    for k in range(n):
+        keys = keys * base + ids[k : len(ids) - n + 1 + k]
+    return keys
+
+
+def _once(keys: np.ndarray) -> dict[str, Any]:
+    keys = np.sort(keys)
+    first = np.flatnonzero(np.r_[True, keys[1:] != keys[:-1]]) if len(keys) else np.array([], dtype=np.int64)
+    counts = np.diff(np.r_[first, len(keys)])
+    once = int((counts == 1).sum())
+    return {
+        "distinct": len(counts),
+        "seen_once_percent": 100 * once / max(1, len(counts)),
+        "occurrences_seen_once_percent": 100 * once / max(1, len(keys)),
+    }
