@@ -16,7 +16,7 @@ VALIDATION_DOCUMENT_TOKENS = 1024
 """Tokens taken from the beginning of a validation document, at least: a few long files must not be the whole validation."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Corpus:
     """A tokenised corpus; tokens are memory-mapped, shared by all processes of a machine."""
 
@@ -47,9 +47,9 @@ class Corpus:
         try:
             meta = json.loads((folder / "meta.json").read_text())
             if meta["format"] != FORMAT:
-                raise UserError(f"corpus {folder} has format {meta['format']}, this program reads {FORMAT}; prepare it again with --refresh")
+                raise UserError(f"corpus {folder} has format {meta['format']}, this program reads {FORMAT}; prepare it again")
             dtype = np.dtype(meta["dtype"])
-            return cls(
+            corpus = cls(
                 folder=folder,
                 fingerprint=meta["corpus_fingerprint"],
                 tokenizer_fingerprint=meta["tokenizer_fingerprint"],
@@ -64,6 +64,10 @@ class Corpus:
                 val_doc_ids=np.load(folder / "val_doc_ids.npy"),
                 meta=meta,
             )
+            for name, tokens in (("train", corpus.train), ("val", corpus.val)):
+                if len(tokens) != meta[f"{name}_tokens"]:
+                    raise ValueError(f"{name}.bin has {len(tokens)} tokens instead of {meta[f'{name}_tokens']}")
+            return corpus
         except UserError:
             raise
         except (OSError, ValueError, KeyError) as problem:

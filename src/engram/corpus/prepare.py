@@ -5,13 +5,13 @@ import itertools
 import json
 import os
 import shutil
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import platformdirs
-from filelock import FileLock
+from filelock import FileLock, Timeout
 from tokenizers import Tokenizer
 
 from engram.corpus.dataset import FORMAT, Corpus
@@ -24,6 +24,7 @@ from engram.tokenizer.compression import compress_vocabulary
 TOKENIZER_SAMPLE_BYTES = 32_000_000
 """Training text that the tokenizer is trained on at most."""
 _BATCH_DOCUMENTS = 256
+_BATCH_BYTES = 4_000_000
 
 
 def default_cache() -> Path:
@@ -46,7 +47,7 @@ def prepare_corpus(spec: CorpusSpec, cache: Path, progress: Progress | None = No
     try:
         entry.parent.mkdir(parents=True, exist_ok=True)
         # One process at a time for each request; the lock goes with its process.
-        with FileLock(root / "requests" / f"{request}.lock"):
+        with _lock(root, request):
             folder = None if refresh else _known(entry, root)
             if folder is None:
                 folder = _build(spec, root, request, tokenizer, report)
@@ -76,19 +77,48 @@ def _known(entry: Path, root: Path) -> Path | None:
         folder = root / json.loads(entry.read_text())["folder"]
     except (FileNotFoundError, ValueError, KeyError):
         return None
-    return folder if (folder / "meta.json").is_file() else None
+    return folder if _whole(folder) else None
+
+
+def _whole(folder: Path) -> bool:
+    """False for a folder that is missing, was damaged after it was written, or has another format."""
+    try:
+        Corpus.open(folder)
+    except UserError:
+        return False
+    return True
+
+
+def _lock(root: Path, request: str) -> FileLock:
+    return FileLock(root / "requests" / f"{request}.lock")
+
+
+def _temporary(root: Path, request: str) -> Path:
+    return root / f".{request}.tmp"
+
+
+def _remove_left_behind(root: Path, request: str) -> None:
+    """Remove the temporary folders of killed processes: ours, as the lock is ours, and those whose lock is free."""
+    shutil.rmtree(_temporary(root, request), ignore_errors=True)
+    for folder in root.glob(_temporary(root, "*").name):
+        other = folder.name[1 : -len(".tmp")]
+        try:
+            with _lock(root, other).acquire(timeout=0):
+                shutil.rmtree(folder, ignore_errors=True)
+        except Timeout:
+            continue
 
 
 def _build(spec: CorpusSpec, root: Path, request: str, tokenizer: Tokenizer | None, report: Progress) -> Path:
-    temporary = root / f".{request}.tmp"  # of this request only, and its lock is ours: what is there was left by a killed process
-    shutil.rmtree(temporary, ignore_errors=True)
+    _remove_left_behind(root, request)
+    temporary = _temporary(root, request)
     temporary.mkdir()
     try:
         spool = Spool(temporary / "text", read_documents(spec), spec.max_bytes, report)
         corpus_fingerprint = spool.fingerprint(spec.val_fraction)
         choice = fingerprint(tokenizer) if tokenizer else f"bpe {spec.vocab_size}"
         target = root / f"{corpus_fingerprint[:16]}-{hashlib.sha256(choice.encode()).hexdigest()[:8]}"
-        if (target / "meta.json").is_file():
+        if _whole(target):
             return target
         train, val = spool.split(spec.val_fraction)
         if tokenizer is None:
@@ -97,10 +127,12 @@ def _build(spec: CorpusSpec, root: Path, request: str, tokenizer: Tokenizer | No
         folder = temporary / "corpus"
         folder.mkdir()
         _write_corpus(folder, spool, train, val, tokenizer, report, spec, corpus_fingerprint)
+        if not _whole(target):
+            shutil.rmtree(target, ignore_errors=True)
         try:
             folder.rename(target)
         except OSError:  # another request for the same text was faster
-            if not (target / "meta.json").is_file():
+            if not _whole(target):
                 raise
         return target
     finally:
@@ -133,7 +165,7 @@ def _write_corpus(
     for name, numbers in (("val", val), ("train", train)):
         ends = [0]
         with (folder / f"{name}.bin").open("wb") as file:
-            for batch in _batches(numbers):
+            for batch in _batches(spool, numbers):
                 encoded = tokenizer.encode_batch(list(spool.texts(batch)), add_special_tokens=False)
                 for encoding in encoded:
                     np.array([*encoding.ids, end], dtype=dtype).tofile(file)
@@ -172,8 +204,18 @@ def _write_corpus(
     _sync(folder)
 
 
-def _batches(numbers: Sequence[int]) -> Iterable[Sequence[int]]:
-    return (numbers[i : i + _BATCH_DOCUMENTS] for i in range(0, len(numbers), _BATCH_DOCUMENTS))
+def _batches(spool: Spool, numbers: Sequence[int]) -> Iterator[list[int]]:
+    """Documents that are tokenised together: few enough, and with little enough text, to bound memory."""
+    batch: list[int] = []
+    size = 0
+    for number in numbers:
+        batch.append(number)
+        size += spool.size(number)
+        if len(batch) == _BATCH_DOCUMENTS or size >= _BATCH_BYTES:
+            yield batch
+            batch, size = [], 0
+    if batch:
+        yield batch
 
 
 def _sync(path: Path) -> None:

@@ -18,7 +18,21 @@ MAX_FILE_BYTES = 512 * 1024
 # Parts of the standard library that a build may strip or package apart (container images drop the tests, Linux
 # distributions split off Tk, IDLE and the rest), and the folders where other people's packages are.
 _STDLIB_LEFT_OUT = frozenset(
-    "__pycache__ site-packages dist-packages test tests idle_test idlelib tkinter turtledemo ensurepip venv lib2to3 distutils".split()
+    [
+        "__pycache__",
+        "site-packages",
+        "dist-packages",
+        "test",
+        "tests",
+        "idle_test",
+        "idlelib",
+        "tkinter",
+        "turtledemo",
+        "ensurepip",
+        "venv",
+        "lib2to3",
+        "distutils",
+    ]
 )
 # Written when Python was built or set up on this machine; they hold its paths.
 _STDLIB_WRITTEN_HERE = ("config-", "_sysconfigdata", "sitecustomize", "usercustomize")

@@ -1,0 +1,81 @@
+import functools
+import operator
+from collections import Counter
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from engram.corpus.dataset import VALIDATION_DOCUMENT_TOKENS, TrainBatches, validation_windows
+from engram.errors import UserError
+
+
+@given(n=st.integers(9, 300), seq_len=st.integers(1, 8), batch_size=st.integers(1, 70), seed=st.integers(0, 5))
+def test_an_epoch_has_every_window_once(n, seq_len, batch_size, seed):
+    tokens = np.arange(n, dtype=np.uint16)
+    batches = TrainBatches(tokens, seq_len, batch_size, seed)
+    windows = (n - 1) // seq_len
+    assert batches.n_windows == windows
+    epochs = 3
+    steps = -(-epochs * windows // batch_size)
+    rows = np.concatenate([batches.batch(step) for step in range(steps)])[: epochs * windows]
+    assert rows.dtype == np.int64
+    assert (rows == rows[:, :1] + np.arange(seq_len + 1)).all()
+    for epoch in range(epochs):
+        starts = rows[epoch * windows : (epoch + 1) * windows, 0]
+        assert sorted(starts) == [i * seq_len for i in range(windows)]
+
+
+def test_a_batch_depends_on_seed_and_step_only():
+    tokens = np.arange(1000, dtype=np.uint32)
+    straight = TrainBatches(tokens, 10, 7, seed=3)
+    expected = [straight.batch(step) for step in range(60)]
+    for step in (59, 0, 31, 14, 15):
+        np.testing.assert_array_equal(TrainBatches(tokens, 10, 7, seed=3).batch(step), expected[step])
+        np.testing.assert_array_equal(straight.batch(step), expected[step])
+    assert (TrainBatches(tokens, 10, 7, seed=4).batch(0) != expected[0]).any()
+    order = [batch[:, 0].tolist() for batch in expected]
+    assert Counter(functools.reduce(operator.iadd, order[:14], [])) != Counter()
+    assert (
+        functools.reduce(operator.iadd, order, [])[:99] != functools.reduce(operator.iadd, order, [])[99:198]
+    )  # another epoch, another order
+
+
+def test_too_few_tokens_for_a_window():
+    assert TrainBatches(np.arange(9), 8, 2, 0).batch(0).shape == (2, 9)
+    with pytest.raises(UserError, match="8 tokens, fewer than one sequence of 9"):
+        TrainBatches(np.arange(8), 8, 2, 0)
+
+
+def validation(lengths):
+    starts = np.cumsum([0, *lengths])
+    return SimpleNamespace(val=np.arange(starts[-1], dtype=np.uint32), val_doc_starts=starts)
+
+
+@given(st.lists(st.integers(1, 40), min_size=1, max_size=20), st.integers(1, 30), st.integers(1, 400))
+def test_validation_windows_run_through_the_documents(lengths, seq_len, max_tokens):
+    corpus = validation(lengths)
+    n = min(sum(lengths) - 1, max_tokens) // seq_len
+    if n == 0:
+        with pytest.raises(UserError, match="take more text"):
+            validation_windows(corpus, seq_len, max_tokens)
+        return
+    windows, documents = validation_windows(corpus, seq_len, max_tokens)
+    assert windows.shape == (n, seq_len + 1)
+    assert documents.shape == (n, seq_len)
+    assert (windows.dtype, documents.dtype) == (np.int64, np.int64)
+    # Tokens are their own positions here, so each target tells its document.
+    np.testing.assert_array_equal(windows[:, 1:].ravel(), np.arange(1, n * seq_len + 1))
+    np.testing.assert_array_equal(documents, np.searchsorted(corpus.val_doc_starts, windows[:, 1:], side="right") - 1)
+
+
+def test_a_long_document_gives_its_beginning_only():
+    limit = VALIDATION_DOCUMENT_TOKENS
+    corpus = validation([limit * 5, 10, limit * 3])
+    windows, documents = validation_windows(corpus, 16, 10**9)
+    assert np.bincount(documents.ravel())[:2].tolist() == [limit - 1, 10]
+    assert windows.max() < limit * 5 + 10 + limit
+    windows, _ = validation_windows(corpus, limit * 2, 10**9)  # a longer sequence takes longer beginnings
+    np.testing.assert_array_equal(windows[0, :-1], np.arange(limit * 2))

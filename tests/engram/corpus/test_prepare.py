@@ -1,0 +1,236 @@
+import functools
+import itertools
+import json
+import operator
+import signal
+import subprocess
+import sys
+import time
+
+import numpy as np
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from engram.corpus.dataset import Corpus
+from engram.corpus.prepare import default_cache, prepare_corpus
+from engram.corpus.sources import CorpusSpec
+from engram.corpus.spool import Spool
+from engram.errors import UserError
+from engram.tokenizer.bpe import fingerprint, train_bpe
+
+FILES = {
+    "compression.npy",
+    "meta.json",
+    "tokenizer.json",
+    "train.bin",
+    "train_docs.npy",
+    "val.bin",
+    "val_doc_bytes.npy",
+    "val_doc_ids.npy",
+    "val_docs.npy",
+}
+# A process that prepares a corpus slowly enough to be met in the middle.
+SCRIPT = """
+import json, sys, time
+from pathlib import Path
+from engram.corpus.prepare import prepare_corpus
+from engram.corpus.sources import CorpusSpec
+spec, cache, stage = CorpusSpec(**json.loads(sys.argv[1])), Path(sys.argv[2]), sys.argv[3]
+def progress(name, done, total):
+    if name == stage:
+        print("here", flush=True)
+        time.sleep(float(sys.argv[4]))
+corpus = prepare_corpus(spec, cache, progress)
+print(json.dumps([str(corpus.folder), corpus.meta]), flush=True)
+"""
+
+
+def preparing(spec, cache, stage="", pause=0.0):
+    arguments = [spec.model_dump_json(), str(cache), stage, str(pause)]
+    return subprocess.Popen([sys.executable, "-c", SCRIPT, *arguments], stdout=subprocess.PIPE, text=True)
+
+
+def contents(folder):
+    return {path.name: path.read_bytes() for path in folder.iterdir()}
+
+
+def corpus_folders(cache):
+    return [path for path in (cache / "corpora").iterdir() if path.name != "requests"]
+
+
+def decoded(corpus):
+    """Texts of the training and of the validation documents."""
+    tokenizer = corpus.tokenizer()
+    train_starts = np.load(corpus.folder / "train_docs.npy")
+    return [
+        [tokenizer.decode(tokens[a : b - 1].tolist(), skip_special_tokens=False) for a, b in itertools.pairwise(starts)]
+        for tokens, starts in ((corpus.train, train_starts), (corpus.val, corpus.val_doc_starts))
+    ]
+
+
+def test_every_document_is_there_once_and_whole(corpus, texts):
+    train, val = decoded(corpus)
+    assert sorted(train + val) == sorted(path.read_text() for path in texts.iterdir())
+    ends = np.concatenate([corpus.train[np.load(corpus.folder / "train_docs.npy")[1:] - 1], corpus.val[corpus.val_doc_starts[1:] - 1]])
+    assert set(ends.tolist()) == {corpus.end_of_text_id}
+    assert corpus.val_doc_bytes.tolist() == [len(text.encode()) for text in val]
+    assert corpus.val_doc_ids.tolist() == sorted(corpus.val_doc_ids.tolist())
+    assert {path.name for path in corpus.folder.iterdir()} == FILES
+
+
+def test_the_facts_agree(corpus):
+    meta = corpus.meta
+    assert (meta["train_tokens"], meta["val_tokens"]) == (len(corpus.train), len(corpus.val))
+    assert meta["train_documents"] + meta["val_documents"] == 60
+    assert corpus.vocab_size == len(corpus.compression)
+    assert corpus.compressed_vocab_size == corpus.compression.max() + 1 < corpus.vocab_size
+    assert fingerprint(corpus.tokenizer()) == corpus.tokenizer_fingerprint
+    assert corpus.train.dtype == np.uint16
+
+
+@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(st.lists(st.text(st.characters(codec="utf-8"), max_size=4), min_size=1, max_size=60), st.floats(0.1, 0.9))
+def test_no_text_is_twice_or_in_both_splits(tmp_path, documents, val_fraction):
+    kept = list(dict.fromkeys(text for text in documents if text.strip()))
+    try:
+        spool = Spool(tmp_path / "text", documents, 10_000, lambda *_: None)
+        train, val = spool.split(val_fraction)
+    except UserError:
+        return
+    assert list(spool.texts(range(len(kept)))) == kept
+    assert sorted(train + val) == list(range(len(kept)))
+    assert spool.duplicates + spool.blank + len(kept) == len(documents)
+
+
+def test_reading_ends_at_max_bytes(tmp_path):
+    read = []
+
+    def documents():
+        for i in range(100):
+            read.append(i)
+            yield f"document {i:02d}"  # 11 bytes
+
+    spool = Spool(tmp_path / "text", documents(), 50, lambda *_: None)
+    assert len(spool.digests) == 4
+    assert len(read) == 5
+    with pytest.raises(UserError, match="the first document has 11 bytes, more than the 10"):
+        Spool(tmp_path / "text", documents(), 10, lambda *_: None)
+
+
+def test_text_that_looks_like_a_special_token_stays_text(tmp_path, write_texts):
+    folder = write_texts(tmp_path / "texts", 20)
+    for i in range(20):
+        (folder / f"special{i}.txt").write_text(f"before <|endoftext|> after {i}")
+    corpus = prepare_corpus(CorpusSpec(source=f"files:{folder}/*", vocab_size=300, val_fraction=0.3), tmp_path / "cache")
+    assert int((corpus.train == corpus.end_of_text_id).sum()) == corpus.meta["train_documents"]
+    assert "before <|endoftext|> after 7" in functools.reduce(operator.iadd, decoded(corpus), [])
+
+
+def test_a_second_call_reads_nothing_until_a_file_changes(tmp_path, write_texts):
+    folder = write_texts(tmp_path / "texts")
+    spec = CorpusSpec(source=f"files:{folder}/*.txt", vocab_size=300, val_fraction=0.3)
+    stages: list[str] = []
+    first = prepare_corpus(spec, tmp_path / "cache", lambda stage, *_: stages.append(stage))
+    assert {"reading text", "training the tokenizer", "tokenising"} <= set(stages)
+    stages.clear()
+    again = prepare_corpus(spec, tmp_path / "cache", lambda stage, *_: stages.append(stage))
+    assert again.folder == first.folder
+    assert not stages
+    assert prepare_corpus(spec, tmp_path / "cache", lambda stage, *_: stages.append(stage), refresh=True).folder == first.folder
+    assert set(stages) == {"reading text"}  # the same text: the tokens are there
+    (folder / "0000.txt").write_text("something else altogether")
+    changed = prepare_corpus(spec, tmp_path / "cache")
+    assert changed.fingerprint != first.fingerprint
+    assert len(corpus_folders(tmp_path / "cache")) == 2
+
+
+def test_the_same_text_elsewhere_is_the_same_corpus(tmp_path, write_texts, corpus):
+    folder = write_texts(tmp_path / "other place")
+    spec = CorpusSpec(source=f"files:{folder}/**", vocab_size=300, val_fraction=0.3)
+    other = prepare_corpus(spec, tmp_path / "cache")
+    assert (other.fingerprint, other.tokenizer_fingerprint) == (corpus.fingerprint, corpus.tokenizer_fingerprint)
+    assert contents(other.folder) | {"meta.json": b""} == contents(corpus.folder) | {"meta.json": b""}
+    assert prepare_corpus(spec.model_copy(update={"val_fraction": 0.4}), tmp_path / "cache").fingerprint != corpus.fingerprint
+
+
+def test_a_given_tokenizer_and_its_changes(tmp_path, texts):
+    path = tmp_path / "tokenizer.json"
+    spec = CorpusSpec(source=f"files:{texts}/*.txt", tokenizer=str(path), val_fraction=0.3)
+    made = []
+    for vocab_size in (260, 270):
+        tokenizer = train_bpe(["alpha beta Gamma delta epsilon Zeta eta theta document"] * 5, vocab_size)
+        tokenizer.save(str(path))
+        made.append(prepare_corpus(spec, tmp_path / "cache"))
+        assert made[-1].tokenizer_fingerprint == fingerprint(tokenizer)
+    assert made[0].fingerprint == made[1].fingerprint
+    assert made[0].folder != made[1].folder
+
+
+@pytest.mark.parametrize("damage", ["meta", "tokens"])
+def test_a_damaged_corpus_is_made_again(tmp_path, spec, corpus, damage):
+    folder = prepare_corpus(spec, tmp_path).folder
+    if damage == "meta":
+        (folder / "meta.json").unlink()
+    else:
+        (folder / "train.bin").write_bytes((folder / "train.bin").read_bytes()[:-2])
+    with pytest.raises(UserError, match="is not a prepared corpus"):
+        Corpus.open(folder)
+    assert contents(prepare_corpus(spec, tmp_path).folder) == contents(corpus.folder)
+
+
+def test_mistakes(tmp_path, write_texts, monkeypatch):
+    folder = write_texts(tmp_path / "texts", 3)
+    spec = CorpusSpec(source=f"files:{folder}/*.txt", vocab_size=300)
+    with pytest.raises(UserError, match=r"3 documents and none of them fell to (validation|training); take more"):
+        prepare_corpus(spec.model_copy(update={"val_fraction": 1e-9}), tmp_path / "cache")
+    with pytest.raises(UserError, match="at least 257"):
+        prepare_corpus(spec.model_copy(update={"vocab_size": 100}), tmp_path / "cache")
+    (tmp_path / "file").write_text("in the way")
+    with pytest.raises(UserError, match="cache .* can't be used"):
+        prepare_corpus(spec, tmp_path / "file")
+    (tmp_path / "blank.txt").write_text(" \n")
+    with pytest.raises(UserError, match="the corpus is empty"):
+        prepare_corpus(CorpusSpec(source=f"files:{tmp_path}/blank.txt"), tmp_path / "cache")
+    with pytest.raises(UserError, match="is not a prepared corpus"):
+        Corpus.open(tmp_path / "nothing")
+    assert not corpus_folders(tmp_path / "cache")
+    monkeypatch.setenv("ENGRAMCTL_CACHE", str(tmp_path))
+    assert default_cache() == tmp_path
+
+
+def test_two_processes_at_once_make_one_corpus(tmp_path, spec, corpus):
+    first = preparing(spec, tmp_path, "training the tokenizer", 2.0)
+    assert first.stdout.readline() == "here\n"
+    second = preparing(spec, tmp_path, "training the tokenizer", 2.0)
+    answers = [json.loads(process.communicate(timeout=60)[0]) for process in (first, second)]  # "here" of the second would not parse
+    assert [first.returncode, second.returncode] == [0, 0]
+    assert answers[0] == answers[1]
+    assert len(corpus_folders(tmp_path)) == 1
+    assert contents(Corpus.open(corpus_folders(tmp_path)[0]).folder) == contents(corpus.folder)
+
+
+@pytest.mark.parametrize("stage", ["reading text", "training the tokenizer", "tokenising"])
+def test_a_killed_preparation_leaves_nothing_that_counts(tmp_path, spec, corpus, stage):
+    killed = preparing(spec, tmp_path, stage, 60.0)
+    assert killed.stdout.readline() == "here\n"
+    killed.send_signal(signal.SIGKILL)
+    killed.wait(timeout=10)
+    left = corpus_folders(tmp_path)
+    assert [path.name[0] for path in left] == ["."]
+    # Another request clears it away too: the killed one may never be asked for again.
+    prepare_corpus(spec.model_copy(update={"vocab_size": 290}), tmp_path)
+    assert not left[0].exists()
+    started = time.monotonic()
+    assert contents(prepare_corpus(spec, tmp_path).folder) == contents(corpus.folder)
+    assert time.monotonic() - started < 20
+    assert all(not path.name.startswith(".") for path in corpus_folders(tmp_path))
+
+
+def test_the_temporary_folder_of_a_living_preparation_stays(tmp_path, spec, corpus):
+    living = preparing(spec, tmp_path, "training the tokenizer", 3.0)
+    assert living.stdout.readline() == "here\n"
+    prepare_corpus(spec.model_copy(update={"vocab_size": 290}), tmp_path)
+    folder, _ = json.loads(living.communicate(timeout=60)[0])
+    assert living.returncode == 0
+    assert contents(tmp_path / "corpora" / folder) == contents(corpus.folder)

@@ -1,0 +1,206 @@
+import gzip
+import json
+import shutil
+
+import pandas as pd
+import pytest
+import zstandard
+from pydantic import ValidationError
+
+from engram.corpus.python_text import python_files
+from engram.corpus.sources import CorpusSpec, read_documents, source_listing
+from engram.errors import UserError
+
+ROWS = ["first é", "", "third\nline"]
+
+
+def read(source, **more):
+    return list(read_documents(CorpusSpec(source=str(source), **more)))
+
+
+def mistake(source, **more):
+    with pytest.raises(UserError) as found:
+        read(source, **more)
+    assert "\n" not in str(found.value)
+    return str(found.value)
+
+
+def json_lines(texts, column="text"):
+    return "".join(json.dumps({column: text, "n": 1}) + "\n" for text in texts).encode()
+
+
+def compressed(suffix, content):
+    return {"": bytes, ".gz": gzip.compress, ".zst": zstandard.compress}[suffix](content)
+
+
+@pytest.mark.parametrize("source", ["pyhton", "files:", "hf:", "file:x", "", "http://x"])
+def test_an_unknown_source_lists_what_is_allowed(source):
+    with pytest.raises(ValidationError, match=r"allowed are python, files:GLOB or hf:"):
+        CorpusSpec(source=source)
+
+
+@pytest.mark.parametrize("suffix", ["", ".gz", ".zst"])
+def test_a_text_file_is_one_document(tmp_path, suffix):
+    (tmp_path / f"b.txt{suffix}").write_bytes(compressed(suffix, "zwei\r\nlines é".encode()))
+    (tmp_path / f"a.rst{suffix}").write_bytes(compressed(suffix, b"one"))
+    assert read(f"files:{tmp_path}/*") == ["one", "zwei\r\nlines é"]
+
+
+@pytest.mark.parametrize("name", ["a.jsonl", "a.jsonl.gz", "a.jsonl.zst", "a.json.gz", "a.ndjson"])
+def test_json_lines_are_a_document_a_row(tmp_path, name):
+    suffix = name[name.rindex(".") :] if name.endswith((".gz", ".zst")) else ""
+    (tmp_path / name).write_bytes(compressed(suffix, json_lines(ROWS) + b"\n" + b'{"text": null}'))
+    assert read(f"files:{tmp_path}/{name}") == [*ROWS, ""]
+
+
+def test_frames_of_a_compressed_file_are_all_read(tmp_path):
+    (tmp_path / "a.jsonl.zst").write_bytes(zstandard.compress(json_lines(["a"])) + zstandard.compress(json_lines(["b"])))
+    assert read(f"files:{tmp_path}/*") == ["a", "b"]
+
+
+@pytest.mark.parametrize("suffix", [".gz", ".zst"])
+def test_a_compressed_file_that_was_cut_off(tmp_path, suffix):
+    whole = compressed(suffix, json_lines(map(str, range(20_000))))
+    (tmp_path / f"a.jsonl{suffix}").write_bytes(whole[:-40])
+    assert f"a.jsonl{suffix} can't be read" in mistake(f"files:{tmp_path}/*")
+
+
+def test_parquet_is_a_document_a_row(tmp_path):
+    pd.DataFrame({"body": [*ROWS, None], "n": range(4)}).to_parquet(tmp_path / "a.parquet")
+    assert read(f"files:{tmp_path}/*", text_column="body") == [*ROWS, ""]
+    assert "a.parquet has no column 'text'; it has 'body', 'n'" in mistake(f"files:{tmp_path}/*")
+    assert "a.parquet: row 1: column 'n' holds int; it must hold text" in mistake(f"files:{tmp_path}/*", text_column="n")
+    (tmp_path / "a.parquet").write_bytes(b"PAR1 is not all")
+    assert "a.parquet is not a Parquet file" in mistake(f"files:{tmp_path}/*")
+
+
+@pytest.mark.parametrize(
+    ("line", "message"),
+    [
+        (b"{", "a.jsonl: line 2 is not JSON"),
+        (b"[" * 100_000, "a.jsonl: line 2 is not JSON"),
+        (b"[1]", "a.jsonl: line 2 is not a JSON object but list"),
+        (b'{"body": "x"}', "a.jsonl: line 2 has no column 'text'; it has 'body'"),
+        (b'{"text": 3}', "a.jsonl: line 2: column 'text' holds int"),
+        (b'{"text": "ab\\ud800"}', "a.jsonl: line 2: column 'text' has half a surrogate pair at character 2"),
+        (b'{"text": "\xff"}', "a.jsonl: byte 24 (line 2) is not UTF-8"),
+    ],
+)
+def test_a_bad_row_is_named(tmp_path, line, message):
+    (tmp_path / "a.jsonl").write_bytes(b'{"text": "a"}\n' + line + b"\n")
+    assert message in mistake(f"files:{tmp_path}/*.jsonl")
+
+
+def test_a_bad_file_is_named(tmp_path):
+    (tmp_path / "a.txt").write_bytes(b"abc\xff")
+    assert mistake(f"files:{tmp_path}/*").endswith("a.txt: byte 3 is not UTF-8")
+    assert "matches no file" in mistake(f"files:{tmp_path}/*.md")
+    assert "it is a folder, try files:" in mistake(f"files:{tmp_path}")
+
+
+def test_globs_go_deep_know_home_and_take_a_file_once(tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    (tmp_path / "x" / "y").mkdir(parents=True)
+    (tmp_path / "x" / "y" / "deep.txt").write_text("deep")
+    (tmp_path / "x" / "top.txt").write_text("top")
+    (tmp_path / "x" / "zlink.txt").symlink_to(tmp_path / "x" / "top.txt")
+    assert read("files:~/x/**/*.txt") == ["top", "deep"]
+
+
+def test_a_local_folder_of_a_data_set(tmp_path, monkeypatch):
+    monkeypatch.setenv("HF_HOME", str(tmp_path / "hf"))
+    (tmp_path / "lines").mkdir()
+    (tmp_path / "lines" / "train.jsonl").write_bytes(json_lines(ROWS))
+    (tmp_path / "table" / "data").mkdir(parents=True)
+    pd.DataFrame({"body": [*ROWS, None]}).to_parquet(tmp_path / "table" / "data" / "test-0.parquet")
+    monkeypatch.chdir(tmp_path)
+    assert read("hf:./lines") == read(f"hf:{tmp_path}/lines:train#text") == ROWS
+    assert read("hf:./table:test#body") == read("hf:./table:test", text_column="body") == [*ROWS, ""]
+    assert "has no column 'text'; it has 'body'" in mistake("hf:./table:test")
+    assert "can't be opened: Bad split: nope" in mistake("hf:./lines:nope")
+    assert "is not a folder" in mistake("hf:./missing")
+    (tmp_path / "lines" / "train.jsonl").write_bytes(b"{broken\n")
+    assert "corpus hf:./lines can't be" in mistake("hf:./lines")
+
+
+@pytest.mark.parametrize("source", ["hf:a/b/c/d", "hf:a//b", "hf::train", "hf:a/b#", "hf:a/b:"])
+def test_a_data_set_of_another_form(source):
+    assert "is not of the form hf:NAME[/CONFIG][:SPLIT][#COLUMN]" in mistake(source)
+
+
+def test_a_hub_that_does_not_answer_is_said_at_once(monkeypatch):
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", False)
+    monkeypatch.setattr("huggingface_hub.constants.ENDPOINT", "http://127.0.0.1:9")
+    assert "corpus hf:some/set: http://127.0.0.1:9 does not answer" in mistake("hf:some/set")
+
+
+def fake_python(root):
+    """A standard library and a site-packages folder as installers leave them."""
+    stdlib, site = root / "lib" / "python3.11", root / "lib" / "python3.11" / "site-packages"
+    files = {
+        stdlib / "abc.py": "x",
+        stdlib / "email" / "parser.py": "x",
+        stdlib / "notes.bin": "x",
+        stdlib / "_sysconfigdata__linux.py": "/home/me",
+        stdlib / "config-3.11" / "python-config.py": "/home/me",
+        stdlib / "test" / "test_abc.py": "x",
+        stdlib / "__pycache__" / "abc.py": "x",
+        stdlib / "big.py": "x" * (512 * 1024 + 1),
+        site / "pkg" / "core.py": "x",
+        site / "pkg" / "guide.md": "x",
+        site / "pkg" / "data.csv": "x",
+        site / "pkg" / "written_later.py": "/home/me",
+        site / "_virtualenv.py": "x",
+        site / "engramctl" / "cli.py": "x",
+        site / "pkg-1.dist-info" / "METADATA": "Metadata-Version: 2.1\nName: pkg\nVersion: 1\n",
+        site / "pkg-1.dist-info" / "licenses" / "LICENSE.txt": "x",
+        site / "pkg-1.dist-info" / "RECORD": (
+            "pkg/core.py,sha256=a,1\npkg/guide.md,sha256=a,1\npkg/data.csv,sha256=a,1\npkg/gone.py,sha256=a,1\n"
+            "pkg/written_later.py,,\n../../../bin/pkg.py,sha256=a,1\npkg-1.dist-info/licenses/LICENSE.txt,sha256=a,1\n"
+        ),
+        site / "engramctl-1.dist-info" / "METADATA": "Metadata-Version: 2.1\nName: engramctl\nVersion: 1\n",
+        site / "engramctl-1.dist-info" / "RECORD": "engramctl/cli.py,sha256=a,1\n",
+        root / "bin" / "pkg.py": "/home/me",
+    }
+    for path, content in files.items():
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(content)
+    (stdlib / "loop").symlink_to(stdlib)
+    return stdlib, site
+
+
+def test_python_text_is_what_packages_ship_in_an_order_of_its_own(tmp_path):
+    names = []
+    for place in ("here", "somewhere/else"):
+        stdlib, site = fake_python(tmp_path / place)
+        names.append([path.relative_to(tmp_path / place).as_posix() for path in python_files(stdlib, [site, site])])
+    assert names[0] == names[1]
+    lib = "lib/python3.11/"
+    assert sorted(names[0]) == [
+        f"{lib}abc.py",
+        f"{lib}email/parser.py",
+        f"{lib}site-packages/pkg/core.py",
+        f"{lib}site-packages/pkg/guide.md",
+    ]
+
+
+def test_python_text_of_this_environment():
+    documents = read_documents(CorpusSpec(source="python"))
+    sample = [next(documents) for _ in range(50)]
+    assert all(sample)
+    paths = [path for path, _, _ in source_listing(CorpusSpec(source="python"))]
+    assert len(paths) > 500
+    top = [path.partition("site-packages/")[2].partition("/")[0] for path in paths]
+    assert not [
+        name for name in top if name in ("engram", "engramctl", "pip") or name.startswith("__editable__") or name.endswith(".dist-info")
+    ]
+
+
+def test_the_listing_shows_a_change(tmp_path):
+    (tmp_path / "a.txt").write_text("a")
+    spec = CorpusSpec(source=f"files:{tmp_path}/*")
+    before = source_listing(spec)
+    shutil.copy(tmp_path / "a.txt", tmp_path / "b.txt")
+    assert len(before) == 1
+    assert before == source_listing(spec)[:1]
+    assert len(source_listing(spec)) == 2
