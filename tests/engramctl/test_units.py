@@ -22,7 +22,7 @@ def test_bytes(text, size):
 
 @pytest.mark.parametrize("text", ["", "MB", "-1MB", "0", "0.4", "64 parrots", "1e6", "nan", "1,5MB"])
 def test_bytes_of_another_form(text):
-    with pytest.raises(UserError, match="is not a size; .*64MB"):
+    with pytest.raises(UserError, match=r"is not a size; .*64MB"):
         parse_bytes(text)
 
 
@@ -33,7 +33,7 @@ def test_durations(text, seconds):
 
 @pytest.mark.parametrize("text", ["", "20", "m", "0s", "-2h", "30m1h", "2 hours"])
 def test_durations_of_another_form(text):
-    with pytest.raises(UserError, match="is not a duration; .*1h30m"):
+    with pytest.raises(UserError, match=r"is not a duration; .*1h30m"):
         parse_duration(text)
 
 

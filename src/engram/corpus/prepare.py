@@ -166,7 +166,7 @@ def _write_corpus(
         ends = [0]
         with (folder / f"{name}.bin").open("wb") as file:
             for batch in _batches(spool, numbers):
-                encoded = tokenizer.encode_batch(list(spool.texts(batch)), add_special_tokens=False)
+                encoded = tokenizer.encode_batch_fast(list(spool.texts(batch)), add_special_tokens=False)
                 for encoding in encoded:
                     np.array([*encoding.ids, end], dtype=dtype).tofile(file)
                     ends.append(ends[-1] + len(encoding.ids) + 1)
@@ -199,8 +199,8 @@ def _write_corpus(
         "val_tokens": int(starts["val"][-1]),
     }
     (folder / "meta.json").write_text(json.dumps(meta, indent=2))
-    for file in folder.iterdir():
-        _sync(file)
+    for path in folder.iterdir():
+        _sync(path)
     _sync(folder)
 
 

@@ -1,6 +1,3 @@
-import functools
-import operator
-from collections import Counter
 from types import SimpleNamespace
 
 import numpy as np
@@ -36,11 +33,8 @@ def test_a_batch_depends_on_seed_and_step_only():
         np.testing.assert_array_equal(TrainBatches(tokens, 10, 7, seed=3).batch(step), expected[step])
         np.testing.assert_array_equal(straight.batch(step), expected[step])
     assert (TrainBatches(tokens, 10, 7, seed=4).batch(0) != expected[0]).any()
-    order = [batch[:, 0].tolist() for batch in expected]
-    assert Counter(functools.reduce(operator.iadd, order[:14], [])) != Counter()
-    assert (
-        functools.reduce(operator.iadd, order, [])[:99] != functools.reduce(operator.iadd, order, [])[99:198]
-    )  # another epoch, another order
+    order = np.concatenate(expected)[:, 0]
+    assert (order[:99] != order[99:198]).any()  # another epoch, another order
 
 
 def test_too_few_tokens_for_a_window():

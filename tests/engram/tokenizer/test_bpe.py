@@ -62,7 +62,7 @@ def test_a_file_that_is_no_tokenizer(tmp_path, content):
 
 
 def test_mistakes_are_one_line(tmp_path, monkeypatch):
-    with pytest.raises(UserError, match="vocab_size is 256; .* at least 257"):
+    with pytest.raises(UserError, match=r"vocab_size is 256; .* at least 257"):
         train_bpe(TEXTS, 256)
     with pytest.raises(UserError, match="is not a file"):
         load_tokenizer(str(tmp_path / "missing.json"))

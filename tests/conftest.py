@@ -1,0 +1,37 @@
+import random
+from pathlib import Path
+
+import pytest
+
+WORDS = (Path(__file__).parent / "data" / "words.txt").read_text().split()
+
+
+def write_documents(folder: Path, count: int, words: int = 300, seed: int = 0) -> Path:
+    """Distinct text files of a small Markov-like language that a model can learn something of."""
+    rng = random.Random(seed)
+    folder.mkdir(parents=True, exist_ok=True)
+    for number in range(count):
+        index, text = rng.randrange(len(WORDS)), []
+        for _ in range(words):
+            index = (index * 3 + rng.choice((1, 2, 7))) % len(WORDS)
+            text.append(WORDS[index])
+        (folder / f"{number:04d}.txt").write_text(" ".join(text))
+    return folder
+
+
+@pytest.fixture(scope="session")
+def text_folder(tmp_path_factory) -> Path:
+    return write_documents(tmp_path_factory.mktemp("text"), 120)
+
+
+@pytest.fixture(scope="session")
+def cache(tmp_path_factory) -> Path:
+    return tmp_path_factory.mktemp("cache")
+
+
+@pytest.fixture(scope="session")
+def tiny_corpus(text_folder, cache):
+    from engram.corpus.prepare import prepare_corpus
+    from engram.corpus.sources import CorpusSpec
+
+    return prepare_corpus(CorpusSpec(source=f"files:{text_folder}/*.txt", vocab_size=400, val_fraction=0.1), cache)

@@ -1,0 +1,142 @@
+import math
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from engram.allocation import allocate, baseline, memory_template
+from engram.config import TrainConfig, TrialConfig
+from engram.ladder import LADDER
+from engram.training import checkpoint
+from engram.training.loop import CURVE_COLUMNS, Trainer
+from engram.training.validation import position_buckets
+
+CPU = torch.device("cpu")
+
+
+@pytest.fixture(autouse=True)
+def one_thread():
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+def make_trial(corpus, rho=0.5, seed=0, **train) -> TrialConfig:
+    size = LADDER["1m"]
+    settings = {"steps": 12, "batch_size": 8, "seq_len": 32, "learning_rate": 0.01, "val_tokens": 2048, "n_validations": 3, **train}
+    return TrialConfig(
+        size="1m",
+        rho=rho,
+        seed=seed,
+        budget_flops=1e9,
+        model=allocate(baseline(size, corpus.vocab_size), memory_template(size), rho),
+        train=TrainConfig(**settings),
+        corpus_fingerprint=corpus.fingerprint,
+        tokenizer_fingerprint=corpus.tokenizer_fingerprint,
+    )
+
+
+def run(trainer: Trainer):
+    while not trainer.done:
+        trainer.advance(60)
+    return trainer.outcome()
+
+
+def test_a_trial_learns_and_its_outcome_is_whole(tiny_corpus, tmp_path):
+    outcome = run(Trainer(make_trial(tiny_corpus, steps=60), tiny_corpus, tmp_path, CPU))
+    values = outcome.values
+    assert outcome.status == "finished"
+    assert values["val_loss"] < math.log(tiny_corpus.vocab_size) - 1
+    assert set(outcome.curve) == set(CURVE_COLUMNS)
+    assert outcome.curve["step"] == list(range(1, 61))
+    assert [s for s, v in zip(outcome.curve["step"], outcome.curve["val_loss"], strict=True) if v is not None] == [20, 40, 60]
+    documents = outcome.documents
+    assert documents["loss_sum"].sum() / documents["n_tokens"].sum() == pytest.approx(values["val_loss"], rel=1e-6)
+    assert values["val_bpb"] == pytest.approx(documents["loss_sum"].sum() / documents["n_bytes"].sum() / math.log(2))
+    assert len(values["loss_by_position"]) == len(position_buckets(32)) == 6
+    assert 0 < values["val_loss_se"] < 1
+    assert values["load_max_over_mean"] >= 1
+    assert (tmp_path / "final" / "weights.safetensors").is_file()
+    assert list(tmp_path.iterdir()) == [tmp_path / "final"]
+
+
+def test_an_interrupted_trial_ends_with_the_same_numbers(tiny_corpus, tmp_path):
+    trial = make_trial(tiny_corpus)
+    whole = run(Trainer(trial, tiny_corpus, tmp_path / "whole", CPU))
+    first = Trainer(trial, tiny_corpus, tmp_path / "cut", CPU, checkpoint_seconds=0)
+    while first.state.step < 7:
+        first.advance(0.001)
+    second = Trainer(trial, tiny_corpus, tmp_path / "cut", CPU)
+    assert second.state.step == 7
+    resumed = run(second)
+    assert resumed.values["val_loss"] == whole.values["val_loss"]
+    assert resumed.curve == whole.curve
+    assert resumed.values["n_restarts"] == 1
+    a, b = (load_file(tmp_path / name / "final" / "weights.safetensors") for name in ("whole", "cut"))
+    assert all(torch.equal(a[name], b[name]) for name in a)
+
+
+def test_a_seed_is_a_result(tiny_corpus, tmp_path):
+    losses = [run(Trainer(make_trial(tiny_corpus, seed=s, steps=4), tiny_corpus, tmp_path / f"{i}", CPU)) for i, s in enumerate((1, 1, 2))]
+    one, again, other = (outcome.values["val_loss"] for outcome in losses)
+    assert one == again
+    assert one != other
+
+
+def test_trials_of_a_seed_see_the_same_tokens(tiny_corpus, tmp_path):
+    one, two = (Trainer(make_trial(tiny_corpus, rho=rho), tiny_corpus, tmp_path, CPU) for rho in (0.0, 1.0))
+    assert all((one.batches.batch(step) == two.batches.batch(step)).all() for step in range(5))
+    assert (one.validator.windows == two.validator.windows).all()
+
+
+def test_divergence_is_an_outcome(tiny_corpus, tmp_path):
+    outcome = run(Trainer(make_trial(tiny_corpus, learning_rate=1e4, warmup_fraction=0, steps=40), tiny_corpus, tmp_path, CPU))
+    assert outcome.status == "diverged"
+    assert "before step" in outcome.error
+    assert outcome.documents is None
+    assert "val_loss" not in outcome.values
+    assert not tmp_path.exists() or not list(tmp_path.iterdir())
+
+
+def test_nan_is_divergence(tiny_corpus, tmp_path):
+    trainer = Trainer(make_trial(tiny_corpus), tiny_corpus, tmp_path, CPU)
+    with torch.no_grad():
+        trainer.model.norm.weight[0] = float("nan")
+    assert run(trainer).error == "loss or gradient became NaN or infinite before step 1"
+
+
+def test_another_corpus_is_refused(tiny_corpus, tmp_path):
+    trial = make_trial(tiny_corpus).model_copy(update={"corpus_fingerprint": "0" * 64})
+    with pytest.raises(ValueError, match="wants corpus 000"):
+        Trainer(trial, tiny_corpus, tmp_path, CPU)
+
+
+KILLED = """
+import sys, torch
+from pathlib import Path
+from engram.training import checkpoint
+folder = Path(sys.argv[1])
+step = 0
+while True:
+    step += 1
+    checkpoint.save_step(folder, step, {"w": torch.full((500, 500), float(step))}, {"m": torch.full((9,), float(step))}, {"step": step})
+    print(step, flush=True)
+"""
+
+
+def test_a_kill_while_saving_leaves_a_whole_checkpoint(tmp_path):
+    for attempt in range(3):
+        process = subprocess.Popen([sys.executable, "-c", KILLED, str(tmp_path)], stdout=subprocess.PIPE, text=True)
+        while not int(process.stdout.readline()) > 3:
+            pass
+        time.sleep(0.01 + 0.013 * attempt)
+        os.kill(process.pid, signal.SIGKILL)
+        process.wait()
+        weights, optimizer, state = checkpoint.load_step(tmp_path)
+        assert weights["w"].unique().tolist() == optimizer["m"].unique().tolist() == [state["step"]]
