@@ -1,6 +1,7 @@
 """From a wall time for a whole sweep to FLOPs for each trial."""
 
 import heapq
+import math
 from collections.abc import Sequence
 
 from engram.config import TrialConfig
@@ -32,9 +33,7 @@ def fit_wall_time(seconds: float, trials: Sequence[TrialConfig], speeds: dict[st
     """
 
     def total(budget: float) -> float:
-        durations = [
-            speeds[t.size].trial_s(int(budget / (t.budget_flops / t.train.steps)), t.train.n_validations) for t in trials
-        ]
+        durations = [speeds[t.size].trial_s(int(budget / (t.budget_flops / t.train.steps)), t.train.n_validations) for t in trials]
         return makespan(durations, workers)
 
     smallest = max(t.budget_flops / t.train.steps for t in trials)
@@ -48,4 +47,5 @@ def fit_wall_time(seconds: float, trials: Sequence[TrialConfig], speeds: dict[st
     for _ in range(40):
         middle = (low + high) / 2
         low, high = (middle, high) if total(middle) <= room else (low, middle)
-    return max(float(f"{low * 0.975:.1e}"), smallest)
+    unit = 10.0 ** (math.floor(math.log10(low)) - 1)
+    return max(float(f"{math.floor(low / unit) * unit:.1e}"), smallest)  # rounded down

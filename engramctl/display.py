@@ -119,9 +119,7 @@ class SweepDisplay:
             return None
 
         def seconds(trial: _Trial) -> float:
-            same = [t.speed for t in measured if t.config.size == trial.config.size and t.speed] or [
-                t.speed for t in measured if t.speed
-            ]
+            same = [t.speed for t in measured if t.config.size == trial.config.size and t.speed] or [t.speed for t in measured if t.speed]
             return (trial.steps - trial.step) * trial.config.train.tokens_per_step / (sum(same) / len(same))
 
         left = [t for t in self.trials.values() if not t.over]

@@ -8,7 +8,9 @@ import typer
 CorpusOption = Annotated[
     str | None,
     typer.Option(
-        "--corpus", metavar="C", help="python, files:GLOB or hf:NAME[/CONFIG][:SPLIT][#COLUMN]. Default: python, or what the sweep says."
+        "--corpus",
+        metavar="C",
+        help=r"python, files:GLOB or hf:NAME\[/CONFIG]\[:SPLIT]\[#COLUMN]. Default: python, or what the sweep says.",
     ),
 ]
 CorpusBytesOption = Annotated[

@@ -33,4 +33,5 @@ def versions() -> str:
 
 
 def hostname() -> str:
+    """Name of this machine."""
     return socket.gethostname()

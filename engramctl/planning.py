@@ -120,8 +120,10 @@ def planned_rows(spec: SweepSpec, store: Store, workers: int | None, device_name
         )
     total = makespan([row["estimated_s"] for row in rows if not row["done"]], workers)
     left = sum(not row["done"] for row in rows)
-    differences = [max(spread([row[name] for row in rows if row["size"] == size]) for size in spec.sizes) for name in ("p_total", "p_active")]
-    notes.append(f"P_total differs by {100 * differences[0]:.3f} % over rho, P_active by {100 * differences[1]:.3f} % (0.5 % allowed)")
+    total_spread, active_spread = (
+        100 * max(spread([row[name] for row in rows if row["size"] == size]) for size in spec.sizes) for name in ("p_total", "p_active")
+    )
+    notes.append(f"P_total differs by {total_spread:.3f} % over rho, P_active by {active_spread:.3f} % (0.5 % allowed)")
     notes.append(f"{left} of {len(rows)} trials to train, about {console.duration(total)} with {workers} at a time")
     return Plan(rows, total, workers, notes)
 

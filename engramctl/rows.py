@@ -66,9 +66,7 @@ def planned_columns(trial: TrialConfig) -> dict[str, Any]:
     }
 
 
-def trial_row(
-    trial: TrialConfig, context: SweepContext, status: str, error: str | None, outcome: Mapping[str, Any]
-) -> dict[str, Any]:
+def trial_row(trial: TrialConfig, context: SweepContext, status: str, error: str | None, outcome: Mapping[str, Any]) -> dict[str, Any]:
     """The whole row; columns of the outcome and of the cost that `outcome` lacks are null."""
     now = datetime.now(UTC).isoformat(timespec="seconds")
     known = {

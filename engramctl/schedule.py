@@ -129,9 +129,7 @@ def measure_speeds(trials: Sequence[TrialConfig], corpus_folder: Path, resources
     return [max(measured[i * copies : (i + 1) * copies], key=lambda speed: speed.step_s) for i in range(len(trials))]
 
 
-def run_trials(
-    trials: Sequence[TrialConfig], settings: "WorkerSettings", resources: Resources, on_event: Callable[[Event], None]
-) -> None:
+def run_trials(trials: Sequence[TrialConfig], settings: "WorkerSettings", resources: Resources, on_event: Callable[[Event], None]) -> None:
     """Train the trials, in their order as workers come free; returns when all have a row or can't get one.
 
     `on_event` is called for each change of a trial. Rows are written by the workers; the driver only writes the

@@ -29,9 +29,9 @@ class SweepSpec(FrozenConfig):
     rhos: tuple[float, ...] = Field(min_length=1)
     seeds: int = Field(default=1, ge=1)
     budgets: tuple[str, ...] = Field(min_length=1)
-    model: dict[str, Any] = {}
+    model: dict[str, Any] = Field(default_factory=dict)
     """Overrides of the ladder's ModelConfig, nested."""
-    train: dict[str, Any] = {}
+    train: dict[str, Any] = Field(default_factory=dict)
     """Overrides of TrainConfig."""
 
     @field_validator("sizes")

@@ -75,7 +75,7 @@ def exit_with(driver: Process) -> None:
 class TrialWorker(tune.Trainable):
     """Ray Tune's view of a trial: `step` trains for `report_s` seconds; actors are reused from trial to trial."""
 
-    def setup(self, config: dict[str, Any], settings: WorkerSettings) -> None:
+    def setup(self, config: dict[str, Any], settings: WorkerSettings) -> None:  # type: ignore[override]  # tune.with_parameters
         self.settings = settings
         exit_with(settings.driver)
         settle_process(settings.threads)

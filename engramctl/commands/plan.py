@@ -1,10 +1,7 @@
 """`engramctl plan`"""
 
-
-from engramctl import console
+from engramctl import console, results_options, sweep_options
 from engramctl import options as corpus_options
-from engramctl import results_options, sweep_options
-
 
 
 def plan(

@@ -22,7 +22,7 @@ MARKS = {"finished": "●", "diverged": "x", "failed": "!", "missing": "·"}
 def status(sweep: OptionalSweepArgument = None, results: ResultsOption = DEFAULT_RESULTS, as_json: JsonOption = False) -> None:
     """Show what is finished, diverged, failed and missing, and how far unfinished trials have come.
 
-    Examples: engramctl status; engramctl status allocation --json
+    Example: engramctl status allocation --json
     """
     from engramctl import console
     from engramctl.store import Store, list_sweeps

@@ -7,13 +7,13 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from engram.errors import UserError
-from engramctl import console
+from engramctl import console, results_options, sweep_options
 from engramctl import options as corpus_options
-from engramctl import results_options, sweep_options
 
 if TYPE_CHECKING:
     from engram.config import TrialConfig
     from engram.corpus.dataset import Corpus
+    from engram.training.speed import Speed
     from engramctl.schedule import Resources
     from engramctl.store import Store
     from engramctl.sweepfile import SweepSpec
@@ -22,7 +22,6 @@ _PROBE_S = 4.0
 _PROBE_BUDGET = 1e30
 """Any budget that pays for a step: probes are stopped by the clock."""
 _REPORT_S = 1.0
-_CHECKPOINT_S = 60.0
 
 
 def sweep(
@@ -43,6 +42,9 @@ def sweep(
     address: Annotated[
         str | None, typer.Option("--address", metavar="URL", help="A running Ray cluster: ray://HOST:10001, HOST:PORT or auto.")
     ] = None,
+    checkpoint_every: Annotated[
+        str, typer.Option("--checkpoint-every", metavar="T", help="Time between checkpoints of a trial, e.g. 90s or 10m.")
+    ] = "1m",
     cache: corpus_options.CacheOption = None,
     as_json: results_options.JsonOption = False,
 ) -> None:
@@ -53,9 +55,10 @@ def sweep(
     """
     from engramctl.schedule import Resources, local_workers, ray_session
     from engramctl.store import Store
-    from engramctl.sweepfile import expand, find_sweep, load_sweep
+    from engramctl.sweepfile import find_sweep, load_sweep
+    from engramctl.units import parse_duration
 
-    started = time.monotonic()
+    started, checkpoint_s = time.monotonic(), parse_duration(checkpoint_every)
     changes = sweep_options.overrides(budget, rho, size, seeds, corpus, corpus_bytes, text_column, tokenizer, vocab_size)
     spec = load_sweep(find_sweep(sweep), changes)
     store = Store(results.absolute(), sweep_options.sweep_name(sweep, name))
@@ -71,16 +74,22 @@ def sweep(
         resources = Resources(device, workers, address)
         manifest = _manifest(spec, text, manifest)
         known = [_known_budget(b, manifest) for b in spec.budgets]
-        trials = [] if None in known else expand(spec, [b for b in known if b], text.vocab_size, text.fingerprint, text.tokenizer_fingerprint)
+        trials = [] if None in known else _expand(spec, [b for b in known if b], text)
         if not trials or any(trial.id not in store.finished_ids() for trial in trials):
             with ray_session(resources):
                 if not trials:
                     budgets = [_timed_budget(spec, text, resources, manifest)]
-                    trials = expand(spec, budgets, text.vocab_size, text.fingerprint, text.tokenizer_fingerprint)
+                    trials = _expand(spec, budgets, text)
                 manifest["trials"] = _wanted(manifest.get("trials", []), trials)
                 store.write_manifest(manifest)
-                _train(store, spec, text, trials, resources)
+                _train(store, spec, text, trials, resources, checkpoint_s)
         _report(store, trials, started, as_json)
+
+
+def _expand(spec: "SweepSpec", budgets: list[float], corpus: "Corpus") -> list["TrialConfig"]:
+    from engramctl.sweepfile import expand
+
+    return expand(spec, budgets, corpus.vocab_size, corpus.fingerprint, corpus.tokenizer_fingerprint)
 
 
 def _check_same_sweep(store: "Store", spec: "SweepSpec", manifest: dict[str, Any]) -> None:
@@ -147,18 +156,18 @@ def _timed_budget(spec: "SweepSpec", corpus: "Corpus", resources: "Resources", m
     """Time a few steps of the likely slowest trials of each size and take the largest budget that fits the wall time."""
     from engramctl.budget import fit_wall_time
     from engramctl.schedule import cluster_workers, measure_speeds
-    from engramctl.sweepfile import expand, wall_seconds
+    from engramctl.sweepfile import wall_seconds
 
     text = spec.budgets[0]
     seconds = wall_seconds(text)
     assert seconds is not None
     began = time.monotonic()
-    trials = expand(spec, [_PROBE_BUDGET], corpus.vocab_size, corpus.fingerprint, corpus.tokenizer_fingerprint)
+    trials = _expand(spec, [_PROBE_BUDGET], corpus)
     # Most experts or most memory: which of the two ends is slower depends on the machine.
     ends = [t for t in trials if t.seed == 0 and t.rho in (min(spec.rhos), max(spec.rhos))]
     console.note(f"timing a few steps of {len(ends)} trials ...")
     speeds = measure_speeds(ends, corpus.folder, resources, _PROBE_S)
-    slowest = {}
+    slowest: dict[str, Speed] = {}
     for trial, speed in zip(ends, speeds, strict=True):
         if trial.size not in slowest or speed.step_s > slowest[trial.size].step_s:
             slowest[trial.size] = speed
@@ -172,13 +181,14 @@ def _timed_budget(spec: "SweepSpec", corpus: "Corpus", resources: "Resources", m
 
 def _wanted(old: list[dict[str, Any]], trials: list["TrialConfig"]) -> list[dict[str, Any]]:
     """The trials that the sweep's table should have: those asked for before and those asked for now."""
-    new = [
-        {"trial_id": t.id, "rho": t.rho, "size": t.size, "seed": t.seed, "budget_flops": t.budget_flops, "steps": t.train.steps} for t in trials
-    ]
+    columns = ("rho", "size", "seed", "budget_flops")
+    new = [{"trial_id": trial.id, **{name: getattr(trial, name) for name in columns}} for trial in trials]
     return list({entry["trial_id"]: entry for entry in [*old, *new]}.values())
 
 
-def _train(store: "Store", spec: "SweepSpec", corpus: "Corpus", trials: list["TrialConfig"], resources: "Resources") -> None:
+def _train(
+    store: "Store", spec: "SweepSpec", corpus: "Corpus", trials: list["TrialConfig"], resources: "Resources", checkpoint_s: float
+) -> None:
     from engramctl import origin
     from engramctl.display import SweepDisplay
     from engramctl.rows import SweepContext
@@ -194,7 +204,7 @@ def _train(store: "Store", spec: "SweepSpec", corpus: "Corpus", trials: list["Tr
         device=resources.device,
         threads=int(trial_resources(resources)["cpu"]),
         report_s=_REPORT_S,
-        checkpoint_s=_CHECKPOINT_S,
+        checkpoint_s=checkpoint_s,
         driver=Process.this(),
     )
     try:
@@ -220,6 +230,7 @@ def _report(store: "Store", trials: list["TrialConfig"], started: float, as_json
     for _, row in table[table["status"] != "finished"].iterrows():
         last = str(row["error"]).strip().splitlines()[-1]
         console.note(f"  {row['status']}: {row['size']} rho {row['rho']:g} seed {row['seed']}: {last}")
-    console.note(f"next: engramctl plot {store.sweep}" + ("" if store.results == Path("results").absolute() else f" --results {store.results}"))
+    shown = results_options.DEFAULT_RESULTS if store.results == results_options.DEFAULT_RESULTS.absolute() else store.results
+    console.note(f"next: {results_options.command('plot', store.sweep, shown)}")
     if counts.get("failed") or missing:
         raise typer.Exit(1)

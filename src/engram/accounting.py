@@ -108,14 +108,7 @@ def model_flops_per_token(config: ModelConfig, seq_len: int) -> int:
     what is not a matrix product (norms, convolution, table rows).
     """
     counts, d, engram = count_parameters(config), config.width, config.engram
-    weights = (
-        counts.attention
-        + counts.router
-        + counts.shared_experts
-        + counts.dense
-        + counts.routed_experts_active
-        + config.vocab_size * d
-    )
+    weights = counts.attention + counts.router + counts.shared_experts + counts.dense + counts.routed_experts_active + config.vocab_size * d
     if engram:
         weights += len(engram.layers) * (config.branches + 1) * d * engram.memory_dim
     scores_and_values = config.n_layers * 2 * d * seq_len // 2

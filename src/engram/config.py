@@ -96,9 +96,7 @@ class EngramConfig(FrozenConfig):
     @model_validator(mode="after")
     def _check(self) -> Self:
         if self.memory_dim % self.heads_per_layer:
-            raise ValueError(
-                f"memory_dim is {self.memory_dim}; it must be a multiple of the {self.heads_per_layer} heads of all orders"
-            )
+            raise ValueError(f"memory_dim is {self.memory_dim}; it must be a multiple of the {self.heads_per_layer} heads of all orders")
         if min(self.table_sizes) < 2:
             raise ValueError(f"table_sizes are {list(self.table_sizes)}; each must be at least 2")
         if len(set(self.layers)) != len(self.layers) or min(self.layers) < 0:
@@ -127,9 +125,7 @@ class ModelConfig(FrozenConfig):
     @model_validator(mode="after")
     def _check(self) -> Self:
         if self.width % self.attention.n_heads or (self.width // self.attention.n_heads) % 2:
-            raise ValueError(
-                f"attention.n_heads is {self.attention.n_heads}; width {self.width} must split into heads of an even size"
-            )
+            raise ValueError(f"attention.n_heads is {self.attention.n_heads}; width {self.width} must split into heads of an even size")
         if self.moe.n_dense_layers > self.n_layers:
             raise ValueError(f"moe.n_dense_layers is {self.moe.n_dense_layers}, more than n_layers = {self.n_layers}")
         if self.engram and max(self.engram.layers) >= self.n_layers:

@@ -37,7 +37,7 @@ def _head_table_sizes(requested: tuple[int, ...], n_heads: int, n_layers: int) -
     for _ in range(n_layers):
         orders = []
         for size in requested:
-            heads = []
+            heads: list[int] = []
             candidate = size
             while len(heads) < n_heads:
                 if candidate not in used and is_prime(candidate):

@@ -71,5 +71,5 @@ def test_memory_too_large_for_the_shared_expert():
 
 def test_unequal_models_are_refused():
     one, two = (baseline(LADDER[name], 512) for name in ("1m", "3m"))
-    with pytest.raises(UserError, match="p_total differs by .* between a .* and b"):
+    with pytest.raises(UserError, match=r"p_total differs by .* between a .* and b"):
         check_spread({"a": one, "b": two})

@@ -50,9 +50,7 @@ class NgramHash(nn.Module):
         drawn = np.stack([multipliers(seed, layer, self.max_ngram, compressed_vocab_size) for layer in layers])
         sizes = head_table_sizes(table_sizes, n_heads, len(layers))
         self.register_buffer("multipliers", torch.from_numpy(drawn), persistent=False)
-        self.register_buffer(
-            "head_sizes", torch.tensor([[rows for order in layer for rows in order] for layer in sizes]), persistent=False
-        )
+        self.register_buffer("head_sizes", torch.tensor([[rows for order in layer for rows in order] for layer in sizes]), persistent=False)
 
     @classmethod
     def from_config(cls, config: EngramConfig, compressed_vocab_size: int, pad_id: int) -> "NgramHash":

@@ -40,7 +40,7 @@ class _MeanCrossEntropy(torch.autograd.Function):
         return total / len(targets)
 
     @staticmethod
-    def backward(ctx: Any, grad_output: Tensor) -> tuple[Tensor, Tensor, None]:  # type: ignore[override]
+    def backward(ctx: Any, grad_output: Tensor) -> tuple[Tensor, Tensor, None]:
         grad_hidden, grad_weight = ctx.saved_tensors
         scale = grad_output / ctx.n
         return grad_hidden * scale, grad_weight * scale, None

@@ -62,7 +62,7 @@ class Transformer(nn.Module):
             return config.embedding_init_std
         if name == "head.weight":
             return 0.02
-        if "norm" in name or name.endswith(".bias") or name.endswith("conv.weight"):
+        if "norm" in name or name.endswith((".bias", "conv.weight")):
             return None
         if name.endswith("experts.gate_up"):
             return 1 / math.sqrt(config.width)

@@ -17,7 +17,7 @@ MIN_VOCAB_SIZE = 257
 END_OF_TEXT_TOKENS = (
     END_OF_TEXT,
     "<|end_of_text|>",
-    "<｜end▁of▁sentence｜>",  # noqa: RUF001
+    "<｜end▁of▁sentence｜>",
     "</s>",
     "<eos>",
     "<|eos|>",

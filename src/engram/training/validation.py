@@ -1,5 +1,6 @@
 """Validation loss with its uncertainty, loss by position, and a copying score."""
 
+import itertools
 import math
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
@@ -98,4 +99,4 @@ def position_buckets(length: int) -> list[tuple[int, int]]:
     edges = [0, 1]
     while edges[-1] < length:
         edges.append(min(2 * edges[-1], length))
-    return list(zip(edges[:-1], edges[1:], strict=True))
+    return list(itertools.pairwise(edges))

@@ -97,7 +97,7 @@ def test_a_sequence_shorter_than_the_convolution():
 
 def test_gates_of_both_kinds():
     torch.manual_seed(0)
-    options = dict(width=8, branches=2, memory_dim=6, conv_kernel=0, conv_dilation=3, bias=False, norm_eps=1e-6)
+    options = {"width": 8, "branches": 2, "memory_dim": 6, "conv_kernel": 0, "conv_dilation": 3, "bias": False, "norm_eps": 1e-6}
     plain, root = Fusion(gate="plain", **options), Fusion(gate="signed_sqrt", **options)
     root.load_state_dict(plain.state_dict())
     memory, hidden = torch.randn(1, 5, 6), torch.randn(1, 5, 2, 8)

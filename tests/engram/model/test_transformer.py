@@ -89,7 +89,8 @@ def naive_moe(moe: MoE, x: torch.Tensor) -> torch.Tensor:
 
 @pytest.mark.parametrize("shared", [0, 10])
 def test_grouped_experts_equal_a_loop(shared):
-    moe = MoE(small(route_scale=2.5).model_copy(update={"moe": small().moe.model_copy(update={"shared_width": shared, "route_scale": 2.5})}))
+    config = small()
+    moe = MoE(config.model_copy(update={"moe": config.moe.model_copy(update={"shared_width": shared, "route_scale": 2.5})}))
     for p in moe.parameters():
         torch.nn.init.normal_(p, std=0.5)
     torch.nn.init.normal_(moe.router.bias)

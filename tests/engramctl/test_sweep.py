@@ -1,0 +1,146 @@
+"""The whole way, with a real Ray: train, kill, continue, extend, look."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pandas as pd
+import psutil
+import pyarrow.parquet as pq
+import pytest
+
+ENGRAMCTL = Path(sys.executable).parent / "engramctl"
+
+
+def command(*arguments: str) -> list[str]:
+    return [str(ENGRAMCTL), *arguments]
+
+
+def run(*arguments: str, code: int = 0) -> subprocess.CompletedProcess[str]:
+    result = subprocess.run(command(*arguments), capture_output=True, text=True, timeout=300)
+    assert result.returncode == code, result.stderr
+    return result
+
+
+@pytest.fixture(scope="module")
+def arguments(text_folder, cache, tmp_path_factory):
+    """Options of a sweep of three trials of some seconds each."""
+    file = tmp_path_factory.mktemp("sweep") / "tiny.yaml"
+    corpus = {"source": f"files:{text_folder}/*.txt", "vocab_size": 400, "val_fraction": 0.1}
+    spec = {
+        "question": "Does it go on?",
+        "corpus": corpus,
+        "sizes": ["1m"],
+        "rhos": [0, 0.5, 1],
+        "budgets": ["9e10"],
+        "train": {"val_tokens": 2048, "n_validations": 2},
+    }
+    file.write_text(json.dumps(spec))
+    return [str(file), "--cache", str(cache)]
+
+
+@pytest.fixture(scope="module")
+def undisturbed(arguments, tmp_path_factory):
+    results = tmp_path_factory.mktemp("undisturbed")
+    started = run("sweep", *arguments, "--results", str(results), "--workers", "2")
+    return results, started
+
+
+def losses(results: Path) -> dict[str, float]:
+    rows = pd.concat(pd.read_parquet(path) for path in (results / "tiny" / "trials").glob("*.parquet"))
+    return dict(zip(rows["trial_id"], rows["val_loss"], strict=True))
+
+
+def trainers_of(driver: int) -> list[psutil.Process]:
+    """The processes in which Ray runs the trials of a driver."""
+    return [process for process in psutil.Process(driver).children(recursive=True) if "Trainable" in " ".join(process.cmdline())]
+
+
+def test_a_sweep_ends_with_whole_tables_and_a_next_step(undisturbed):
+    results, process = undisturbed
+    assert "3 finished" in process.stderr
+    assert f"next: `engramctl plot tiny --results {results}`" in process.stderr
+    assert "WARNING" not in process.stderr
+    rows = pd.concat(pd.read_parquet(path) for path in (results / "tiny" / "trials").glob("*.parquet"))
+    assert sorted(rows["rho"]) == [0, 0.5, 1]
+    assert set(rows["status"]) == {"finished"}
+    assert (rows["val_loss"] < 6).all()
+    assert rows["peak_rss_bytes"].between(1e8, 5e9).all()
+    assert not (results / "tiny" / ".ray").exists()
+    for trial in rows["trial_id"]:
+        documents = pd.read_parquet(results / "tiny" / "documents" / f"{trial}.parquet")
+        mean = documents["loss_sum"].sum() / documents["n_tokens"].sum()
+        assert mean == pytest.approx(float(rows.set_index("trial_id").loc[trial, "val_loss"]))
+
+
+def test_a_killed_sweep_goes_on_where_it_was(arguments, undisturbed, tmp_path):
+    sweep = ["sweep", *arguments, "--results", str(tmp_path), "--workers", "1", "--checkpoint-every", "1s"]
+    driver = subprocess.Popen(command(*sweep), stderr=subprocess.PIPE, text=True)
+    deadline = time.monotonic() + 120
+    # In the middle of the second trial: one row, and a checkpoint of another trial.
+    while not (list((tmp_path / "tiny/trials").glob("*.parquet")) and list((tmp_path / "tiny/checkpoints").glob("*/step-*/state.json"))):
+        assert time.monotonic() < deadline
+        assert driver.poll() is None, driver.stderr.read()
+        time.sleep(0.02)
+    before = {path.name: path.stat().st_mtime_ns for path in (tmp_path / "tiny/trials").glob("*.parquet")}
+    workers = trainers_of(driver.pid)
+    assert workers
+    driver.send_signal(signal.SIGKILL)
+    driver.wait()
+    _, alive = psutil.wait_procs(workers, timeout=60)
+    assert alive == []
+    for path in tmp_path.rglob("*.parquet"):
+        pq.read_table(path)
+    assert len(before) < 3
+
+    run(*sweep)
+    after = {path.name: path.stat().st_mtime_ns for path in (tmp_path / "tiny/trials").glob("*.parquet")}
+    assert {name: after[name] for name in before} == before, "a finished trial was trained again"
+    again, whole = losses(tmp_path), losses(undisturbed[0])
+    assert again.keys() == whole.keys()
+    assert all(abs(again[trial] - whole[trial]) <= 1e-6 for trial in whole)
+    rows = pd.concat(pd.read_parquet(path) for path in (tmp_path / "tiny/trials").glob("*.parquet"))
+    assert rows["n_restarts"].max() == 1, "the cut-off trial continued from its checkpoint"
+
+
+def test_more_seeds_train_only_the_new_ones(arguments, undisturbed):
+    results, _ = undisturbed
+    before = {path.name: path.stat().st_mtime_ns for path in (results / "tiny/trials").glob("*.parquet")}
+    run("sweep", *arguments, "--results", str(results), "--rho", "1", "--seeds", "2")
+    after = {path.name: path.stat().st_mtime_ns for path in (results / "tiny/trials").glob("*.parquet")}
+    assert len(after) == 4
+    assert {name: after[name] for name in before} == before
+    started = time.monotonic()
+    result = run("sweep", *arguments, "--results", str(results), "--rho", "1", "--seeds", "2", "--json")
+    assert time.monotonic() - started < 15, "nothing to train: Ray is not even started"
+    assert [trial["status"] for trial in json.loads(result.stdout)["trials"]] == ["finished", "finished"]
+
+
+def test_looking_at_a_sweep(undisturbed):
+    results, _ = undisturbed
+    points = json.loads(run("plot", "tiny", "--results", str(results), "--json").stdout)
+    assert all(Path(path).stat().st_size > 5000 for path in points["figures"])
+    assert {point["rho"] for point in points["points"]} == {0, 0.5, 1}
+    assert run("status", "tiny", "--results", str(results)).stdout
+
+
+def test_another_experiment_does_not_land_in_the_same_folder(arguments, undisturbed, tmp_path):
+    results, _ = undisturbed
+    spec = json.loads(Path(arguments[0]).read_text())
+    changed = tmp_path / "tiny.yaml"
+    changed.write_text(json.dumps(spec | {"train": {**spec["train"], "beta2": 0.9}}))
+    result = run("sweep", str(changed), *arguments[1:], "--results", str(results), code=2)
+    assert "was made with train.beta2 = None, now it is 0.9; choose another folder with --name" in result.stderr
+
+
+def test_two_drivers_do_not_share_a_sweep(arguments, undisturbed):
+    from engramctl.store import Store
+
+    results, _ = undisturbed
+    with Store(results, "tiny").lock():
+        result = run("sweep", *arguments, "--results", str(results), code=2)
+    assert f"is being run by process {os.getpid()}" in result.stderr
