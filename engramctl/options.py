@@ -10,7 +10,7 @@ CorpusOption = Annotated[
     typer.Option(
         "--corpus",
         metavar="C",
-        help=r"python, files:GLOB or hf:NAME\[/CONFIG]\[:SPLIT]\[#COLUMN]. Default: python, or what the sweep says.",
+        help=r"python, files:GLOB or hf:NAME\[/CONFIG]\[:SPLIT]\[#COLUMN]. Default: python, or the sweep's.",
     ),
 ]
 CorpusBytesOption = Annotated[

@@ -4,6 +4,7 @@ import logging
 import os
 import shutil
 import signal
+import socket
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -25,6 +26,8 @@ Event = dict[str, Any]
 
 _RETRIES = 2
 """Times a trial is started again when its process dies; it continues from its checkpoint."""
+
+_CONNECT_S = 5.0
 
 _QUIET = {
     "RAY_AIR_NEW_OUTPUT": "0",
@@ -67,6 +70,8 @@ def ray_session(resources: Resources) -> Iterator[None]:
     import ray
 
     common: dict[str, Any] = {"logging_level": logging.ERROR, "log_to_driver": False}
+    if resources.address:
+        _require_cluster(resources.address)
     try:
         if resources.address:
             ray.init(address=resources.address, **common)
@@ -83,6 +88,19 @@ def ray_session(resources: Resources) -> Iterator[None]:
     finally:
         signal.signal(signal.SIGTERM, previous)
         ray.shutdown()
+
+
+def _require_cluster(address: str) -> None:
+    """UserError unless something listens at the address: Ray itself would go on trying for minutes."""
+    if address == "auto":
+        return
+    host, colon, port = address.removeprefix("ray://").rpartition(":")
+    if not colon or not port.isdigit():
+        raise UserError(f"--address {address} is not of the form ray://HOST:PORT, HOST:PORT or auto")
+    try:
+        socket.create_connection((host, int(port)), timeout=_CONNECT_S).close()
+    except (OSError, OverflowError) as problem:
+        raise UserError(f"--address {address}: nothing answers there ({problem})") from None
 
 
 def _as_interrupt(*_: object) -> None:
