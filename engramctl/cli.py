@@ -1,12 +1,12 @@
 """The Typer app: it registers the commands and turns a user's mistake into one line and exit code 2."""
 
-from typing import Any
+from typing import Annotated, Any
 
 import typer
 from typer.core import TyperGroup
 
 from engram.errors import UserError
-from engramctl import console
+from engramctl import __version__, console
 from engramctl.commands.corpus import corpus
 from engramctl.commands.plan import plan
 from engramctl.commands.plot import plot
@@ -30,8 +30,21 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
     rich_markup_mode="rich",
-    help="Scaling-law sweeps over the Engram/MoE split: how much of a sparse model should be experts, how much lookup memory?",
 )
+
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        console.out().print(f"engramctl {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def main(
+    version: Annotated[bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version and exit.")] = False,
+) -> None:
+    """Scaling-law sweeps over the Engram/MoE split: how much of a sparse model should be experts, how much lookup memory?"""
+
 
 # Commands import heavy libraries inside their functions, so that `engramctl --help` stays instant.
 app.command("corpus")(corpus)

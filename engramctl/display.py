@@ -32,10 +32,20 @@ class _Trial:
         self.speed: float | None = None
         self.started: float | None = None
         self.seconds: float | None = None
+        self.first: tuple[int, float] | None = None
+        """Step and time of the first report of this run: a continued trial does not begin at 0."""
+        self.last = 0.0
 
     @property
     def over(self) -> bool:
         return self.state in ("finished", "diverged", "failed")
+
+    @property
+    def pace(self) -> tuple[int, float]:
+        """Tokens trained between the first and the last report, and the seconds that took, validation included."""
+        if self.first is None:
+            return 0, 0.0
+        return (self.step - self.first[0]) * self.config.train.tokens_per_step, self.last - self.first[1]
 
     @property
     def steps(self) -> int:
@@ -88,6 +98,8 @@ class SweepDisplay:
             trial.step = event.get("step") or trial.step
             trial.train_loss = event.get("train_loss") or trial.train_loss
             trial.speed = event.get("tokens_per_s") or trial.speed
+            trial.last = time.monotonic()
+            trial.first = trial.first or (trial.step, trial.last)
             if kind != "progress":
                 trial.state, trial.val_loss = event["status"], event.get("val_loss")
                 trial.seconds = time.monotonic() - (trial.started or time.monotonic())
@@ -113,17 +125,22 @@ class SweepDisplay:
 
     def time_left(self) -> float | None:
         """Seconds until the sweep ends at the present speed; None before there is one."""
-        running = [t for t in self.trials.values() if t.state == "running" and t.speed]
-        measured = [t for t in self.trials.values() if t.speed]
-        if not running or not measured:
+        running = [t for t in self.trials.values() if t.state == "running"]
+
+        def pace(size: str | None) -> float | None:
+            """Tokens per second of the trials of a size so far; None: of all."""
+            paces = [t.pace for t in self.trials.values() if size in (None, t.config.size)]
+            tokens, seconds = (sum(part) for part in zip(*paces, strict=True))
+            return tokens / seconds if tokens and seconds else None
+
+        if not running or pace(None) is None:
             return None
-
-        def seconds(trial: _Trial) -> float:
-            same = [t.speed for t in measured if t.config.size == trial.config.size and t.speed] or [t.speed for t in measured if t.speed]
-            return (trial.steps - trial.step) * trial.config.train.tokens_per_step / (sum(same) / len(same))
-
-        left = [t for t in self.trials.values() if not t.over]
-        return max(sum(map(seconds, left)) / len(running), *map(seconds, running))
+        left = {}
+        for trial in self.trials.values():
+            if not trial.over:
+                speed = pace(trial.config.size) or pace(None) or 1.0
+                left[trial.config.id] = (trial.steps - trial.step) * trial.config.train.tokens_per_step / speed
+        return max(sum(left.values()) / len(running), *(left[t.config.id] for t in running))
 
     def _summary(self) -> str:
         over = sum(t.over for t in self.trials.values())

@@ -115,8 +115,8 @@ def model_flops_per_token(config: ModelConfig, seq_len: int) -> int:
     return 6 * (weights + scores_and_values)
 
 
-_PROCESS_BYTES = 450_000_000
-"""A Python process with PyTorch loaded."""
+_PROCESS_BYTES = 580_000_000
+"""A worker with PyTorch and Ray loaded and its share of the corpus mapped, as measured."""
 
 
 def training_memory_bytes(config: ModelConfig, tokens_per_step: int) -> int:
