@@ -80,7 +80,8 @@ def plot(
     if to_run := int((absent["status"] != "diverged").sum()):
         console.note(f"next: {command('sweep', sweep, results)} runs the {to_run} missing or failed trial{'' if to_run == 1 else 's'}")
     else:
-        console.note(f"next: {command('fit', sweep, results)} gives the optimum with an interval")
+        seeds = int(covered.trials["seed"].max()) + 2
+        console.note(f"next: the same `engramctl sweep` command with --seeds {seeds} adds a seed; one seed alone shows no optimum")
 
 
 def _block(series: "pd.DataFrame") -> "RenderableType":

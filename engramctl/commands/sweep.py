@@ -76,6 +76,7 @@ def sweep(
         known = [_known_budget(b, manifest) for b in spec.budgets]
         trials = [] if None in known else _expand(spec, [b for b in known if b], text)
         if not trials or any(trial.id not in store.finished_ids() for trial in trials):
+            console.note(f"starting Ray {'at ' + address if address else 'on this machine'} ...")
             with ray_session(resources):
                 if not trials:
                     budgets = [_timed_budget(spec, text, resources, manifest)]

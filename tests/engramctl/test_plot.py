@@ -34,7 +34,7 @@ def test_table_and_files(run, fill, u, tmp_path):
     assert "no interior minimum" not in result.stdout
     assert "Trials without a loss" not in result.stdout
     assert "allocation.png" in result.stderr
-    assert "engramctl fit allocation" in result.stderr
+    assert "--seeds 3 adds a seed" in result.stderr
 
 
 def test_json_is_strict_and_uses_the_column_names(run, fill, u, make_row, tmp_path):
