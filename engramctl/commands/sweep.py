@@ -81,6 +81,7 @@ def sweep(
                 if not trials:
                     budgets = [_timed_budget(spec, text, resources, manifest)]
                     trials = _expand(spec, budgets, text)
+                _check_text(text, trials)
                 manifest["trials"] = _wanted(manifest.get("trials", []), trials)
                 store.write_manifest(manifest)
                 _train(store, spec, text, trials, resources, checkpoint_s)
@@ -178,6 +179,21 @@ def _timed_budget(spec: "SweepSpec", corpus: "Corpus", resources: "Resources", m
     console.note(f"budget {text}: {flops:.2g} FLOPs a trial for {len(trials)} trials; kept with the sweep")
     manifest["budgets"][text] = flops
     return flops
+
+
+def _check_text(corpus: "Corpus", trials: list["TrialConfig"]) -> None:
+    """UserError when the text does not fill a sequence; a note when it is read more than once."""
+    from engram.corpus.dataset import TrainBatches, validation_windows
+
+    for trial in {(t.train.seq_len, t.train.val_tokens): t for t in trials}.values():
+        TrainBatches(corpus.train, trial.train.seq_len, trial.train.batch_size, trial.seed)
+        validation_windows(corpus, trial.train.seq_len, trial.train.val_tokens)
+    for trial in {(t.size, t.budget_flops): t for t in trials}.values():
+        epochs = trial.train.tokens / len(corpus.train)
+        if epochs > 1:
+            console.note(
+                f"size {trial.size} at {trial.budget_flops:.3g} FLOPs reads the {len(corpus.train):,} training tokens {epochs:.1f} times"
+            )
 
 
 def _wanted(old: list[dict[str, Any]], trials: list["TrialConfig"]) -> list[dict[str, Any]]:
