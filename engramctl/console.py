@@ -58,14 +58,14 @@ def table(columns: Sequence[str], rows: Iterable[Sequence[object]], left: int = 
     return result
 
 
-def human(value: float) -> str:
-    """1234567 -> 1.23M: three significant digits and a suffix of thousands."""
+def human(value: float, digits: int = 3) -> str:
+    """1234567 -> 1.23M: significant digits and a suffix of thousands."""
     if value != 0 and abs(value) >= 1e15:
-        return f"{value:.3g}"
+        return f"{value:.{digits}g}"
     for limit, suffix in ((1e12, "T"), (1e9, "G"), (1e6, "M"), (1e3, "k")):
         if abs(value) >= limit * 0.9995:
-            return f"{value / limit:.3g}{suffix}"
-    return f"{value:.3g}"
+            return f"{value / limit:.{digits}g}{suffix}"
+    return f"{value:.{digits}g}"
 
 
 def duration(seconds: float) -> str:

@@ -46,7 +46,7 @@ class Plan:
                 f"{size}: {budget:.3g} FLOPs, {console.human(first[0]['tokens'])} tokens = {first[0]['steps']} steps"
                 f" x {first[0]['batch_size']} x {first[0]['seq_len']}, {seeds} seed{'s' if seeds > 1 else ''}"
             )
-            columns = ("rho", "experts", "shared", "slots", "P_total", "P_active", "FLOPs", "time", "memory", "done")
+            columns = ("rho", "experts", "shared", "slots", "P_total", "P_active", "time", "memory", "done")
             cells = []
             for row in first:
                 same = [other for other in block if other["rho"] == row["rho"]]
@@ -55,10 +55,9 @@ class Plan:
                         f"{row['rho']:g}",
                         row["n_routed_experts"],
                         row["shared_width"],
-                        f"{row['n_slots']:,}",
-                        f"{row['p_total']:,}",
-                        f"{row['p_active']:,}",
-                        f"{row['train_flops']:.3g}",
+                        console.human(row["n_slots"]),
+                        console.human(row["p_total"], digits=4),
+                        console.human(row["p_active"], digits=4),
                         "~" + console.duration(row["estimated_s"]),
                         console.human(row["memory_bytes"]) + "B",
                         f"{sum(other['done'] for other in same)}/{len(same)}",
@@ -72,10 +71,13 @@ def planned_rows(spec: SweepSpec, store: Store, workers: int | None, device_name
     device = resolve_device(device_name)
     workers = workers or local_workers(device.type)
     manifest = store.read_manifest() or {}
-    pinned = manifest.get("corpus", {})
+    same = manifest.get("fixed") == spec.fixed  # else this would be another experiment, which `sweep` refuses to put there
+    pinned = manifest.get("corpus", {}) if same else {}
     vocab_size = pinned.get("vocab_size") or _vocab_size(spec)
     fingerprints = pinned.get("fingerprint", _UNKNOWN), pinned.get("tokenizer_fingerprint", _UNKNOWN)
     notes = []
+    if manifest and not same:
+        notes.append(f"{store.folder} holds another experiment: give this one a folder of its own with --name")
 
     known = store.read_trials() if store.trials.is_dir() else None
     flops_per_s: list[float] = []
@@ -98,7 +100,7 @@ def planned_rows(spec: SweepSpec, store: Store, workers: int | None, device_name
         seconds = wall_seconds(text)
         if seconds is None:
             budgets.append(float(text))
-        elif text in manifest.get("budgets", {}):
+        elif same and text in manifest.get("budgets", {}):
             budgets.append(float(manifest["budgets"][text]))
         else:
             probes = expand(spec, [1e30], vocab_size, *fingerprints)

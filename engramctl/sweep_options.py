@@ -8,7 +8,7 @@ import typer
 
 from engram.errors import UserError
 
-SweepNameArgument = Annotated[str, typer.Argument(metavar="[NAME|FILE]", help="A sweep by name (from sweeps/) or a .yaml file.")]
+SweepNameArgument = Annotated[str, typer.Argument(metavar="NAME|FILE", help="A sweep by name (from sweeps/) or a .yaml file.")]
 BudgetOption = Annotated[
     list[str] | None,
     typer.Option("--budget", metavar="B", help="FLOPs for each trial (1e13; several with commas), or a wall time for the sweep (20m, 2h)."),
