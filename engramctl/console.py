@@ -69,7 +69,7 @@ def human(value: float, digits: int = 3) -> str:
 
 
 def duration(seconds: float) -> str:
-    """75.2 -> 1m15s."""
+    """75.2 -> 1m15s, 200000 -> 2d07h."""
     if seconds < 10:
         return f"{seconds:.1f}s"
     whole = round(seconds)
@@ -77,7 +77,9 @@ def duration(seconds: float) -> str:
         return f"{whole}s"
     if whole < 3600:
         return f"{whole // 60}m{whole % 60:02d}s"
-    return f"{whole // 3600}h{whole % 3600 // 60:02d}m"
+    if whole < 48 * 3600:
+        return f"{whole // 3600}h{whole % 3600 // 60:02d}m"
+    return f"{whole // 86400}d{whole % 86400 // 3600:02d}h"
 
 
 class StageProgress:

@@ -11,6 +11,7 @@ from engram.allocation import spread
 from engram.config import TrialConfig
 from engram.training.machine import resolve_device, resolve_precision
 from engram.training.speed import Speed, guess_flops_per_s
+from engram.training.validation import sequences_at_once
 from engramctl import console
 from engramctl.budget import fit_wall_time, makespan
 from engramctl.rows import planned_columns
@@ -116,7 +117,7 @@ def planned_rows(spec: SweepSpec, store: Store, workers: int | None, device_name
             planned_columns(trial)
             | {
                 "estimated_s": speed(trial).trial_s(trial.train.steps, trial.train.n_validations),
-                "memory_bytes": training_memory_bytes(trial.model, trial.train.tokens_per_step),
+                "memory_bytes": training_memory_bytes(trial.model, sequences_at_once(trial.train) * trial.train.seq_len),
                 "done": trial.id in finished,
             }
         )

@@ -119,11 +119,11 @@ _PROCESS_BYTES = 580_000_000
 """A worker with PyTorch and Ray loaded and its share of the corpus mapped, as measured."""
 
 
-def training_memory_bytes(config: ModelConfig, tokens_per_step: int) -> int:
-    """Rough resident memory of a training process: weights, gradients and Adam's moments in fp32, activations of a step."""
+def training_memory_bytes(config: ModelConfig, tokens_at_once: int) -> int:
+    """Rough resident memory of a training process: weights, gradients and Adam's moments in fp32, activations of a pass."""
     counts, d, moe = count_parameters(config), config.width, config.moe
     dense = counts.p_total + counts.p_embedding - counts.engram_tables
     per_layer = 24 * d + moe.top_k * (4 * d + 5 * moe.expert_width) + 5 * moe.shared_width + 4 * moe.n_routed_experts
     memory = len(config.engram.layers) * (12 * d + 3 * config.engram.memory_dim) if config.engram else 0
-    activations = 4 * tokens_per_step * (config.n_layers * per_layer + memory + 6 * d)
+    activations = 4 * tokens_at_once * (config.n_layers * per_layer + memory + 6 * d)
     return _PROCESS_BYTES + 16 * dense + 12 * counts.engram_tables + activations

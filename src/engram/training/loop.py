@@ -19,7 +19,7 @@ from engram.training import checkpoint
 from engram.training.machine import resolve_precision
 from engram.training.optimizers import Optimizers
 from engram.training.schedule import rate_factor
-from engram.training.validation import Validation, Validator
+from engram.training.validation import Validation, Validator, sequences_at_once
 
 CURVE_POINTS = 200
 """Points of the training curve, about."""
@@ -154,13 +154,16 @@ class Trainer:
 
     def _step(self) -> None:
         batch = torch.from_numpy(self.batches.batch(self.state.step)).to(self.device, non_blocking=True)  # [B, T + 1]
-        with self.autocast():
-            loss = self.model.loss(batch[:, :-1], batch[:, 1:])
-        loss.backward()
+        loss = torch.zeros((), device=self.device)
+        for part in batch.split(sequences_at_once(self.train)):
+            with self.autocast():
+                share = self.model.loss(part[:, :-1], part[:, 1:]) * (len(part) / len(batch))
+            share.backward()
+            loss += share.detach()
         norm = self.optimizers.step(rate_factor(self.train, self.state.step))
         for router in self.model.routers():
             router.update_bias()
-        self._pending.append((loss.detach(), norm))
+        self._pending.append((loss, norm))
         self.state.step += 1
         if self.state.step % self.log_every == 0 or self.state.step == self.train.steps:
             self._log()

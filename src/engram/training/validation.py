@@ -16,6 +16,15 @@ _COPY_SEED = 20_260_112
 _COPY_SEQUENCES = 32
 
 
+PASS_TOKENS = 8192
+"""Tokens that go through the model at one time: memory does not grow with the batch; larger batches take several passes."""
+
+
+def sequences_at_once(train: TrainConfig) -> int:
+    """Sequences of a pass: the batch, or as many as `PASS_TOKENS` hold (one at least)."""
+    return min(train.batch_size, max(1, PASS_TOKENS // train.seq_len))
+
+
 @dataclass(frozen=True)
 class Validation:
     """Losses in nats on the same documents for every trial."""
@@ -65,11 +74,11 @@ class Validator:
         generator = np.random.default_rng(_COPY_SEED)
         once = generator.integers(0, self.corpus.vocab_size, size=(_COPY_SEQUENCES, half))
         windows = np.concatenate([once, once], axis=1)  # [n, 2 half]
-        losses = _losses(model, windows, self.train.batch_size, autocast)  # [n, 2 half - 1]
+        losses = _losses(model, windows, sequences_at_once(self.train), autocast)  # [n, 2 half - 1]
         return float(losses[:, half:].mean())  # the first repeated token can't be foreseen and stands at half - 1
 
     def _token_losses(self, model: Transformer, autocast: AbstractContextManager[object]) -> np.ndarray:
-        return _losses(model, self.windows, self.train.batch_size, autocast)
+        return _losses(model, self.windows, sequences_at_once(self.train), autocast)
 
 
 def _losses(model: Transformer, windows: np.ndarray, batch_size: int, autocast: AbstractContextManager[object]) -> np.ndarray:

@@ -12,7 +12,7 @@ from safetensors.torch import load_file
 from engram.allocation import allocate, baseline, memory_template
 from engram.config import TrainConfig, TrialConfig
 from engram.ladder import LADDER
-from engram.training import checkpoint
+from engram.training import checkpoint, validation
 from engram.training.loop import CURVE_COLUMNS, Trainer
 from engram.training.validation import position_buckets
 
@@ -111,6 +111,18 @@ def test_nan_is_divergence(tiny_corpus, tmp_path):
     assert run(trainer).error == "loss or gradient became NaN or infinite before step 1"
 
 
+@pytest.mark.parametrize("rho", [0.5, 1.0])
+def test_a_batch_in_several_passes_is_the_same_batch(tiny_corpus, tmp_path, monkeypatch, rho):
+    trial = make_trial(tiny_corpus, rho=rho, steps=4, precision="fp32", n_validations=1)
+    whole = run(Trainer(trial, tiny_corpus, tmp_path / "whole", CPU))
+    monkeypatch.setattr(validation, "PASS_TOKENS", 3 * 32)
+    parts = run(Trainer(trial, tiny_corpus, tmp_path / "parts", CPU))
+    assert parts.curve["train_loss"] == pytest.approx(whole.curve["train_loss"], rel=1e-4)
+    assert parts.curve["grad_norm"] == pytest.approx(whole.curve["grad_norm"], rel=1e-3)
+    assert parts.values["val_loss"] == pytest.approx(whole.values["val_loss"], rel=1e-4)
+    assert parts.values["load_cv"] == pytest.approx(whole.values["load_cv"], rel=1e-2)
+
+
 def test_another_corpus_is_refused(tiny_corpus, tmp_path):
     trial = make_trial(tiny_corpus).model_copy(update={"corpus_fingerprint": "0" * 64})
     with pytest.raises(ValueError, match="wants corpus 000"):
@@ -120,7 +132,7 @@ def test_another_corpus_is_refused(tiny_corpus, tmp_path):
 KILLED = """
 import sys, torch
 from pathlib import Path
-from engram.training import checkpoint
+from engram.training import checkpoint, validation
 folder = Path(sys.argv[1])
 step = 0
 while True:
