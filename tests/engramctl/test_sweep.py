@@ -114,9 +114,8 @@ def test_more_seeds_train_only_the_new_ones(arguments, undisturbed):
     after = {path.name: path.stat().st_mtime_ns for path in (results / "tiny/trials").glob("*.parquet")}
     assert len(after) == 4
     assert {name: after[name] for name in before} == before
-    started = time.monotonic()
     result = run("sweep", *arguments, "--results", str(results), "--rho", "1", "--seeds", "2", "--json")
-    assert time.monotonic() - started < 15, "nothing to train: Ray is not even started"
+    assert "starting Ray" not in result.stderr, "there is nothing to train"
     assert [trial["status"] for trial in json.loads(result.stdout)["trials"]] == ["finished", "finished"]
 
 
