@@ -17,7 +17,7 @@ from engramctl.budget import fit_wall_time, makespan
 from engramctl.rows import planned_columns
 from engramctl.schedule import local_workers
 from engramctl.store import Store
-from engramctl.sweepfile import SweepSpec, expand, wall_seconds
+from engramctl.sweepfile import SweepSpec, budget_key, expand, wall_seconds
 
 _UNKNOWN = "unknown"
 _VALIDATION_SHARE = 1 / 3
@@ -101,8 +101,8 @@ def planned_rows(spec: SweepSpec, store: Store, workers: int | None, device_name
         seconds = wall_seconds(text)
         if seconds is None:
             budgets.append(float(text))
-        elif same and text in manifest.get("budgets", {}):
-            budgets.append(float(manifest["budgets"][text]))
+        elif same and (key := budget_key(spec, text)) in manifest.get("budgets", {}):
+            budgets.append(float(manifest["budgets"][key]))
         else:
             probes = expand(spec, [1e30], vocab_size, *fingerprints)
             slowest = {name: max((speed(t) for t in probes if t.size == name), key=lambda s: s.step_s) for name in spec.sizes}

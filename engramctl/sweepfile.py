@@ -94,6 +94,11 @@ def wall_seconds(budget: str) -> float | None:
     return parse_duration(budget) if budget.strip()[-1:].lower() in ("s", "m", "h", "d") else None
 
 
+def budget_key(spec: SweepSpec, budget: str) -> str:
+    """Name under which a sweep keeps the FLOPs of a wall time: other sizes need other FLOPs, other rhos and seeds join the same."""
+    return f"{budget} for {', '.join(spec.sizes)}"
+
+
 def sweep_folders() -> list[Path]:
     """Where names are looked up: `sweeps/` here, then the ones that came with the program."""
     package = Path(__file__).resolve().parent

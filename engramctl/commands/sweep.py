@@ -73,7 +73,7 @@ def sweep(
         text = _corpus(store, spec, manifest, cache)
         resources = Resources(device, workers, address)
         manifest = _manifest(spec, text, manifest)
-        known = [_known_budget(b, manifest) for b in spec.budgets]
+        known = [_known_budget(spec, b, manifest) for b in spec.budgets]
         trials = [] if None in known else _expand(spec, [b for b in known if b], text)
         if not trials or any(trial.id not in store.finished_ids() for trial in trials):
             console.note(f"starting Ray {'at ' + address if address else 'on this machine'} ...")
@@ -146,19 +146,19 @@ def _manifest(spec: "SweepSpec", corpus: "Corpus", old: dict[str, Any]) -> dict[
     }
 
 
-def _known_budget(text: str, manifest: dict[str, Any]) -> float | None:
+def _known_budget(spec: "SweepSpec", text: str, manifest: dict[str, Any]) -> float | None:
     """FLOPs of a budget; None for a wall time that was not turned into FLOPs yet."""
-    from engramctl.sweepfile import wall_seconds
+    from engramctl.sweepfile import budget_key, wall_seconds
     from engramctl.units import parse_flops
 
-    return parse_flops(text) if wall_seconds(text) is None else manifest["budgets"].get(text)
+    return parse_flops(text) if wall_seconds(text) is None else manifest["budgets"].get(budget_key(spec, text))
 
 
 def _timed_budget(spec: "SweepSpec", corpus: "Corpus", resources: "Resources", manifest: dict[str, Any]) -> float:
     """Time a few steps of the likely slowest trials of each size and take the largest budget that fits the wall time."""
     from engramctl.budget import fit_wall_time
     from engramctl.schedule import cluster_workers, measure_speeds
-    from engramctl.sweepfile import wall_seconds
+    from engramctl.sweepfile import budget_key, wall_seconds
 
     text = spec.budgets[0]
     seconds = wall_seconds(text)
@@ -177,7 +177,7 @@ def _timed_budget(spec: "SweepSpec", corpus: "Corpus", resources: "Resources", m
     left = seconds - (time.monotonic() - began)
     flops = fit_wall_time(left, trials, slowest, resources.workers or cluster_workers(resources))
     console.note(f"budget {text}: {flops:.2g} FLOPs a trial for {len(trials)} trials; kept with the sweep")
-    manifest["budgets"][text] = flops
+    manifest["budgets"][budget_key(spec, text)] = flops
     return flops
 
 

@@ -143,3 +143,15 @@ def test_two_drivers_do_not_share_a_sweep(arguments, undisturbed):
     with Store(results, "tiny").lock():
         result = run("sweep", *arguments, "--results", str(results), code=2)
     assert f"is being run by process {os.getpid()}" in result.stderr
+
+
+def test_a_wall_time_is_turned_into_flops_once(arguments, tmp_path):
+    sweep = ["sweep", *arguments, "--results", str(tmp_path), "--budget", "45s", "--rho", "0,1", "--workers", "2"]
+    first = run(*sweep)
+    budgets = json.loads((tmp_path / "tiny" / "sweep.json").read_text())["budgets"]
+    assert list(budgets) == ["45s for 1m"]
+    rows = pd.concat(pd.read_parquet(path) for path in (tmp_path / "tiny/trials").glob("*.parquet"))
+    assert set(rows["budget_flops"]) == set(budgets.values())
+    assert rows["steps"].min() > 10
+    assert "kept with the sweep" in first.stderr
+    assert "starting Ray" not in run(*sweep).stderr, "the same command finds its trials done"
