@@ -81,7 +81,7 @@ def plot(
         console.note(f"next: {command('sweep', sweep, results)} runs the {to_run} missing or failed trial{'' if to_run == 1 else 's'}")
     else:
         seeds = int(covered.trials["seed"].max()) + 2
-        console.note(f"next: the same `engramctl sweep` command with --seeds {seeds} adds a seed; one seed alone shows no optimum")
+        console.note(f"next: the same `engramctl sweep` command with --seeds {seeds} adds a seed")
 
 
 def _block(series: "pd.DataFrame") -> "RenderableType":
