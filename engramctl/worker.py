@@ -117,6 +117,7 @@ class TrialWorker(tune.Trainable):
             values = {**outcome.values, "peak_rss_bytes": peak_rss_bytes(), "device": str(self.device)}
             row = trial_row(self.trial, self.settings.context, outcome.status, outcome.error, values)
             self.store.write_trial(row, outcome.curve, outcome.documents)
+            self.trainer.discard_checkpoints()
             self.trainer = None
             result |= {"status": outcome.status, "error": outcome.error, "val_loss": row["val_loss"]}
         return result

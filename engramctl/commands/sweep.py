@@ -75,7 +75,7 @@ def sweep(
         manifest = _manifest(spec, text, manifest)
         known = [_known_budget(spec, b, manifest) for b in spec.budgets]
         trials = [] if None in known else _expand(spec, [b for b in known if b], text)
-        if not trials or any(trial.id not in store.finished_ids() for trial in trials):
+        if not trials or {trial.id for trial in trials} - store.finished_ids():
             console.note(f"starting Ray {'at ' + address if address else 'on this machine'} ...")
             with ray_session(resources):
                 if not trials:

@@ -25,8 +25,8 @@ class AttentionConfig(FrozenConfig):
     rope_theta: float = Field(default=10_000.0, gt=0)
     """Base of the rotary frequencies (paper, 4.1)."""
     key_shift: bool = True
-    """Take half of each head's key channels from the previous position: copying is then learned early in every
-    trial instead of at a moment that is luck of the seed. No parameters."""
+    """Take half of each head's key channels from the previous position, so that one layer is enough to copy. Meant to
+    bring the onset of copying forward in every trial alike (docs/model.md). No parameters."""
 
 
 class MoEConfig(FrozenConfig):

@@ -53,9 +53,8 @@ def load_step(folder: Path) -> tuple[dict[str, Tensor], dict[str, Tensor], dict[
 
 
 def save_final(folder: Path, weights: Mapping[str, Tensor], trial: Mapping[str, Any], state: Mapping[str, Any]) -> None:
-    """Keep the trained model and its config; steps are removed once it is whole."""
+    """Keep the trained model, its config and how it ended, beside the steps."""
     _write_folder(folder / FINAL, {"weights": weights}, {"trial": trial, "state": state})
-    discard_steps(folder)
 
 
 def discard_steps(folder: Path) -> None:

@@ -123,7 +123,7 @@ class Trainer:
         return Progress(self.state.step, self.train.steps, losses[-1] if losses else None, speed)
 
     def outcome(self) -> Outcome:
-        """The finished trial's outcome; keeps the final model and drops the checkpoints. Call once `done`."""
+        """The finished trial's outcome; keeps the final model. Call once `done`, keep the outcome, then `discard_checkpoints`."""
         status = "diverged" if self.error else "finished"
         values: dict[str, Any] = {
             "wall_s": self.state.wall_s,
@@ -147,10 +147,12 @@ class Trainer:
                 "loss_by_position": self.validation.loss_by_position,
             }
             checkpoint.save_final(self.folder, self.model.state_dict(), self.trial.model_dump(mode="json"), self._json_state())
-        else:
-            checkpoint.discard_steps(self.folder)
         documents = self.validation.documents if self.validation and not self.error else None
         return Outcome(status, self.error, values, self.state.curve, documents)
+
+    def discard_checkpoints(self) -> None:
+        """Drop everything but the final model: only when the outcome is kept, so that a kill in between loses no work."""
+        checkpoint.discard_steps(self.folder)
 
     def _step(self) -> None:
         batch = torch.from_numpy(self.batches.batch(self.state.step)).to(self.device, non_blocking=True)  # [B, T + 1]

@@ -44,7 +44,7 @@ def measure_speed(trial: TrialConfig, corpus: Corpus, device: torch.device, seco
 
 _MATMUL = 768
 _EFFICIENCY = 0.2
-"""Share of the matrix-product peak that training of small shapes reaches; large ones do better."""
+"""Share of the matrix-product peak that training of small shapes reaches, about."""
 
 
 def guess_flops_per_s(device: torch.device, precision: str) -> float:

@@ -45,7 +45,9 @@ def make_trial(corpus, rho=0.5, seed=0, **train) -> TrialConfig:
 def run(trainer: Trainer):
     while not trainer.done:
         trainer.advance(60)
-    return trainer.outcome()
+    outcome = trainer.outcome()
+    trainer.discard_checkpoints()
+    return outcome
 
 
 def test_a_trial_learns_and_its_outcome_is_whole(tiny_corpus, tmp_path):
@@ -127,6 +129,17 @@ def test_another_corpus_is_refused(tiny_corpus, tmp_path):
     trial = make_trial(tiny_corpus).model_copy(update={"corpus_fingerprint": "0" * 64})
     with pytest.raises(ValueError, match="wants corpus 000"):
         Trainer(trial, tiny_corpus, tmp_path, CPU)
+
+
+def test_the_last_checkpoint_stays_until_the_outcome_is_kept(tiny_corpus, tmp_path):
+    trial = make_trial(tiny_corpus)
+    trainer = Trainer(trial, tiny_corpus, tmp_path, CPU, checkpoint_seconds=0)
+    while not trainer.done:
+        trainer.advance(60)
+    trainer.outcome()
+    assert Trainer(trial, tiny_corpus, tmp_path, CPU).state.step == trial.train.steps - 1
+    trainer.discard_checkpoints()
+    assert [path.name for path in tmp_path.iterdir()] == ["final"]
 
 
 KILLED = """
