@@ -56,8 +56,19 @@ def losses(results: Path) -> dict[str, float]:
 
 
 def trainers_of(driver: int) -> list[psutil.Process]:
-    """The processes in which Ray runs the trials of a driver."""
-    return [process for process in psutil.Process(driver).children(recursive=True) if "Trainable" in " ".join(process.cmdline())]
+    """The processes in which Ray trains for a driver; asked again while one is rewriting its title."""
+    deadline = time.monotonic() + 10
+    while time.monotonic() < deadline:
+        children = psutil.Process(driver).children(recursive=True)
+        if found := [process for process in children if "Trainable" in " ".join(process.cmdline())]:
+            return found
+    return []
+
+
+def cut_off_after_the_first(folder: Path) -> bool:
+    """Whether some trial has its row and another one, without a row, a checkpoint."""
+    rows = {path.stem for path in (folder / "trials").glob("*.parquet")}
+    return bool(rows) and bool({path.parts[-3] for path in (folder / "checkpoints").glob("*/step-*/state.json")} - rows)
 
 
 def test_a_sweep_ends_with_whole_tables_and_a_next_step(undisturbed):
@@ -82,7 +93,7 @@ def test_a_killed_sweep_goes_on_where_it_was(arguments, undisturbed, tmp_path):
     driver = subprocess.Popen(command(*sweep), stderr=subprocess.PIPE, text=True)
     deadline = time.monotonic() + 120
     # In the middle of the second trial: one row, and a checkpoint of another trial.
-    while not (list((tmp_path / "tiny/trials").glob("*.parquet")) and list((tmp_path / "tiny/checkpoints").glob("*/step-*/state.json"))):
+    while not cut_off_after_the_first(tmp_path / "tiny"):
         assert time.monotonic() < deadline
         assert driver.poll() is None, driver.stderr.read()
         time.sleep(0.02)
