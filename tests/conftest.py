@@ -35,3 +35,14 @@ def tiny_corpus(text_folder, cache):
     from engram.corpus.sources import CorpusSpec
 
     return prepare_corpus(CorpusSpec(source=f"files:{text_folder}/*.txt", vocab_size=400, val_fraction=0.1), cache)
+
+
+@pytest.fixture(scope="module")
+def one_thread():
+    """Training as in a worker: on one thread, so that losses are the same to the bit."""
+    import torch
+
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)

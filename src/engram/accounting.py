@@ -5,9 +5,11 @@ the parameters that one token uses; P_sparse = P_total - P_active are the inacti
 rows that are not read. FLOPs of training are counted as the paper does, 6 P_active a token.
 """
 
+import math
 from dataclasses import dataclass
 
-from engram.config import EngramConfig, ModelConfig
+from engram.config import ModelConfig
+from engram.designs.base import Memory
 from engram.primes import head_table_sizes
 
 
@@ -24,21 +26,22 @@ class ParameterCounts:
     dense: int
     """Dense feed-forward of leading layers."""
     norms: int
-    engram_fusion: int
-    """Projections, norms and convolution of the memory: used by every token."""
-    engram_tables: int
+    hyper_connections: int
+    memory_weights: int
+    """Projections, norms, gates and convolution of the memory: used by every token."""
+    memory_tables: int
     routed_experts_active: int
     """Part of `routed_experts` that one token uses."""
-    engram_rows_active: int
-    """Part of `engram_tables` that one token reads."""
+    memory_rows_active: int
+    """Part of `memory_tables` that one token reads."""
 
     @property
     def p_total(self) -> int:
-        return self._always + self.routed_experts + self.engram_tables
+        return self._always + self.routed_experts + self.memory_tables
 
     @property
     def p_active(self) -> int:
-        return self._always + self.routed_experts_active + self.engram_rows_active
+        return self._always + self.routed_experts_active + self.memory_rows_active
 
     @property
     def p_sparse(self) -> int:
@@ -46,7 +49,7 @@ class ParameterCounts:
 
     @property
     def p_engram(self) -> int:
-        return self.engram_tables
+        return self.memory_tables
 
     @property
     def p_embedding(self) -> int:
@@ -59,40 +62,46 @@ class ParameterCounts:
 
     @property
     def _always(self) -> int:
-        return self.attention + self.router + self.shared_experts + self.dense + self.norms + self.engram_fusion
+        return self.attention + self.router + self.shared_experts + self.dense + self.norms + self.hyper_connections + self.memory_weights
 
 
-def table_rows(engram: EngramConfig) -> int:
-    """Rows of all tables of all layers (the slots)."""
-    sizes = head_table_sizes(engram.table_sizes, engram.n_heads, len(engram.layers))
+def table_rows(memory: Memory) -> int:
+    """Rows of all tables (the slots)."""
+    sizes = head_table_sizes(memory.table_sizes, memory.n_heads, len(memory.table_layers))
     return sum(rows for layer in sizes for order in layer for rows in order)
 
 
-def engram_fusion_parameters(config: ModelConfig, engram: EngramConfig) -> int:
-    """Parameters of key and value projections, norms and convolution, all memory layers together."""
-    d, branches = config.width, config.branches
-    projections = (branches + 1) * d * (engram.memory_dim + (1 if engram.projection_bias else 0))
-    norms = 2 * branches * d
-    convolution = branches * d * (1 + engram.conv_kernel) if engram.conv_kernel else 0
-    return len(engram.layers) * (projections + norms + convolution)
+def _memory_weights(config: ModelConfig, matrices_only: bool = False) -> int:
+    if config.memory is None:
+        return 0
+    declared = config.memory.weights(config.backbone).values()
+    return len(config.memory.sites) * sum(math.prod(w.shape) for w in declared if w.matrix or not matrices_only)
+
+
+def _mixing_matrices(config: ModelConfig) -> int:
+    """Parameters of the hyper-connections' projections and of the head's that merges the branches."""
+    m, d = config.branches, config.width
+    return config.n_connections * (2 + m) * m * m * d + m * m * d if m > 1 else 0
 
 
 def count_parameters(config: ModelConfig) -> ParameterCounts:
     """Count the parameters of `engram.model.Transformer(config)`."""
-    d, moe, engram = config.width, config.moe, config.engram
+    d, m, moe, memory = config.width, config.branches, config.moe, config.memory
     expert = 3 * d * moe.expert_width
+    mixing_constants = config.n_connections * ((2 + m) * m + 3) + m + 1 if m > 1 else 0
     return ParameterCounts(
-        embedding=2 * config.vocab_size * d,
-        attention=config.n_layers * 4 * d * d,
+        embedding=(1 if config.tie_embeddings else 2) * config.vocab_size * d,
+        attention=config.n_layers * (config.attention.matrices(d) + config.attention.norms()),
         router=config.n_moe_layers * moe.n_routed_experts * d,
         shared_experts=config.n_moe_layers * 3 * d * moe.shared_width,
         routed_experts=config.n_moe_layers * moe.n_routed_experts * expert,
         dense=moe.n_dense_layers * 3 * d * moe.dense_width,
         norms=(2 * config.n_layers + 1) * d,
-        engram_fusion=engram_fusion_parameters(config, engram) if engram else 0,
-        engram_tables=table_rows(engram) * engram.row_dim if engram else 0,
+        hyper_connections=_mixing_matrices(config) + mixing_constants,
+        memory_weights=_memory_weights(config),
+        memory_tables=table_rows(memory) * memory.row_dim if memory else 0,
         routed_experts_active=config.n_moe_layers * moe.top_k * expert,
-        engram_rows_active=len(engram.layers) * engram.memory_dim if engram else 0,
+        memory_rows_active=len(memory.sites) * memory.memory_dim if memory else 0,
     )
 
 
@@ -107,11 +116,10 @@ def model_flops_per_token(config: ModelConfig, seq_len: int) -> int:
     Unlike the paper's count it has the LM head and the attention scores (causal: half of T x T), and leaves out
     what is not a matrix product (norms, convolution, table rows).
     """
-    counts, d, engram = count_parameters(config), config.width, config.engram
-    weights = counts.attention + counts.router + counts.shared_experts + counts.dense + counts.routed_experts_active + config.vocab_size * d
-    if engram:
-        weights += len(engram.layers) * (config.branches + 1) * d * engram.memory_dim
-    scores_and_values = config.n_layers * 2 * d * seq_len // 2
+    counts, d, attention = count_parameters(config), config.width, config.attention
+    weights = config.n_layers * attention.matrices(d) + counts.router + counts.shared_experts + counts.dense + counts.routed_experts_active
+    weights += config.vocab_size * d + _mixing_matrices(config) + _memory_weights(config, matrices_only=True)
+    scores_and_values = config.n_layers * (attention.scores_width(d) + attention.values_width(d)) * seq_len // 2
     return 6 * (weights + scores_and_values)
 
 
@@ -121,9 +129,11 @@ _PROCESS_BYTES = 580_000_000
 
 def training_memory_bytes(config: ModelConfig, tokens_at_once: int) -> int:
     """Rough resident memory of a training process: weights, gradients and Adam's moments in fp32, activations of a pass."""
-    counts, d, moe = count_parameters(config), config.width, config.moe
-    dense = counts.p_total + counts.p_embedding - counts.engram_tables
+    counts, d, moe, memory = count_parameters(config), config.width, config.moe, config.memory
+    dense = counts.p_total + counts.p_embedding - counts.memory_tables
     per_layer = 24 * d + moe.top_k * (4 * d + 5 * moe.expert_width) + 5 * moe.shared_width + 4 * moe.n_routed_experts
-    memory = len(config.engram.layers) * (12 * d + 3 * config.engram.memory_dim) if config.engram else 0
-    activations = 4 * tokens_at_once * (config.n_layers * per_layer + memory + 6 * d)
-    return _PROCESS_BYTES + 16 * dense + 12 * counts.engram_tables + activations
+    if config.branches > 1:
+        per_layer += 2 * config.branches * (3 * d + 4 * config.branches)  # two connections keep the branches before and after
+    lookups = len(memory.sites) * (12 * config.branches * d + 3 * memory.memory_dim) if memory else 0
+    activations = 4 * tokens_at_once * (config.n_layers * per_layer + lookups + 6 * d)
+    return _PROCESS_BYTES + 16 * dense + 12 * counts.memory_tables + activations

@@ -8,8 +8,10 @@ P_total and P_active of the size at rho = 1 are the targets for every rho. Three
 - slots: whatever is left of P_total goes to the tables.
 """
 
-from engram.accounting import ParameterCounts, count_parameters, engram_fusion_parameters
-from engram.config import AttentionConfig, EngramConfig, ModelConfig, MoEConfig
+from engram.accounting import count_parameters
+from engram.config import ATTENTIONS, ModelConfig, MoEConfig
+from engram.designs.base import NO_ROWS, Memory
+from engram.designs.registry import design
 from engram.errors import UserError
 from engram.ladder import Size
 
@@ -17,13 +19,15 @@ TOLERANCE = 0.005
 """Largest relative spread of P_total and of P_active over the rhos of a sweep."""
 
 
-def baseline(size: Size, vocab_size: int, key_shift: bool = True) -> ModelConfig:
-    """The pure MoE of rho = 1; its counts are the targets of `allocate`."""
+def baseline(size: Size, vocab_size: int, attention: str = "mha", key_shift: bool = True) -> ModelConfig:
+    """The pure MoE of rho = 1; its counts are the targets of `allocate`. UserError when there is no such attention."""
+    if attention not in ATTENTIONS:
+        raise UserError(f"attention kind '{attention}' is unknown; there are {', '.join(ATTENTIONS)}")
     return ModelConfig(
         vocab_size=vocab_size,
         width=size.width,
         n_layers=size.n_layers,
-        attention=AttentionConfig(n_heads=size.n_heads, key_shift=key_shift),
+        attention=ATTENTIONS[attention].for_shape(size.width, size.n_heads, key_shift),
         moe=MoEConfig(
             n_routed_experts=size.n_routed_experts,
             top_k=size.top_k,
@@ -33,17 +37,12 @@ def baseline(size: Size, vocab_size: int, key_shift: bool = True) -> ModelConfig
     )
 
 
-def memory_template(size: Size) -> EngramConfig:
-    """The memory of a size with tables of no particular length."""
-    return EngramConfig(
-        layers=size.engram_layers,
-        table_sizes=(2,) * (size.max_ngram - 1),
-        n_heads=size.hash_heads,
-        memory_dim=size.memory_dim,
-    )
+def memory_template(size: Size, name: str = "engram") -> Memory:
+    """The memory design of that name as it suits a size, with tables of no particular length; UserError when there is none."""
+    return design(name).for_shape(size.width, size.n_layers)
 
 
-def allocate(base: ModelConfig, memory: EngramConfig, rho: float) -> ModelConfig:
+def allocate(base: ModelConfig, memory: Memory, rho: float) -> ModelConfig:
     """Split the inactive parameters of `base` (a pure MoE): share rho to routed experts, the rest to the tables of `memory`.
 
     `memory.table_sizes` is replaced; everything else of both configs is kept. Raises UserError when rho is
@@ -53,39 +52,39 @@ def allocate(base: ModelConfig, memory: EngramConfig, rho: float) -> ModelConfig
         raise UserError(f"rho is {rho}; it must be between 0 (all memory) and 1 (all experts)")
     if rho == 1:
         return base
-    target = count_parameters(base)
     experts = base.moe.top_k + round(rho * (base.moe.n_routed_experts - base.moe.top_k))
     while experts >= base.moe.top_k:
-        config = _with_memory(base, memory, experts, target)
+        config = _with_memory(base, memory, experts)
         if config is not None:
             return config
         experts -= 1  # rho so close to 1 that rounding up the experts left no room for a table
-    raise UserError(f"rho is {rho}: a model of {target.p_total:,} parameters has no room for this memory; take a larger size")
+    total = count_parameters(base).p_total
+    raise UserError(f"rho is {rho}: a model of {total:,} parameters has no room for this memory; take a larger size")
 
 
-def _with_memory(base: ModelConfig, memory: EngramConfig, experts: int, target: ParameterCounts) -> ModelConfig | None:
+def _with_memory(base: ModelConfig, memory: Memory, experts: int) -> ModelConfig | None:
     def build(shared_width: int, rows_per_head: int) -> ModelConfig:
         return base.model_copy(
             update={
                 "moe": base.moe.model_copy(update={"n_routed_experts": experts, "shared_width": shared_width}),
-                "engram": memory.model_copy(update={"table_sizes": (rows_per_head,) * len(memory.table_sizes)}),
+                "memory": memory.model_copy(update={"table_sizes": (rows_per_head,) * len(memory.table_sizes)}),
             }
         )
 
-    d, n_moe = base.width, base.n_moe_layers
-    freed = n_moe * d * (base.moe.n_routed_experts - experts)  # router columns of experts that are gone
-    added = engram_fusion_parameters(base, memory) + len(memory.layers) * memory.memory_dim
-    shared_width = base.moe.shared_width + round((freed - added) / (3 * d * n_moe))
+    target = count_parameters(base)
+    # What the memory's projections add for every token, less the router columns of experts that are gone.
+    added = count_parameters(build(base.moe.shared_width, NO_ROWS)).p_active - target.p_active
+    shared_width = base.moe.shared_width - round(added / (3 * base.width * base.n_moe_layers))
     if shared_width < 0:
         raise UserError(
             f"the memory's projections use {added:,} parameters a token, more than the shared expert can give up"
-            f" (width {base.moe.shared_width}); take a smaller memory_dim or fewer engram layers"
+            f" (width {base.moe.shared_width}); take a smaller memory_dim, fewer memory layers or a larger size"
         )
 
     def excess(rows_per_head: int) -> int:
         return count_parameters(build(shared_width, rows_per_head)).p_total - target.p_total
 
-    low, high = 2, 4
+    low, high = NO_ROWS, 2 * NO_ROWS
     if excess(low) > 0:
         return None
     while excess(high) <= 0:

@@ -6,36 +6,171 @@ intervals of one run are not here. Unknown fields are errors.
 
 import hashlib
 import json
-from typing import Literal, Self
+import math
+from functools import reduce
+from operator import or_
+from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import Field, field_validator, model_validator
+
+from engram.designs.base import Backbone, Memory
+from engram.designs.registry import DESIGNS, NONE
+from engram.frozen import FrozenConfig
+from engram.training_config import TrainConfig
+
+if TYPE_CHECKING:
+    AnyMemory = Memory
+else:
+    AnyMemory = Annotated[reduce(or_, DESIGNS.values()), Field(discriminator="design")]
 
 
-class FrozenConfig(BaseModel):
-    """Base of all configs: immutable, no unknown fields, no NaN."""
+class YarnConfig(FrozenConfig):
+    """YaRN: rotary frequencies stretched for sequences longer than those trained on (Peng et al., 2023, arXiv 2309.00071)."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+    original_length: int = Field(ge=2)
+    """Sequence length that the model was trained on before."""
+    scale: float = Field(default=10.0, ge=1)
+    """How many times longer sequences may become (paper, 5: 10)."""
+    alpha: float = Field(default=1.0, gt=0)
+    """Channels that turn fewer times than this within `original_length` are interpolated by `scale`."""
+    beta: float = Field(default=32.0, gt=0)
+    """Channels that turn more often than this keep their frequency; in between both are mixed."""
+    factor: float = Field(default=0.707, ge=0)
+    """Attention scores are multiplied by (0.1 factor ln(scale) + 1)^2 (DeepSeek-V2's mscale)."""
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        if self.beta <= self.alpha:
+            raise ValueError(f"beta is {self.beta:g}; it must be more than alpha = {self.alpha:g}")
+        return self
+
+    @property
+    def score_scale(self) -> float:
+        """Factor on the attention scores."""
+        return (0.1 * self.factor * math.log(self.scale) + 1) ** 2
 
 
-class AttentionConfig(FrozenConfig):
-    """Multi-head causal attention with rotary positions."""
+class RopeConfig(FrozenConfig):
+    """Rotary positions."""
+
+    theta: float = Field(default=10_000.0, gt=0)
+    """Base of the rotary frequencies (paper, 4.1)."""
+    yarn: YarnConfig | None = None
+
+
+class BaseAttentionConfig(FrozenConfig):
+    """What both attentions share."""
 
     n_heads: int = Field(ge=1)
-    """Heads; the head dimension is width / n_heads."""
-    rope_theta: float = Field(default=10_000.0, gt=0)
-    """Base of the rotary frequencies (paper, 4.1)."""
+    rope: RopeConfig = RopeConfig()
     key_shift: bool = True
     """Take half of each head's key channels from the previous position, so that one layer is enough to copy. Meant to
     bring the onset of copying forward in every trial alike (docs/model.md). No parameters."""
 
 
+class MultiHeadAttentionConfig(BaseAttentionConfig):
+    """Plain multi-head causal attention; the head dimension is width / n_heads."""
+
+    kind: Literal["mha"] = "mha"
+
+    @classmethod
+    def for_shape(cls, width: int, n_heads: int, key_shift: bool) -> Self:
+        return cls(n_heads=n_heads, key_shift=key_shift)
+
+    def check(self, width: int) -> None:
+        if width % self.n_heads or (width // self.n_heads) % 2:
+            raise ValueError(f"attention.n_heads is {self.n_heads}; width {width} must split into heads of an even size")
+
+    def rope_width(self, width: int) -> int:
+        """Channels of a head that turn with the position."""
+        return width // self.n_heads
+
+    def scores_width(self, width: int) -> int:
+        """Query channels of all heads."""
+        return width
+
+    def values_width(self, width: int) -> int:
+        """Value channels of all heads."""
+        return width
+
+    def matrices(self, width: int) -> int:
+        """Parameters of the projections."""
+        return 4 * width * width
+
+    def norms(self) -> int:
+        """Parameters of norms inside attention."""
+        return 0
+
+
+class LatentAttentionConfig(BaseAttentionConfig):
+    """Multi-head latent attention (DeepSeek-V2, arXiv 2405.04434, 2.1): keys and values from one low-rank latent, rotary channels apart."""
+
+    kind: Literal["mla"] = "mla"
+    head_dim: int = Field(ge=2)
+    """Query and key channels of a head without position."""
+    rope_dim: int = Field(ge=2)
+    """Further query channels of a head, and key channels that all heads share, that turn with the position."""
+    value_dim: int = Field(ge=1)
+    """Value channels of a head."""
+    kv_rank: int = Field(ge=1)
+    """Length of the latent that keys and values are made from: all that the cache keeps, with the rotary key."""
+    query_rank: int | None = Field(default=None, ge=1)
+    """Length of the queries' latent; null makes queries from the input directly."""
+
+    @classmethod
+    def for_shape(cls, width: int, n_heads: int, key_shift: bool) -> Self:
+        # DeepSeek-V3's proportions: rotary channels half of the others, values as long as keys; a wider latent, as widths are small.
+        head = width // n_heads
+        return cls(
+            n_heads=n_heads, key_shift=key_shift, head_dim=head, rope_dim=2 * max(1, head // 4), value_dim=head, kv_rank=max(1, width // 4)
+        )
+
+    def check(self, width: int) -> None:
+        if self.rope_dim % 2:
+            raise ValueError(f"attention.rope_dim is {self.rope_dim}; it must be even")
+        if self.key_shift and self.head_dim % 2:
+            raise ValueError(f"attention.head_dim is {self.head_dim}; with key_shift it must be even")
+
+    def rope_width(self, width: int) -> int:
+        """Channels of a head that turn with the position."""
+        return self.rope_dim
+
+    def scores_width(self, width: int) -> int:
+        """Query channels of all heads."""
+        return self.n_heads * (self.head_dim + self.rope_dim)
+
+    def values_width(self, width: int) -> int:
+        """Value channels of all heads."""
+        return self.n_heads * self.value_dim
+
+    def matrices(self, width: int) -> int:
+        """Parameters of the projections."""
+        queries = self.scores_width(width)
+        query = width * queries if self.query_rank is None else self.query_rank * (width + queries)
+        down = width * (self.kv_rank + self.rope_dim)
+        up = self.kv_rank * self.n_heads * (self.head_dim + self.value_dim)
+        return query + down + up + self.values_width(width) * width
+
+    def norms(self) -> int:
+        """Parameters of norms inside attention."""
+        return self.kv_rank + (self.query_rank or 0)
+
+
+AttentionConfig = Annotated[MultiHeadAttentionConfig | LatentAttentionConfig, Field(discriminator="kind")]
+ATTENTIONS: dict[str, type[MultiHeadAttentionConfig] | type[LatentAttentionConfig]] = {
+    "mha": MultiHeadAttentionConfig,
+    "mla": LatentAttentionConfig,
+}
+
+
 class MoEConfig(FrozenConfig):
     """A DeepSeekMoE layer: one shared SwiGLU expert and top-k of n routed ones."""
 
-    n_routed_experts: int = Field(ge=1)
-    top_k: int = Field(ge=1)
+    n_routed_experts: int = Field(ge=0)
+    """0 only where all layers are dense."""
+    top_k: int = Field(ge=0)
     """Routed experts that a token visits."""
-    expert_width: int = Field(ge=1)
+    expert_width: int = Field(ge=0)
     """Inner width of a routed expert."""
     shared_width: int = Field(ge=0)
     """Inner width of the shared expert. The allocation uses it to keep P_active equal over rho."""
@@ -57,53 +192,6 @@ class MoEConfig(FrozenConfig):
         return self
 
 
-class EngramConfig(FrozenConfig):
-    """The Engram memory (paper, 2.2 - 2.4)."""
-
-    layers: tuple[int, ...] = Field(min_length=1)
-    """Layers that have a memory, counted from 0 (the paper's layer 2 is 1 here, as in its public module)."""
-    table_sizes: tuple[int, ...] = Field(min_length=1)
-    """Requested rows of each head's table, one number for each order 2..N. The real sizes are the next unused primes."""
-    n_heads: int = Field(ge=1)
-    """Hash heads for each order (K)."""
-    memory_dim: int = Field(ge=1)
-    """Length of the memory vector of a token, all orders and heads together (d_mem)."""
-    gate: Literal["plain", "signed_sqrt"] = "plain"
-    """`plain` is the paper's equation, `signed_sqrt` the public module's."""
-    projection_bias: bool = False
-    """Bias on the key and value projections, as in the public module; the paper's equation has none."""
-    conv_kernel: int = Field(default=4, ge=0)
-    """Taps of the short causal convolution; 0 leaves the convolution out. Its dilation is N."""
-    compression: bool = True
-    """Hash canonical ids (paper, 2.2) instead of raw token ids."""
-    hash_seed: int = Field(default=0, ge=0)
-
-    @property
-    def max_ngram(self) -> int:
-        """N, the largest order."""
-        return len(self.table_sizes) + 1
-
-    @property
-    def heads_per_layer(self) -> int:
-        """Rows that one token reads in one layer: (N - 1) K."""
-        return len(self.table_sizes) * self.n_heads
-
-    @property
-    def row_dim(self) -> int:
-        """Numbers in one table row."""
-        return self.memory_dim // self.heads_per_layer
-
-    @model_validator(mode="after")
-    def _check(self) -> Self:
-        if self.memory_dim % self.heads_per_layer:
-            raise ValueError(f"memory_dim is {self.memory_dim}; it must be a multiple of the {self.heads_per_layer} heads of all orders")
-        if min(self.table_sizes) < 2:
-            raise ValueError(f"table_sizes are {list(self.table_sizes)}; each must be at least 2")
-        if len(set(self.layers)) != len(self.layers) or min(self.layers) < 0:
-            raise ValueError(f"layers are {list(self.layers)}; they must be distinct and not negative")
-        return self
-
-
 class ModelConfig(FrozenConfig):
     """A decoder-only sparse language model."""
 
@@ -111,74 +199,70 @@ class ModelConfig(FrozenConfig):
     width: int = Field(ge=2)
     """Size of the residual stream (d)."""
     n_layers: int = Field(ge=1)
-    branches: int = Field(default=1, ge=1, le=1)
-    """Residual branches (M). Hidden states are [B, T, M, d]; only M = 1 can be trained so far."""
+    branches: int = Field(default=1, ge=1, le=16)
+    """Residual branches (M), joined by manifold-constrained hyper-connections; 1 is the plain residual stream. Hidden
+    states are [B, T, M, d]."""
     attention: AttentionConfig
     moe: MoEConfig
-    engram: EngramConfig | None = None
-    """None: no memory, the pure MoE of rho = 1."""
+    memory: AnyMemory | None = None
+    """None (or design `none`): no memory, the pure MoE of rho = 1."""
+    tie_embeddings: bool = False
+    """One matrix for vocabulary embedding and head."""
     norm_eps: float = Field(default=1e-6, gt=0)
     embedding_init_std: float = Field(default=0.3, gt=0)
     """Small values (0.02) let routing collapse in the first steps of small models."""
-    table_init_std: float = Field(default=0.02, gt=0)
+    table_init_std: float = Field(default=0.02, ge=0)
+
+    @field_validator("memory", mode="before")
+    @classmethod
+    def _none_is_a_design(cls, value: Any) -> Any:
+        if isinstance(value, dict) and value.get("design") == NONE:
+            if len(value) > 1:
+                raise ValueError(f"design none has no settings, but {', '.join(sorted(value.keys() - {'design'}))} is set")
+            return None
+        return value
 
     @model_validator(mode="after")
     def _check(self) -> Self:
-        if self.width % self.attention.n_heads or (self.width // self.attention.n_heads) % 2:
-            raise ValueError(f"attention.n_heads is {self.attention.n_heads}; width {self.width} must split into heads of an even size")
-        if self.moe.n_dense_layers > self.n_layers:
-            raise ValueError(f"moe.n_dense_layers is {self.moe.n_dense_layers}, more than n_layers = {self.n_layers}")
-        if self.engram and max(self.engram.layers) >= self.n_layers:
-            raise ValueError(
-                f"engram.layers are {list(self.engram.layers)}; with n_layers = {self.n_layers} they go from 0 to {self.n_layers - 1}"
-            )
+        self.attention.check(self.width)
+        moe = self.moe
+        if moe.n_dense_layers > self.n_layers:
+            raise ValueError(f"moe.n_dense_layers is {moe.n_dense_layers}, more than n_layers = {self.n_layers}")
+        if self.n_moe_layers and not (moe.n_routed_experts and moe.top_k and moe.expert_width):
+            raise ValueError("moe.n_routed_experts, moe.top_k and moe.expert_width must be at least 1 where layers have experts")
+        if self.memory is not None:
+            self.memory.check(self.backbone)
         return self
-
-    @property
-    def head_dim(self) -> int:
-        return self.width // self.attention.n_heads
 
     @property
     def n_moe_layers(self) -> int:
         return self.n_layers - self.moe.n_dense_layers
 
-
-class TrainConfig(FrozenConfig):
-    """How a model is trained. Lengths are in optimiser steps, fractions are of `steps`."""
-
-    steps: int = Field(ge=1)
-    batch_size: int = Field(ge=1)
-    """Sequences in a step."""
-    seq_len: int = Field(ge=8)
-    """Tokens that are predicted in one sequence (T)."""
-    learning_rate: float = Field(gt=0)
-    table_lr_multiplier: float = Field(default=5.0, gt=0)
-    """Learning rate of the memory tables as a multiple (paper, 4.1: 5)."""
-    weight_decay: float = Field(default=0.1, ge=0)
-    """On matrices only; never on tables, norms and embeddings (paper, 4.1)."""
-    beta1: float = Field(default=0.9, ge=0, lt=1)
-    beta2: float = Field(default=0.95, ge=0, lt=1)
-    adam_eps: float = Field(default=1e-8, gt=0)
-    warmup_fraction: float = Field(default=0.03, ge=0, le=1)
-    decay_fraction: float = Field(default=0.5, ge=0, le=1)
-    """Share of the steps at the end over which the rate falls linearly to `final_lr_fraction`."""
-    final_lr_fraction: float = Field(default=0.0, ge=0, le=1)
-    grad_clip: float = Field(default=1.0, gt=0)
-    """Largest norm of the gradient, dense weights and table rows together."""
-    precision: Literal["auto", "bf16", "fp32"] = "auto"
-    """Autocast of the matrix multiplications; weights are fp32 always. `auto`: bf16 where the hardware has it."""
-    val_tokens: int = Field(default=131_072, ge=1)
-    """Validation tokens, rounded down to whole sequences; always the same documents."""
-    n_validations: int = Field(default=4, ge=1)
-    """Validations in a trial, evenly spaced; the last is at the end."""
+    @property
+    def backbone(self) -> Backbone:
+        """What memory designs may know of this model."""
+        return Backbone(
+            width=self.width,
+            n_layers=self.n_layers,
+            branches=self.branches,
+            values_width=self.attention.values_width(self.width),
+            norm_eps=self.norm_eps,
+            residual_scale=self.residual_scale,
+        )
 
     @property
-    def tokens_per_step(self) -> int:
-        return self.batch_size * self.seq_len
+    def residual_scale(self) -> float:
+        """Factor on the start of weights whose outputs are summed in the residual stream."""
+        return 1 / math.sqrt(2 * self.n_layers)
 
     @property
-    def tokens(self) -> int:
-        return self.steps * self.tokens_per_step
+    def n_connections(self) -> int:
+        """Hyper-connections: around attention and feed-forward of each layer, and around a memory that is not branch-wise."""
+        if self.branches == 1:
+            return 0
+        memory = self.memory
+        around_memory = len(memory.sites) if memory is not None and memory.site == "residual" and not memory.branchwise else 0
+        return 2 * self.n_layers + around_memory
 
 
 class TrialConfig(FrozenConfig):

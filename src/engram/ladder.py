@@ -1,7 +1,7 @@
 """Named model sizes: one family of shapes from a few seconds on a laptop core to a GPU's worth.
 
 All sizes share the proportions that set sparsity: 100 routed experts of width about d/3 at rho = 1, top-4 of
-them and a shared expert of twice that width for each token, a memory vector as long as the residual stream.
+them and a shared expert of twice that width for each token.
 That gives P_total / P_active near 10 at every size, as in the paper (3.1). The paper's own shape (top-6, width
 0.6 d) reaches the same ratio only where attention is small beside the experts; at d = 96 it would leave two layers.
 """
@@ -13,50 +13,36 @@ from engram.errors import UserError
 
 @dataclass(frozen=True)
 class Size:
-    """A point of the ladder at rho = 1, with the batch that suits it."""
+    """A point of the ladder at rho = 1."""
 
     name: str
     n_layers: int
     width: int
     n_heads: int
     expert_width: int
-    engram_layers: tuple[int, ...]
-    seq_len: int
-    batch_size: int
     n_routed_experts: int = 100
     top_k: int = 4
     shared_experts: int = 2
     """Width of the shared expert at rho = 1, in routed experts."""
-    hash_heads: int = 4
-    max_ngram: int = 3
-
-    @property
-    def memory_dim(self) -> int:
-        return self.width
 
     @property
     def shared_width(self) -> int:
         return self.shared_experts * self.expert_width
 
-    @property
-    def learning_rate(self) -> float:
-        """AdamW peak rate: a power law in width through 6e-3 at d = 96 (our own small runs) and 4e-4 at d = 2560 (paper, 4.1)."""
-        return 6e-3 * (96 / self.width) ** 0.825
 
-
-# name, layers, d, heads, expert width, memory layers (from 0), T, B
+# name, layers, d, heads, expert width
 LADDER: dict[str, Size] = {
     size.name: size
     for size in (
-        Size("1m", 2, 64, 2, 24, (1,), 64, 32),
-        Size("3m", 3, 96, 3, 32, (1,), 128, 16),
-        Size("10m", 5, 144, 3, 48, (1,), 128, 32),
-        Size("30m", 6, 224, 7, 80, (1, 3), 256, 32),
-        Size("100m", 8, 352, 11, 120, (1, 4), 512, 64),
-        Size("300m", 10, 544, 17, 184, (1, 5), 1024, 128),
-        Size("1b", 16, 768, 12, 256, (1, 8), 2048, 128),
-        Size("3b", 20, 1152, 18, 384, (1, 10), 2048, 256),
-        Size("6b", 24, 1536, 24, 512, (1, 12), 4096, 256),
+        Size("1m", 2, 64, 2, 24),
+        Size("3m", 3, 96, 3, 32),
+        Size("10m", 5, 144, 3, 48),
+        Size("30m", 6, 224, 7, 80),
+        Size("100m", 8, 352, 11, 120),
+        Size("300m", 10, 544, 17, 184),
+        Size("1b", 16, 768, 12, 256),
+        Size("3b", 20, 1152, 18, 384),
+        Size("6b", 24, 1536, 24, 512),
     )
 }
 

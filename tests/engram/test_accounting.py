@@ -1,55 +1,50 @@
+import subprocess
+import sys
+
 import pytest
+import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from engram.accounting import count_parameters, model_flops_per_token, table_rows, train_flops_per_token
 from engram.allocation import allocate, baseline, memory_template
-from engram.config import AttentionConfig, EngramConfig, ModelConfig, MoEConfig
+from engram.config import LatentAttentionConfig, ModelConfig, MoEConfig, MultiHeadAttentionConfig
+from engram.designs.engram import Engram
+from engram.designs.registry import DESIGNS
 from engram.ladder import LADDER
 from engram.model import Transformer
 from engram.model.moe import RoutedExperts
+from engram.presets import PRESETS
 
 
 def built_counts(model: Transformer) -> dict[str, int]:
     """Parameters of a built module, grouped by the names of its parts."""
-    groups = dict.fromkeys(("embedding", "attention", "router", "shared", "routed", "dense", "norms", "fusion", "tables"), 0)
+    parts = {
+        "embedding": ("embedding.", "head."),
+        "memory_tables": ("lookup.",),
+        "memory_weights": (".memory.", "embedding_memory."),
+        "hyper_connections": ("_connection.", "merge."),
+        "attention": (".attention.",),
+        "router": (".router.",),
+        "routed_experts": (".experts.",),
+        "shared_experts": (".shared.",),
+        "norms": ("norm.",),
+        "dense": (".feed_forward.",),
+    }
+    groups = dict.fromkeys(parts, 0)
     for name, p in model.named_parameters():
-        if name.startswith(("embedding.", "head.")):
-            group = "embedding"
-        elif ".engram.tables." in name:
-            group = "tables"
-        elif ".engram." in name:
-            group = "fusion"
-        elif "norm" in name:
-            group = "norms"
-        elif ".attention." in name:
-            group = "attention"
-        elif ".router." in name:
-            group = "router"
-        elif ".experts." in name:
-            group = "routed"
-        elif ".shared." in name:
-            group = "shared"
-        else:
-            group = "dense"
+        dotted = f".{name}" if name.startswith("embedding_memory") else name
+        group = next(g for g, marks in parts.items() if any(dotted.startswith(m) if g == "embedding" else m in dotted for m in marks))
         groups[group] += p.numel()
     return groups
 
 
 def assert_counted(config: ModelConfig) -> None:
-    model = Transformer(config)
+    ids = torch.arange(config.vocab_size)
+    with torch.device("meta"):
+        model = Transformer(config, ids)
     built, counts = built_counts(model), count_parameters(config)
-    assert built == {
-        "embedding": counts.embedding,
-        "attention": counts.attention,
-        "router": counts.router,
-        "shared": counts.shared_experts,
-        "routed": counts.routed_experts,
-        "dense": counts.dense,
-        "norms": counts.norms,
-        "fusion": counts.engram_fusion,
-        "tables": counts.engram_tables,
-    }
+    assert built == {group: getattr(counts, group) for group in built}
     assert sum(built.values()) == counts.p_total + counts.p_embedding
     inactive_experts = sum(
         (config.moe.n_routed_experts - config.moe.top_k) * p[0].numel()
@@ -57,8 +52,9 @@ def assert_counted(config: ModelConfig) -> None:
         if isinstance(module, RoutedExperts)
         for p in module.parameters()
     )
-    unread_rows = sum(t.weight.numel() - config.engram.memory_dim for t in model.tables()) if config.engram else 0
-    assert counts.p_sparse == inactive_experts + unread_rows
+    memory = config.memory
+    read = len(memory.sites) * memory.memory_dim if memory else 0
+    assert counts.p_sparse == inactive_experts + sum(t.weight.numel() for t in model.tables()) - read
 
 
 @pytest.mark.parametrize("name", ["1m", "3m", "10m", "30m"])
@@ -68,7 +64,48 @@ def test_counts_equal_the_built_module_over_the_ladder(name, rho):
     assert_counted(allocate(baseline(size, 512), memory_template(size), rho))
 
 
-@settings(max_examples=30, deadline=None)
+@pytest.mark.parametrize("design", DESIGNS)
+@pytest.mark.parametrize("attention", ["mha", "mla"])
+@pytest.mark.parametrize("branches", [1, 4])
+def test_every_design_is_counted(design, attention, branches):
+    size = LADDER["10m"]
+    base = baseline(size, 512, attention).model_copy(update={"branches": branches})
+    assert_counted(allocate(base, memory_template(size, design), 0.4))
+
+
+@pytest.mark.parametrize("name", PRESETS)
+def test_the_presets_are_counted_as_built(name):
+    assert_counted(PRESETS[name])
+
+
+TABLE_5 = {  # total, activated, tables: paper, 4.1
+    "dense-4b": (4.1e9, 3.8e9, 0),
+    "moe-27b": (26.7e9, 3.8e9, 0),
+    "engram-27b": (26.7e9, 3.8e9, 5.79e9),
+    "engram-40b": (39.5e9, 3.8e9, 18.5e9),
+}
+
+
+@pytest.mark.parametrize("name", PRESETS)
+def test_the_presets_have_the_papers_counts(name):
+    counts = count_parameters(PRESETS[name])
+    total, active, tables = TABLE_5[name]
+    assert counts.p_total + counts.p_embedding == pytest.approx(total, rel=0.01)
+    assert counts.p_active == pytest.approx(active, rel=0.01)
+    assert counts.p_engram == pytest.approx(tables, rel=0.01)
+    assert count_parameters(PRESETS["engram-27b"]).rho == pytest.approx(0.743, abs=0.003)
+
+
+def test_counting_needs_no_torch():
+    """40 B parameters are counted at once, without waiting for a framework that would allocate them."""
+    code = (
+        "import sys; from engram.presets import PRESETS; from engram.accounting import count_parameters as c;"
+        "[c(p) for p in PRESETS.values()]; sys.exit('torch' in sys.modules)"
+    )
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+@settings(max_examples=40, deadline=None)
 @given(
     layers=st.integers(1, 4),
     experts=st.integers(2, 9),
@@ -79,21 +116,31 @@ def test_counts_equal_the_built_module_over_the_ladder(name, rho):
     conv=st.integers(0, 4),
     bias=st.booleans(),
     memory=st.booleans(),
+    branches=st.integers(1, 3),
+    branch_gates=st.booleans(),
+    query_rank=st.none() | st.integers(1, 9),
+    latent=st.booleans(),
+    tied=st.booleans(),
 )
-def test_counts_equal_the_built_module_for_any_config(layers, experts, shared, dense, orders, heads, conv, bias, memory):
-    engram = EngramConfig(
+def test_counts_equal_the_built_module_for_any_config(
+    layers, experts, shared, dense, orders, heads, conv, bias, memory, branches, branch_gates, query_rank, latent, tied
+):
+    engram = Engram(
         layers=tuple(range(0, layers, 2)),
         table_sizes=tuple(range(7, 7 + orders)),
         n_heads=heads,
         memory_dim=4 * orders * heads,
         conv_kernel=conv,
         projection_bias=bias,
+        branch_gates=branch_gates or branches == 1,
     )
+    mla = LatentAttentionConfig(n_heads=3, head_dim=4, rope_dim=2, value_dim=5, kv_rank=6, query_rank=query_rank)
     config = ModelConfig(
         vocab_size=50,
         width=16,
         n_layers=layers,
-        attention=AttentionConfig(n_heads=2),
+        branches=branches,
+        attention=mla if latent else MultiHeadAttentionConfig(n_heads=2),
         moe=MoEConfig(
             n_routed_experts=experts,
             top_k=2,
@@ -102,7 +149,8 @@ def test_counts_equal_the_built_module_for_any_config(layers, experts, shared, d
             n_dense_layers=min(dense, layers),
             dense_width=5,
         ),
-        engram=engram if memory else None,
+        memory=engram if memory else None,
+        tie_embeddings=tied,
     )
     assert_counted(config)
 
@@ -112,13 +160,13 @@ def test_counts_by_hand():
         vocab_size=10,
         width=4,
         n_layers=2,
-        attention=AttentionConfig(n_heads=2),
+        attention=MultiHeadAttentionConfig(n_heads=2),
         moe=MoEConfig(n_routed_experts=5, top_k=2, expert_width=3, shared_width=6),
-        engram=EngramConfig(layers=(1,), table_sizes=(4, 4), n_heads=1, memory_dim=6),
+        memory=Engram(layers=(1,), table_sizes=(4, 4), n_heads=1, memory_dim=6),
     )
     counts = count_parameters(config)
-    assert table_rows(config.engram) == 5 + 7
-    assert counts.engram_tables == 12 * 3
+    assert table_rows(config.memory) == 5 + 7
+    assert counts.memory_tables == 12 * 3
     assert counts.embedding == 2 * 10 * 4
     per_layer = 4 * 16 + 5 * 4 + 3 * 4 * 6 + 2 * 4  # attention, router, shared expert, norms
     fusion = 2 * 4 * 6 + 2 * 4 + 4 * (1 + 4)  # two projections, two norms, convolution with its norm
@@ -132,7 +180,7 @@ def test_counts_by_hand():
 
 def test_the_tables_of_the_paper_s_27b():
     """Paper, Table 5: 5.7 B parameters in tables; with 66 inactive experts in 29 layers, rho = 74.3 %."""
-    engram = EngramConfig(layers=(1, 14), table_sizes=(2_262_400, 2_262_400), n_heads=8, memory_dim=1280)
+    engram = Engram(layers=(1, 14), table_sizes=(2_262_400, 2_262_400), n_heads=8, memory_dim=1280)
     tables = table_rows(engram) * engram.row_dim
     assert tables == pytest.approx(5.79e9, rel=1e-3)
     assert 1 - tables / (66 * 29 * 3 * 2560 * 1536) == pytest.approx(0.743, abs=1e-3)

@@ -4,6 +4,7 @@ from hypothesis import strategies as st
 
 from engram.accounting import count_parameters
 from engram.allocation import allocate, baseline, check_spread, memory_template, spread
+from engram.designs.registry import DESIGNS
 from engram.errors import UserError
 from engram.ladder import LADDER
 
@@ -51,8 +52,33 @@ def test_only_experts_slots_and_shared_width_change():
     size = LADDER["3m"]
     base = baseline(size, 8192)
     config = allocate(base, memory_template(size), 0.5)
-    same = {"moe": config.moe.model_copy(update={"n_routed_experts": 100, "shared_width": base.moe.shared_width}), "engram": None}
+    same = {"moe": config.moe.model_copy(update={"n_routed_experts": 100, "shared_width": base.moe.shared_width}), "memory": None}
     assert config.model_copy(update=same) == base
+
+
+@pytest.mark.parametrize("design", DESIGNS)
+@pytest.mark.parametrize("attention", ["mha", "mla"])
+@pytest.mark.parametrize("size", [LADDER[name] for name in ("1m", "3m", "30m", "6b")], ids=lambda size: size.name)
+def test_every_design_is_allocated_at_equal_totals(size, attention, design):
+    base = baseline(size, 8192, attention)
+    counts = [count_parameters(allocate(base, memory_template(size, design), rho)) for rho in (0, 0.3, 0.75, 0.95, 1)]
+    assert spread([c.p_total for c in counts]) <= 0.005
+    assert spread([c.p_active for c in counts]) <= 0.005
+
+
+def test_branches_are_allocated_at_equal_totals():
+    size = LADDER["3m"]
+    base = baseline(size, 8192).model_copy(update={"branches": 4})
+    counts = [count_parameters(allocate(base, memory_template(size), rho)) for rho in (0, 0.5, 1)]
+    assert spread([c.p_total for c in counts]) <= 0.005
+    assert spread([c.p_active for c in counts]) <= 0.005
+
+
+def test_unknown_choices_name_the_ones_there_are():
+    with pytest.raises(UserError, match=r"memory design 'ngram' is unknown; there are engram, engram-v4\.1, over-encoding, value, none"):
+        memory_template(LADDER["1m"], "ngram")
+    with pytest.raises(UserError, match="attention kind 'gqa' is unknown; there are mha, mla"):
+        baseline(LADDER["1m"], 512, "gqa")
 
 
 @pytest.mark.parametrize("rho", [-0.01, 1.01, float("nan")])

@@ -5,11 +5,11 @@ from pathlib import Path
 
 from pydantic import Field, field_validator
 
-from engram.config import FrozenConfig
 from engram.corpus.file_text import file_documents, matching_files
 from engram.corpus.hub_text import hub_documents, parse_hub_source
 from engram.corpus.python_text import python_documents, python_files
 from engram.errors import UserError
+from engram.frozen import FrozenConfig
 
 ALLOWED = "python, files:GLOB or hf:NAME[/CONFIG][:SPLIT][#COLUMN]"
 

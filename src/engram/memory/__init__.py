@@ -1,5 +1,5 @@
-"""The Engram memory: hashing of N-grams, tables of rows, fusion into the residual stream.
+"""The memory inside the model: hashing of N-grams, tables of rows, what their rows add.
 
 Shapes: B sequences, T tokens, M residual branches, d width, H rows that one token reads ((N - 1) K), r numbers in a
-row, d_mem = H r.
+row, d_mem numbers of one site.
 """

@@ -1,97 +1,59 @@
-"""Context-aware gate and short convolution: from a memory vector to a residual update (paper, 2.3)."""
+"""Context-aware gate and short convolution: from memory vectors to a residual update (paper, 2.3)."""
 
 import math
+from collections.abc import Mapping
 from typing import Literal
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional as F
 
-
-class BranchRMSNorm(nn.Module):
-    """RMSNorm over the last dimension with weights of its own for each branch; computes in fp32 or wider."""
-
-    def __init__(self, branches: int, width: int, eps: float) -> None:
-        super().__init__()
-        self.weight = nn.Parameter(torch.ones(branches, width))
-        self.eps = eps
-
-    def forward(self, x: Tensor) -> Tensor:
-        """[B, T, M, d] -> [B, T, M, d]"""
-        wide = x if x.dtype == torch.float64 else x.float()
-        return F.rms_norm(wide, wide.shape[-1:], eps=self.eps) * self.weight
+from engram.history import History
 
 
-class ShortConv(nn.Module):
-    """Depthwise causal convolution along time; tap k looks back (kernel - 1 - k) * dilation tokens.
+def branch_rms_norm(x: Tensor, weight: Tensor, eps: float) -> Tensor:
+    """RMSNorm over the last dimension with weights [M, d] of its own for each branch; computes in fp32 or wider.
 
-    Weights start at zero, so that the layer begins as the identity inside `Fusion`.
+    [B, T, M, d] -> [B, T, M, d]
     """
-
-    def __init__(self, branches: int, width: int, kernel: int, dilation: int) -> None:
-        super().__init__()
-        self.weight = nn.Parameter(torch.zeros(branches, width, kernel))
-        self.dilation = dilation
-
-    def forward(self, x: Tensor) -> Tensor:
-        """[B, T, M, d] -> [B, T, M, d]"""
-        kernel, length = self.weight.shape[-1], x.shape[1]
-        result = x * self.weight[..., -1]
-        for tap in range(kernel - 1):
-            lag = (kernel - 1 - tap) * self.dilation
-            if lag < length:
-                past = x[:, : length - lag] * self.weight[..., tap]
-                result = result + F.pad(past, (0, 0, 0, 0, lag, 0))
-        return result
+    wide = x if x.dtype == torch.float64 else x.float()
+    return F.rms_norm(wide, wide.shape[-1:], eps=eps) * weight
 
 
-class Fusion(nn.Module):
-    """Gate, value and convolution: `Y = SiLU(conv(norm(u))) + u` with `u = alpha * W_V e`.
+def short_conv(x: Tensor, weight: Tensor, dilation: int, past: History) -> Tensor:
+    """Depthwise causal convolution along time with taps [M, d, kernel]; tap k looks back (kernel - 1 - k) * dilation tokens.
 
-    Args:
-        width: d.
-        branches: M; each has its own key projection and norms, the value projection is shared.
-        memory_dim: length of the memory vector e.
-        conv_kernel: taps of the convolution; 0 for none.
-        conv_dilation: its dilation (the paper takes N).
-        gate: `plain` (paper, eq. 4) or `signed_sqrt` (public module).
-        bias: bias on both projections (public module).
-        norm_eps, conv_eps: epsilons of the gate's norms and of the convolution's.
+    [B, T, M, d] -> [B, T, M, d]
     """
+    kernel, length = weight.shape[-1], x.shape[1]
+    history = past.window("conv", x, (kernel - 1) * dilation)  # [B, (kernel - 1) dilation + T, M, d]
+    result = x * weight[..., -1]
+    for tap in range(kernel - 1):
+        result = result + history[:, tap * dilation : tap * dilation + length] * weight[..., tap]
+    return result
 
-    def __init__(
-        self,
-        width: int,
-        branches: int,
-        memory_dim: int,
-        conv_kernel: int,
-        conv_dilation: int,
-        gate: Literal["plain", "signed_sqrt"],
-        bias: bool,
-        norm_eps: float,
-        conv_eps: float = 1e-5,
-    ) -> None:
-        super().__init__()
-        self.width, self.branches, self.gate = width, branches, gate
-        self.key = nn.Linear(memory_dim, branches * width, bias=bias)
-        self.value = nn.Linear(memory_dim, width, bias=bias)
-        self.key_norm = BranchRMSNorm(branches, width, norm_eps)
-        self.query_norm = BranchRMSNorm(branches, width, norm_eps)
-        self.conv_norm = BranchRMSNorm(branches, width, conv_eps) if conv_kernel else None
-        self.conv = ShortConv(branches, width, conv_kernel, conv_dilation) if conv_kernel else None
 
-    def gates(self, memory: Tensor, hidden: Tensor) -> Tensor:
-        """Memory [B, T, d_mem] and hidden states [B, T, M, d] -> alpha [B, T, M] in (0, 1)."""
-        keys = self.key(memory).unflatten(-1, (self.branches, self.width))  # [B, T, M, d]
-        scores = (self.query_norm(hidden) * self.key_norm(keys)).sum(-1) / math.sqrt(self.width)  # [B, T, M]
-        if self.gate == "signed_sqrt":
-            scores = scores.sign() * scores.abs().clamp_min(1e-6).sqrt()
-        return scores.sigmoid()
+def gates(weights: Mapping[str, Tensor], vectors: Tensor, hidden: Tensor, kind: Literal["plain", "signed_sqrt"], eps: float) -> Tensor:
+    """Memory vectors [B, T, d_mem] and hidden states [B, T, M, d] -> alpha [B, T, M] in (0, 1) (paper, eq. 4)."""
+    branches, width = weights["key_norm"].shape
+    bias = weights.get("key_bias")
+    keys = F.linear(vectors, weights["key"].flatten(0, 1), None if bias is None else bias.flatten())
+    keys = keys.unflatten(-1, (branches, width))  # [B, T, M, d]
+    normed = branch_rms_norm(hidden, weights["query_norm"], eps) * branch_rms_norm(keys, weights["key_norm"], eps)
+    scores = normed.sum(-1) / math.sqrt(width)  # [B, T, M]
+    if kind == "signed_sqrt":
+        scores = scores.sign() * scores.abs().clamp_min(1e-6).sqrt()
+    return scores.sigmoid()
 
-    def forward(self, memory: Tensor, hidden: Tensor) -> Tensor:
-        """Memory [B, T, d_mem] and hidden states [B, T, M, d] -> update Y [B, T, M, d]."""
-        gates = self.gates(memory, hidden)
-        update = gates.unsqueeze(-1) * self.value(memory).unsqueeze(2)  # [B, T, M, d]
-        if self.conv is None or self.conv_norm is None:
-            return update
-        return F.silu(self.conv(self.conv_norm(update))) + update
+
+def gated_values(
+    weights: Mapping[str, Tensor], vectors: Tensor, hidden: Tensor, kind: Literal["plain", "signed_sqrt"], eps: float
+) -> Tensor:
+    """`u = alpha * W_V e`: memory vectors [B, T, d_mem] and hidden states [B, T, M, d] -> [B, T, M, d]."""
+    values = F.linear(vectors, weights["value"], weights.get("value_bias"))  # [B, T, d]
+    return gates(weights, vectors, hidden, kind, eps).unsqueeze(-1) * values.unsqueeze(2)
+
+
+def convolved(weights: Mapping[str, Tensor], update: Tensor, dilation: int, eps: float, past: History) -> Tensor:
+    """`Y = SiLU(conv(norm(u))) + u`: [B, T, M, d] -> [B, T, M, d]."""
+    return F.silu(short_conv(branch_rms_norm(update, weights["conv_norm"], eps), weights["conv"], dilation, past)) + update

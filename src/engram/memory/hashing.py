@@ -6,7 +6,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from engram.config import EngramConfig
+from engram.designs.base import Memory
+from engram.history import History
 from engram.primes import head_table_sizes
 
 _LAYER_PRIME = 10_007
@@ -22,12 +23,12 @@ def multipliers(seed: int, layer: int, max_ngram: int, compressed_vocab_size: in
 
 
 class NgramHash(nn.Module):
-    """Rows that the tokens of a batch read, for every memory layer at once.
+    """Rows that the tokens of a batch read, for every set of tables at once.
 
     Depends on tokens only, so it runs once for each batch, before the first layer.
 
     Args:
-        layers: layer numbers, in the order in which they take their primes.
+        layers: layer numbers that seed the sets of tables, in the order in which they take their primes.
         table_sizes: requested rows of a head for each order 2..N.
         n_heads: heads for each order (K).
         compressed_vocab_size: number of canonical ids |V'|.
@@ -50,24 +51,22 @@ class NgramHash(nn.Module):
         drawn = np.stack([multipliers(seed, layer, self.max_ngram, compressed_vocab_size) for layer in layers])
         sizes = head_table_sizes(table_sizes, n_heads, len(layers))
         self.register_buffer("multipliers", torch.from_numpy(drawn), persistent=False)
-        self.register_buffer("head_sizes", torch.tensor([[rows for order in layer for rows in order] for layer in sizes]), persistent=False)
+        self.rows = [[rows for order in layer for rows in order] for layer in sizes]
+        self.register_buffer("head_sizes", torch.tensor(self.rows), persistent=False)
 
     @classmethod
-    def from_config(cls, config: EngramConfig, compressed_vocab_size: int, pad_id: int) -> "NgramHash":
-        return cls(config.layers, config.table_sizes, config.n_heads, compressed_vocab_size, pad_id, config.hash_seed)
+    def from_config(cls, memory: Memory, compressed_vocab_size: int, pad_id: int) -> "NgramHash":
+        return cls(memory.table_layers, memory.table_sizes, memory.n_heads, compressed_vocab_size, pad_id, memory.hash_seed)
 
-    def forward(self, ids: Tensor) -> Tensor:
+    def forward(self, ids: Tensor, past: History | None = None) -> Tensor:
         """Canonical ids, int64 [B, T] -> indices into each head's own table, int64 [layers, B, T, H]."""
-        history = [ids]  # history[k][b, t] = id at t - k
-        for k in range(1, self.max_ngram):
-            shifted = torch.full_like(ids, self.pad_id)
-            shifted[:, k:] = ids[:, :-k]
-            history.append(shifted)
+        length, before = ids.shape[1], self.max_ngram - 1
+        window = (past or History()).window("ids", ids, before, fill=self.pad_id)  # [B, N - 1 + T]
         weights = self.multipliers[:, :, None, None]  # [layers, N, 1, 1]
-        mix = history[0] * weights[:, 0]  # [layers, B, T]
+        mix = ids * weights[:, 0]  # [layers, B, T]
         orders = []
         for k in range(1, self.max_ngram):
-            mix = mix ^ (history[k] * weights[:, k])
+            mix = mix ^ (window[:, before - k : before - k + length] * weights[:, k])  # ids at t - k
             orders.append(mix)
         mixes = torch.stack(orders, dim=-1).repeat_interleave(self.n_heads, dim=-1)  # [layers, B, T, H]
         return mixes % self.head_sizes[:, None, None, :]

@@ -1,36 +1,57 @@
-"""The Engram module of one layer: tables and fusion together."""
+"""The parts of a memory inside the model: the lookup of all sites, and the dense weights of one site."""
 
+import torch
 from torch import Tensor, nn
 
 from engram.config import ModelConfig
-from engram.memory.fusion import Fusion
+from engram.designs.base import Memory
+from engram.history import History
+from engram.memory.hashing import NgramHash
 from engram.memory.tables import EmbeddingTables
 
 
-class Engram(nn.Module):
-    """Conditional memory of one layer (paper, 2.2 - 2.4).
+class MemoryLookup(nn.Module):
+    """From token ids to the memory vectors of every site. Depends on tokens only: it runs before the first layer.
 
     Args:
-        config: a model with `config.engram`.
-        head_sizes: rows of each head's table of this layer, H numbers.
+        memory: the design.
+        compression: int64 [V], canonical id of every token.
+        pad_id: token id that stands before the start of a sequence in the N-grams.
     """
 
-    def __init__(self, config: ModelConfig, head_sizes: list[int]) -> None:
-        super().__init__()
-        engram = config.engram
-        assert engram is not None
-        self.tables = EmbeddingTables(head_sizes, engram.row_dim)
-        self.fusion = Fusion(
-            width=config.width,
-            branches=config.branches,
-            memory_dim=engram.memory_dim,
-            conv_kernel=engram.conv_kernel,
-            conv_dilation=engram.max_ngram,
-            gate=engram.gate,
-            bias=engram.projection_bias,
-            norm_eps=config.norm_eps,
-        )
+    compression: Tensor
 
-    def forward(self, hidden: Tensor, indices: Tensor) -> Tensor:
-        """Hidden states [B, T, M, d] and indices int64 [B, T, H] -> hidden states with the memory added [B, T, M, d]."""
-        return hidden + self.fusion(self.tables(indices), hidden)
+    def __init__(self, memory: Memory, compression: Tensor, pad_id: int) -> None:
+        super().__init__()
+        self.memory = memory
+        ids = compression if memory.compression else torch.arange(len(compression))
+        self.register_buffer("compression", ids, persistent=False)
+        self.hash = NgramHash.from_config(memory, int(ids.max()) + 1, int(ids[pad_id]))
+        self.tables = nn.ModuleList(EmbeddingTables(sizes, memory.row_dim) for sizes in self.hash.rows)
+
+    def forward(self, tokens: Tensor, past: History) -> list[Tensor]:
+        """Token ids int64 [B, T] -> for each site its memory vectors [B, T, d_mem]."""
+        indices = self.hash(self.compression[tokens], past)  # [sets, B, T, H]
+        rows = [tables(index) for tables, index in zip(self.tables, indices, strict=True)]  # [B, T, H row_dim] each
+        if self.memory.sites_of_a_row == 1:
+            return rows
+        slices = rows[0].unflatten(-1, (self.memory.reads, self.memory.sites_of_a_row, self.memory.slice_dim))
+        return [one.flatten(-2) for one in slices.unbind(-2)]  # [B, T, H slice_dim] each
+
+
+class MemorySite(nn.Module):
+    """One place where a design adds to the model: its dense weights, as the design declares them."""
+
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__()
+        assert config.memory is not None
+        self.memory, self.backbone = config.memory, config.backbone
+        self.declared = self.memory.weights(self.backbone)
+        self.matrices = frozenset(name for name, weight in self.declared.items() if weight.matrix)
+        for name, weight in self.declared.items():
+            self.register_parameter(name, nn.Parameter(torch.full(weight.shape, weight.centre)))
+
+    def forward(self, vectors: Tensor, stream: Tensor, past: History) -> Tensor:
+        """What this site adds (`Memory.add`)."""
+        weights = {name: weight for name, weight in self._parameters.items() if weight is not None}
+        return self.memory.add(weights, vectors, stream, self.backbone, past)

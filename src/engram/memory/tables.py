@@ -23,7 +23,7 @@ class EmbeddingTables(nn.Module):
     def __init__(self, head_sizes: list[int], row_dim: int) -> None:
         super().__init__()
         sizes = torch.tensor(head_sizes)
-        self.weight = nn.Parameter(torch.empty(int(sizes.sum()), row_dim), requires_grad=False)  # updated by row, never through .grad
+        self.weight = nn.Parameter(torch.empty(sum(head_sizes), row_dim), requires_grad=False)  # updated by row, never through .grad
         self.register_buffer("offsets", sizes.cumsum(0) - sizes, persistent=False)
         self.touched: list[tuple[Tensor, Tensor]] = []
         """(row ids int64 [U], leaf copy of the rows [U, r]) of each training pass since `clear`"""

@@ -11,8 +11,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from engram.memory.fusion import Fusion
+from engram.config import ModelConfig, MoEConfig, MultiHeadAttentionConfig
+from engram.designs.engram import CONV_EPS, Engram
+from engram.history import History
+from engram.memory.fusion import gates
 from engram.memory.hashing import NgramHash
+from engram.memory.module import MemorySite
 from engram.tokenizer.compression import canonical_ids
 
 FLOAT_TOLERANCE = 1e-9
@@ -78,37 +82,57 @@ def _hashing(name: str, case: Mapping[str, Any]) -> Iterator[Deviation]:
 
 
 def _fusion(name: str, case: Mapping[str, Any]) -> Iterator[Deviation]:
-    epsilons = case["norm_eps"]
-    module = Fusion(
-        width=case["hidden_size"],
-        branches=case["branches"],
-        memory_dim=case["memory_dim"],
-        conv_kernel=case["kernel_size"],
-        conv_dilation=case["conv_dilation"],
-        gate=case["gate"],
-        bias=True,
-        norm_eps=epsilons["query"],
-        conv_eps=epsilons["conv"],
-    ).double()
-    module.key_norm.eps = epsilons["key"]
-    weights = {
-        "value.weight": "value_weight",
-        "value.bias": "value_bias",
-        "key_norm.weight": "key_norm",
-        "query_norm.weight": "query_norm",
-        "conv_norm.weight": "conv_norm",
-        "conv.weight": "conv_weight",
-    }
-    state = {ours: _tensor(case[theirs]) for ours, theirs in weights.items()}
-    state |= {"key.weight": _tensor(case["key_weight"]).flatten(0, 1), "key.bias": _tensor(case["key_bias"]).flatten()}
+    config, epsilons = _model_of(name, case), case["norm_eps"]
+    site = MemorySite(config).double()
+    state = {ours: _tensor(case[theirs]) for ours, theirs in _RECORDED_WEIGHTS.items()}
     try:
-        module.load_state_dict(state)
+        site.load_state_dict(state)
     except RuntimeError as problem:
         raise ValueError(f"{name}: {' '.join(str(problem).split())}") from None
-    memory, hidden = _tensor(case["memory"]), _tensor(case["hidden"])
+    vectors, hidden = _tensor(case["memory"]), _tensor(case["hidden"])
     with torch.no_grad():
-        yield _compare(f"{name}.gates", module.gates(memory, hidden), case["gates"], exact=False)
-        yield _compare(f"{name}.output", module(memory, hidden), case["output"], exact=False)
+        alpha = gates(state, vectors, hidden, case["gate"], epsilons["query"])
+        yield _compare(f"{name}.gates", alpha, case["gates"], exact=False)
+        yield _compare(f"{name}.output", site(vectors, hidden, History()), case["output"], exact=False)
+
+
+_RECORDED_WEIGHTS = {
+    "key": "key_weight",
+    "key_bias": "key_bias",
+    "value": "value_weight",
+    "value_bias": "value_bias",
+    "key_norm": "key_norm",
+    "query_norm": "query_norm",
+    "conv_norm": "conv_norm",
+    "conv": "conv_weight",
+}
+
+
+def _model_of(name: str, case: Mapping[str, Any]) -> ModelConfig:
+    """The smallest model that has the recorded module in its only layer."""
+    epsilons, orders = case["norm_eps"], case["conv_dilation"] - 1
+    if epsilons["key"] != epsilons["query"] or epsilons["conv"] != CONV_EPS:
+        raise ValueError(f"{name}: norm_eps are {epsilons}; key and query must be equal and conv {CONV_EPS}")
+    memory = Engram(
+        layers=(0,),
+        table_sizes=(2,) * orders,
+        n_heads=1,
+        memory_dim=case["memory_dim"],
+        gate=case["gate"],
+        projection_bias=True,
+        conv_kernel=case["kernel_size"],
+    )
+    width = case["hidden_size"]
+    return ModelConfig(
+        vocab_size=2,
+        width=width,
+        n_layers=1,
+        branches=case["branches"],
+        attention=MultiHeadAttentionConfig(n_heads=1, key_shift=False),
+        moe=MoEConfig(n_routed_experts=0, top_k=0, expert_width=0, shared_width=0, n_dense_layers=1, dense_width=1),
+        memory=memory,
+        norm_eps=epsilons["query"],
+    )
 
 
 def _tensor(numbers: Any) -> Tensor:

@@ -1,57 +1,114 @@
-"""Rotary causal self-attention."""
+"""Causal self-attention with rotary positions: plain multi-head, and multi-head latent (DeepSeek-V2, 2.1)."""
+
+import math
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from engram.config import ModelConfig
+from engram.config import LatentAttentionConfig, ModelConfig, MultiHeadAttentionConfig
+from engram.history import History
 from engram.model.precision import small_product_dtype
+from engram.model.rotary import Rotary, rotate
 
 
-def rotary_tables(head_dim: int, length: int, theta: float, device: torch.device) -> tuple[Tensor, Tensor]:
-    """Cosines and sines of the rotary angles, fp32 [T, head_dim / 2] each."""
-    frequencies = theta ** (-torch.arange(0, head_dim, 2, device=device, dtype=torch.float32) / head_dim)
-    angles = torch.arange(length, device=device, dtype=torch.float32)[:, None] * frequencies
-    return angles.cos(), angles.sin()
-
-
-def rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
-    """Rotate channel pairs (i, i + head_dim / 2) of x [..., T, head_dim]."""
-    first, second = x.chunk(2, dim=-1)
-    cos, sin = cos.to(x.dtype), sin.to(x.dtype)
-    return torch.cat([first * cos - second * sin, second * cos + first * sin], dim=-1)
-
-
-def shift_half(keys: Tensor) -> Tensor:
-    """Take half of the key channels from the previous position (zeros before the start).
+def shift_half(window: Tensor) -> Tensor:
+    """Take half of the key channels from the previous position.
 
     The half with the slow rotary frequencies moves, whole pairs together: it matches by content, which is what
-    finding "the token after the one like me" needs. [B, h, T, head_dim] -> [B, h, T, head_dim]
+    finding "the token after the one like me" needs. [B, 1 + T, h, c], the first position before all others -> [B, T, h, c]
     """
-    halves = keys.unflatten(-1, (2, -1))  # [B, h, T, 2, head_dim / 2]
+    halves = window.unflatten(-1, (2, -1))  # [B, 1 + T, h, 2, c / 2]
     kept = halves.shape[-1] - halves.shape[-1] // 2
-    previous = F.pad(halves[:, :, :-1, :, kept:], (0, 0, 0, 0, 1, 0))
-    return torch.cat([halves[..., :kept], previous], dim=-1).flatten(-2)
+    return torch.cat([halves[:, 1:, ..., :kept], halves[:, :-1, ..., kept:]], dim=-1).flatten(-2)
 
 
-class Attention(nn.Module):
-    """Multi-head causal attention; one matrix holds the query, key and value projections."""
+def attend(query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None, scale: float) -> Tensor:
+    """Attention of all heads: [B, T, h, c], [B, S, h, c], [B, S, h, v], mask bool [B or 1, 1, T, S] or None (causal) -> [B, T, h v]."""
+    query, key, value = query.transpose(1, 2), key.transpose(1, 2), value.transpose(1, 2)
+    with torch.autocast(query.device.type, enabled=False):  # the type is chosen by the caller
+        mixed = F.scaled_dot_product_attention(query, key, value, attn_mask=mask, is_causal=mask is None, scale=scale)
+    return mixed.transpose(1, 2).flatten(-2)
 
-    def __init__(self, config: ModelConfig) -> None:
+
+class MultiHeadAttention(nn.Module):
+    """Plain multi-head attention; one matrix holds the query, key and value projections."""
+
+    def __init__(self, config: ModelConfig, attention: MultiHeadAttentionConfig) -> None:
         super().__init__()
-        self.n_heads, self.head_dim = config.attention.n_heads, config.head_dim
-        self.theta, self.key_shift = config.attention.rope_theta, config.attention.key_shift
-        self.qkv = nn.Linear(config.width, 3 * config.width, bias=False)
-        self.out = nn.Linear(config.width, config.width, bias=False)
+        d = config.width
+        self.n_heads, self.head_dim, self.key_shift = attention.n_heads, d // attention.n_heads, attention.key_shift
+        self.scale = score_scale(attention, self.head_dim)
+        self.qkv = nn.Linear(d, 3 * d, bias=False)
+        self.out = nn.Linear(d, d, bias=False)
 
-    def forward(self, x: Tensor) -> Tensor:
-        """[B, T, d] -> [B, T, d]"""
+    def forward(self, x: Tensor, rotary: Rotary, added_values: Tensor | None, past: History) -> Tensor:
+        """[B, T, d], and what a memory adds to the values of all heads [B, T, d] -> [B, T, d]"""
         projected = self.qkv(x).to(small_product_dtype(x))
-        heads = projected.unflatten(-1, (3, self.n_heads, self.head_dim)).permute(2, 0, 3, 1, 4)  # [3, B, h, T, head_dim]
-        query, key, value = heads.unbind(0)
+        query, key, value = projected.unflatten(-1, (3, self.n_heads, self.head_dim)).unbind(-3)  # [B, T, h, c] each
+        if added_values is not None:
+            value = value + added_values.to(value.dtype).view_as(value)
         if self.key_shift:
-            key = shift_half(key)
-        cos, sin = rotary_tables(self.head_dim, x.shape[1], self.theta, x.device)
-        with torch.autocast(x.device.type, enabled=False):  # the type is chosen above
-            mixed = F.scaled_dot_product_attention(rotate(query, cos, sin), rotate(key, cos, sin), value, is_causal=True)
-        return self.out(mixed.transpose(1, 2).flatten(-2))
+            key = shift_half(past.window("key", key, 1))
+        key, value = past.extend("keys", rotate(key, rotary)), past.extend("values", value)  # [B, S, h, c]
+        mask = past.mask(x.shape[1], x.device)
+        return self.out(attend(rotate(query, rotary), key, value, mask, self.scale))
+
+
+class LatentAttention(nn.Module):
+    """Multi-head latent attention. Keys and values are made from a latent, which with the rotary key is all that is remembered.
+
+    Rotary pairs are (i, i + c / 2); weights that pair (2 i, 2 i + 1), as DeepSeek's do, need the rows of their rotary
+    channels reordered.
+    """
+
+    def __init__(self, config: ModelConfig, attention: LatentAttentionConfig) -> None:
+        super().__init__()
+        d, a, eps = config.width, attention, config.norm_eps
+        self.n_heads, self.head_dim, self.rope_dim, self.value_dim = a.n_heads, a.head_dim, a.rope_dim, a.value_dim
+        self.key_shift = a.key_shift
+        self.scale = score_scale(a, a.head_dim + a.rope_dim)
+        if a.query_rank is not None:
+            self.query_down = nn.Linear(d, a.query_rank, bias=False)
+            self.query_norm = nn.RMSNorm(a.query_rank, eps=eps)
+        self.query = nn.Linear(a.query_rank or d, a.scores_width(d), bias=False)
+        self.kv_down = nn.Linear(d, a.kv_rank + a.rope_dim, bias=False)
+        self.kv_norm = nn.RMSNorm(a.kv_rank, eps=eps)
+        self.kv_up = nn.Linear(a.kv_rank, a.n_heads * (a.head_dim + a.value_dim), bias=False)
+        self.out = nn.Linear(a.values_width(d), d, bias=False)
+
+    def forward(self, x: Tensor, rotary: Rotary, added_values: Tensor | None, past: History) -> Tensor:
+        """[B, T, d], and what a memory adds to the values of all heads [B, T, h d_v] -> [B, T, d]"""
+        low = normed(self.query_norm, self.query_down(x)) if hasattr(self, "query_down") else x
+        query = self.query(low).to(small_product_dtype(x)).unflatten(-1, (self.n_heads, -1))
+        query, turned_query = query.split([self.head_dim, self.rope_dim], dim=-1)  # [B, T, h, c], [B, T, h, c_rope]
+        latent, turned_key = self.kv_down(x).split([self.kv_norm.weight.numel(), self.rope_dim], dim=-1)
+        latent = past.extend("latent", normed(self.kv_norm, latent))  # [B, S, r]
+        turned_key = past.extend("rotary_key", rotate(turned_key.to(query.dtype).unsqueeze(2), rotary))  # [B, S, 1, c_rope]
+        key, value = self.kv_up(latent).to(query.dtype).unflatten(-1, (self.n_heads, -1)).split([self.head_dim, self.value_dim], dim=-1)
+        if added_values is not None:
+            value = value + past.extend("added", added_values).to(value.dtype).view_as(value)
+        if self.key_shift:
+            key = shift_half(F.pad(key, (0, 0, 0, 0, 1, 0)))  # the whole past is expanded here: nothing more to remember
+        query = torch.cat([query, rotate(turned_query, rotary)], dim=-1)
+        key = torch.cat([key, turned_key.expand(-1, -1, self.n_heads, -1)], dim=-1)
+        return self.out(attend(query, key, value, past.mask(x.shape[1], x.device), self.scale))
+
+
+def normed(norm: nn.RMSNorm, x: Tensor) -> Tensor:
+    """Norm in the type of its weights: autocast would hand it bf16 and fp32, for which there is no fused norm."""
+    return norm(x.to(norm.weight.dtype))
+
+
+def score_scale(attention: MultiHeadAttentionConfig | LatentAttentionConfig, query_dim: int) -> float:
+    """Factor on the products of queries and keys."""
+    yarn = attention.rope.yarn
+    return (yarn.score_scale if yarn else 1.0) / math.sqrt(query_dim)
+
+
+def build_attention(config: ModelConfig) -> MultiHeadAttention | LatentAttention:
+    """The attention that the config asks for."""
+    attention = config.attention
+    if isinstance(attention, LatentAttentionConfig):
+        return LatentAttention(config, attention)
+    return MultiHeadAttention(config, attention)

@@ -1,36 +1,49 @@
-"""One layer: memory (where there is one), attention, feed-forward, each added to the residual stream."""
+"""One layer: memory (where there is one), attention, feed-forward, each added to the residual branches."""
 
 from torch import Tensor, nn
 
 from engram.config import ModelConfig
-from engram.memory.module import Engram
-from engram.model.attention import Attention
+from engram.history import History
+from engram.memory.module import MemorySite
+from engram.model.attention import build_attention
+from engram.model.hyperconnection import connection
 from engram.model.moe import MoE, SwiGLU
+from engram.model.rotary import Rotary
 
 
 class Block(nn.Module):
-    """Layer `layer` of the model.
+    """Layer `layer` of the model, counted from 0."""
 
-    Args:
-        config: the model.
-        layer: number from 0.
-        head_sizes: rows of each hash head's table of this layer; None where the layer has no memory.
-    """
-
-    def __init__(self, config: ModelConfig, layer: int, head_sizes: list[int] | None) -> None:
+    def __init__(self, config: ModelConfig, layer: int) -> None:
         super().__init__()
-        self.engram = Engram(config, head_sizes) if head_sizes is not None else None
+        memory, self.layer = config.memory, layer
+        has_site = memory is not None and memory.site != "embedding" and layer in memory.sites
+        self.memory = MemorySite(config) if has_site else None
+        self.memory_in_values = memory is not None and memory.site == "values"
+        mixes_for_memory = has_site and memory is not None and memory.site == "residual" and not memory.branchwise
+        self.memory_connection = connection(config, 2 * layer) if mixes_for_memory else None
+        self.attention_connection = connection(config, 2 * layer)
         self.attention_norm = nn.RMSNorm(config.width, eps=config.norm_eps)
-        self.attention = Attention(config)
+        self.attention = build_attention(config)
+        self.feed_forward_connection = connection(config, 2 * layer + 1)
         self.feed_forward_norm = nn.RMSNorm(config.width, eps=config.norm_eps)
         dense = layer < config.moe.n_dense_layers
         self.feed_forward = SwiGLU(config.width, config.moe.dense_width) if dense else MoE(config)
 
-    def forward(self, hidden: Tensor, indices: Tensor | None) -> Tensor:
-        """Hidden states [B, T, M, d] and the layer's table indices int64 [B, T, H] -> hidden states [B, T, M, d]."""
-        if self.engram is not None:
-            assert indices is not None
-            hidden = self.engram(hidden, indices)
-        # One branch: what a sublayer reads and writes is that branch.
-        hidden = hidden + self.attention(self.attention_norm(hidden.squeeze(2))).unsqueeze(2)
-        return hidden + self.feed_forward(self.feed_forward_norm(hidden.squeeze(2))).unsqueeze(2)
+    def forward(self, hidden: Tensor, vectors: Tensor | None, rotary: Rotary, past: History) -> Tensor:
+        """Hidden states [B, T, M, d], the layer's memory vectors [B, T, d_mem] or None -> hidden states [B, T, M, d]."""
+        past, memory = past.at(self.layer), self.memory
+        if memory is not None and vectors is not None and not self.memory_in_values:
+            if self.memory_connection is None:
+                hidden = hidden + memory(vectors, hidden, past)
+            else:
+                hidden = self.memory_connection(hidden, lambda x: memory(vectors, x.unsqueeze(2), past).squeeze(2))
+
+        def attend(x: Tensor) -> Tensor:
+            normed = self.attention_norm(x)
+            in_values = memory is not None and vectors is not None and self.memory_in_values
+            added = memory(vectors, normed, past) if memory is not None and in_values else None
+            return self.attention(normed, rotary, added, past)
+
+        hidden = self.attention_connection(hidden, attend)
+        return self.feed_forward_connection(hidden, lambda x: self.feed_forward(self.feed_forward_norm(x)))

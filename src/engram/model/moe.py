@@ -35,6 +35,8 @@ class Router(nn.Module):
     """fp32 [E]: tokens since the last `update_bias`"""
     window_load: Tensor
     """fp32 [E]: tokens since the last `take_window_load`, for the log"""
+    idle_steps: Tensor
+    """fp32 [E]: optimiser steps since a token was last sent to the expert"""
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
@@ -44,6 +46,7 @@ class Router(nn.Module):
         self.register_buffer("bias", torch.zeros(moe.n_routed_experts))
         self.register_buffer("load", torch.zeros(moe.n_routed_experts), persistent=False)
         self.register_buffer("window_load", torch.zeros(moe.n_routed_experts), persistent=False)
+        self.register_buffer("idle_steps", torch.zeros(moe.n_routed_experts))
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """[N, d] -> gate weights fp32 [N, k] (summing to `route_scale`) and expert numbers int64 [N, k]"""
@@ -63,6 +66,7 @@ class Router(nn.Module):
     def update_bias(self) -> None:
         """Move the bias of every expert one step against its load error; once for each optimiser step."""
         self.bias += self.balance_step * (self.load.mean() - self.load).sign()
+        self.idle_steps = torch.where(self.load > 0, 0.0, self.idle_steps + 1)
         self.load.zero_()
 
     def take_window_load(self) -> Tensor:

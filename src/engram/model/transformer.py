@@ -6,13 +6,19 @@ from collections.abc import Iterator
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from engram.config import ModelConfig
-from engram.memory.hashing import NgramHash
+from engram.history import History
+from engram.memory.module import MemoryLookup, MemorySite
 from engram.memory.tables import EmbeddingTables
 from engram.model.block import Block
 from engram.model.head import mean_cross_entropy, token_cross_entropy
+from engram.model.hyperconnection import HyperConnection, HyperHead
 from engram.model.moe import Router
+from engram.model.rotary import rotary_tables
+
+HEAD_INIT_STD = 0.02
 
 
 class Transformer(nn.Module):
@@ -27,80 +33,98 @@ class Transformer(nn.Module):
     def __init__(self, config: ModelConfig, compression: Tensor | None = None, pad_id: int = 0) -> None:
         super().__init__()
         self.config = config
-        if compression is None or (config.engram and not config.engram.compression):
+        if compression is None:
             compression = torch.arange(config.vocab_size)
         if len(compression) != config.vocab_size:
             raise ValueError(f"compression has {len(compression)} ids for a vocabulary of {config.vocab_size}")
-        self.compression: Tensor
-        self.register_buffer("compression", compression, persistent=False)
-        self.hash: NgramHash | None = None
-        head_sizes: dict[int, list[int]] = {}
-        if config.engram:
-            self.hash = NgramHash.from_config(config.engram, int(compression.max()) + 1, int(compression[pad_id]))
-            head_sizes = dict(zip(config.engram.layers, self.hash.head_sizes.tolist(), strict=True))
+        memory = config.memory
         self.embedding = nn.Embedding(config.vocab_size, config.width)
-        self.blocks = nn.ModuleList(Block(config, layer, head_sizes.get(layer)) for layer in range(config.n_layers))
+        self.lookup = MemoryLookup(memory, compression, pad_id) if memory is not None else None
+        self.embedding_memory = MemorySite(config) if memory is not None and memory.site == "embedding" else None
+        self.blocks = nn.ModuleList(Block(config, layer) for layer in range(config.n_layers))
+        self.merge = HyperHead(config) if config.branches > 1 else None
         self.norm = nn.RMSNorm(config.width, eps=config.norm_eps)
-        self.head = nn.Linear(config.width, config.vocab_size, bias=False)
+        self.head = None if config.tie_embeddings else nn.Linear(config.width, config.vocab_size, bias=False)
+
+    @property
+    def head_weight(self) -> Tensor:
+        """[V, d]"""
+        return self.embedding.weight if self.head is None else self.head.weight
 
     def initialise(self, seed: int) -> None:
         """Draw all weights. Each has a generator of its own, so that equal parts of two models start equal."""
-        for name, parameter in self.named_parameters():
-            digest = hashlib.sha256(f"{seed}/{name}".encode()).digest()
-            generator = torch.Generator(parameter.device).manual_seed(int.from_bytes(digest[:8], "big") >> 1)
-            std = self._init_std(name, parameter)
-            if std is not None:
-                nn.init.normal_(parameter, std=std, generator=generator)
+        for prefix, module in self.named_modules():
+            for own_name, parameter in module.named_parameters(recurse=False):
+                name = f"{prefix}.{own_name}"
+                std = self._init_std(name, own_name, module, parameter)
+                if std:
+                    digest = hashlib.sha256(f"{seed}/{name}".encode()).digest()
+                    generator = torch.Generator(parameter.device).manual_seed(int.from_bytes(digest[:8], "big") >> 1)
+                    nn.init.normal_(parameter, std=std, generator=generator)
+                elif isinstance(module, EmbeddingTables):
+                    nn.init.zeros_(parameter)
 
-    def _init_std(self, name: str, parameter: Tensor) -> float | None:
-        """Standard deviation of a weight; None for those that start at a constant (norms, biases, convolution)."""
+    def _init_std(self, name: str, own_name: str, module: nn.Module, parameter: Tensor) -> float:
+        """Standard deviation of a weight; 0 for those that start at a constant (norms, biases, convolution)."""
         config = self.config
-        residual = 1 / math.sqrt(2 * config.n_layers)  # outputs that are summed in the residual stream
-        if name.endswith("tables.weight"):
+        if isinstance(module, EmbeddingTables):
             return config.table_init_std
+        if isinstance(module, MemorySite):
+            return module.declared[own_name].start
+        if isinstance(module, HyperConnection | HyperHead):
+            return 1 / math.sqrt(parameter.shape[1]) if own_name == "fn" else 0.0
+        if isinstance(module, nn.RMSNorm):
+            return 0.0
         if name == "embedding.weight":
-            return config.embedding_init_std
+            return HEAD_INIT_STD if config.tie_embeddings else config.embedding_init_std
         if name == "head.weight":
-            return 0.02
-        if "norm" in name or name.endswith((".bias", "conv.weight")):
-            return None
+            return HEAD_INIT_STD
         if name.endswith("experts.gate_up"):
             return 1 / math.sqrt(config.width)
         if name.endswith("experts.out"):
-            return residual / math.sqrt(config.moe.expert_width)
-        is_output = name.endswith(("out.weight", "value.weight"))
-        return (residual if is_output else 1.0) / math.sqrt(parameter.shape[-1])
+            return config.residual_scale / math.sqrt(config.moe.expert_width)
+        return (config.residual_scale if name.endswith("out.weight") else 1.0) / math.sqrt(parameter.shape[-1])
 
-    def forward(self, tokens: Tensor) -> Tensor:
-        """Token ids int64 [B, T] -> final hidden states [B, T, d], after the last norm."""
-        indices: Tensor | None = None
-        if self.hash is not None:
-            indices = self.hash(self.compression[tokens])  # [memory layers, B, T, H]
-        hidden = self.embedding(tokens).unsqueeze(2)  # [B, T, M, d]
-        memory = 0
-        for block in self.blocks:
-            if block.engram is None:
-                hidden = block(hidden, None)
-            else:
-                assert indices is not None
-                hidden = block(hidden, indices[memory])
-                memory += 1
-        return self.norm(hidden.squeeze(2))
+    def forward(self, tokens: Tensor, past: History | None = None) -> Tensor:
+        """Token ids int64 [B, T] -> final hidden states [B, T, d], after the last norm.
 
-    def logits(self, tokens: Tensor) -> Tensor:
+        Args:
+            tokens: the tokens of whole sequences, or those that follow `past`.
+            past: what came before (`engram.generation.Cache`); it takes these tokens up.
+        """
+        config, past = self.config, past or History()
+        memory = config.memory
+        vectors = self.lookup(tokens, past) if self.lookup is not None else []  # [B, T, d_mem] for each site
+        embedded = self.embedding(tokens)  # [B, T, d]
+        if config.tie_embeddings:  # starts like the embedding of an untied model, with a head that starts like its head
+            embedded = embedded * (config.embedding_init_std / HEAD_INIT_STD)
+        if self.embedding_memory is not None:
+            embedded = embedded + self.embedding_memory(vectors[0], embedded, past)
+        hidden = embedded.unsqueeze(2)  # [B, T, 1, d]
+        if self.merge is not None:
+            hidden = hidden.expand(-1, -1, config.branches, -1).contiguous()  # [B, T, M, d]
+        positions = past.positions(tokens.shape[1], tokens.device)
+        rotary = rotary_tables(config.attention.rope, config.attention.rope_width(config.width), positions)
+        in_layers = memory is not None and memory.site != "embedding"
+        by_layer = dict(zip(memory.sites, vectors, strict=True)) if memory is not None and in_layers else {}
+        for layer, block in enumerate(self.blocks):
+            hidden = block(hidden, by_layer.get(layer), rotary, past)
+        return self.norm(hidden.squeeze(2) if self.merge is None else self.merge(hidden))
+
+    def logits(self, tokens: Tensor, past: History | None = None) -> Tensor:
         """[B, T] -> [B, T, V]"""
-        return self.head(self(tokens))
+        return F.linear(self(tokens, past), self.head_weight)
 
     def loss(self, tokens: Tensor, targets: Tensor) -> Tensor:
         """Mean next-token loss in nats: int64 [B, T] each -> scalar."""
-        return mean_cross_entropy(self(tokens).flatten(0, 1), self.head.weight, targets.flatten())
+        return mean_cross_entropy(self(tokens).flatten(0, 1), self.head_weight, targets.flatten())
 
     def token_losses(self, tokens: Tensor, targets: Tensor) -> Tensor:
         """Loss of every target in nats, without gradient: int64 [B, T] each -> fp32 [B, T]."""
-        return token_cross_entropy(self(tokens).flatten(0, 1), self.head.weight, targets.flatten()).view_as(targets)
+        return token_cross_entropy(self(tokens).flatten(0, 1), self.head_weight, targets.flatten()).view_as(targets)
 
     def tables(self) -> Iterator[EmbeddingTables]:
-        """The tables of all memory layers."""
+        """All sets of memory tables."""
         return (module for module in self.modules() if isinstance(module, EmbeddingTables))
 
     def routers(self) -> Iterator[Router]:

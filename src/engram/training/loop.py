@@ -29,8 +29,10 @@ _EXPLODED = 1.25
 """A smoothed loss this many times that of a uniform guess counts as divergence."""
 _SMOOTHING = 0.7
 
-Curve = dict[str, list[float | None]]
-CURVE_COLUMNS = ("step", "tokens", "train_loss", "learning_rate", "grad_norm", "load_max_over_mean", "load_cv", "val_loss", "copy_loss")
+Curve = dict[str, list[Any]]
+CURVE_COLUMNS = (
+    "step", "tokens", "train_loss", "learning_rate", "grad_norm", "load_max_over_mean", "load_cv", "val_loss", "copy_loss", "expert_loads",
+)  # fmt: skip
 
 
 @dataclass
@@ -64,6 +66,8 @@ class _State:
     started_at: str = field(default_factory=lambda: datetime.now(UTC).isoformat(timespec="seconds"))
     smoothed_loss: float | None = None
     curve: Curve = field(default_factory=lambda: {name: [] for name in CURVE_COLUMNS})
+    expert_loads: list[list[int]] = field(default_factory=list)
+    """Tokens by layer and expert since the last validation."""
 
 
 class Trainer:
@@ -83,6 +87,7 @@ class Trainer:
         self.trial, self.train, self.folder, self.device = trial, trial.train, folder, device
         self.checkpoint_seconds = checkpoint_seconds
         self.precision = resolve_precision(self.train.precision, device)
+        self.tokenizer_json = (corpus.folder / "tokenizer.json").read_bytes()  # now: the cache may be gone when the trial ends
         self.model = build_model(trial, corpus, device)
         self.optimizers = Optimizers(self.model, self.train)
         self.batches = TrainBatches(corpus.train, self.train.seq_len, self.train.batch_size, trial.seed)
@@ -134,6 +139,7 @@ class Trainer:
             "train_loss": self._tail("train_loss") if not self.error else None,
             "load_max_over_mean": self._tail("load_max_over_mean") if not self.error else None,
             "load_cv": self._tail("load_cv") if not self.error else None,
+            "starved_experts": self._starved_experts() if not self.error else None,
         }
         if self.error is None:
             assert self.validation is not None
@@ -146,7 +152,8 @@ class Trainer:
                 "copy_loss": self.state.curve["copy_loss"][-1],
                 "loss_by_position": self.validation.loss_by_position,
             }
-            checkpoint.save_final(self.folder, self.model.state_dict(), self.trial.model_dump(mode="json"), self._json_state())
+            config = self.trial.model_dump(mode="json")
+            checkpoint.save_final(self.folder, self.model.state_dict(), config, self._json_state(), self.tokenizer_json)
         documents = self.validation.documents if self.validation and not self.error else None
         return Outcome(status, self.error, values, self.state.curve, documents)
 
@@ -185,7 +192,7 @@ class Trainer:
         if self.state.smoothed_loss > limit:
             self.error = f"training loss exploded to {self.state.smoothed_loss:.2f} nats before step {self.state.step} (limit {limit:.2f})"
         spread, variation = self._load_spread()
-        point: Mapping[str, float | None] = {
+        point: Mapping[str, Any] = {
             "step": self.state.step,
             "tokens": self.state.step * self.train.tokens_per_step,
             "train_loss": mean,
@@ -195,6 +202,7 @@ class Trainer:
             "load_cv": variation,
             "val_loss": None,
             "copy_loss": None,
+            "expert_loads": None,
         }
         for name, value in point.items():
             self.state.curve[name].append(value)
@@ -204,8 +212,16 @@ class Trainer:
         loads = [router.take_window_load() for router in self.model.routers()]
         if not loads:
             return 1.0, 0.0
+        counts = [load.long().tolist() for load in loads]
+        before = self.state.expert_loads or [[0] * len(layer) for layer in counts]
+        self.state.expert_loads = [[old + new for old, new in zip(*layers, strict=True)] for layers in zip(before, counts, strict=True)]
         worst = max(float(load.max() / load.mean()) for load in loads)
         return worst, sum(float(load.std(correction=0) / load.mean()) for load in loads) / len(loads)
+
+    def _starved_experts(self) -> int:
+        """Experts of all layers that no token was sent to in the last `TAIL_FRACTION` of the steps."""
+        limit = max(1.0, TAIL_FRACTION * self.train.steps)
+        return sum(int((router.idle_steps >= limit).sum()) for router in self.model.routers())
 
     def _validate(self) -> None:
         if self._pending:
@@ -214,6 +230,8 @@ class Trainer:
             return
         self.validation = self.validator.validate(self.model, self.autocast())
         self.state.curve["val_loss"][-1] = self.validation.loss
+        self.state.curve["expert_loads"][-1] = self.state.expert_loads
+        self.state.expert_loads = []
         self.state.curve["copy_loss"][-1] = self.validator.copy_loss(self.model, self.autocast())
         if self.state.step < self.train.steps:
             self.validation = None

@@ -8,9 +8,9 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from engram.config import TrainConfig
 from engram.corpus.dataset import Corpus, validation_windows
 from engram.model import Transformer
+from engram.training_config import TrainConfig
 
 _COPY_SEED = 20_260_112
 _COPY_SEQUENCES = 32

@@ -10,21 +10,16 @@ import torch
 from safetensors.torch import load_file
 
 from engram.allocation import allocate, baseline, memory_template
-from engram.config import TrainConfig, TrialConfig
+from engram.config import TrialConfig
+from engram.designs.registry import DESIGNS
 from engram.ladder import LADDER
 from engram.training import checkpoint, validation
 from engram.training.loop import CURVE_COLUMNS, Trainer
 from engram.training.validation import position_buckets
+from engram.training_config import TrainConfig, WSDSchedule
 
 CPU = torch.device("cpu")
-
-
-@pytest.fixture(autouse=True)
-def one_thread():
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 def make_trial(corpus, rho=0.5, seed=0, **train) -> TrialConfig:
@@ -98,7 +93,9 @@ def test_trials_of_a_seed_see_the_same_tokens(tiny_corpus, tmp_path):
 
 
 def test_divergence_is_an_outcome(tiny_corpus, tmp_path):
-    outcome = run(Trainer(make_trial(tiny_corpus, learning_rate=1e4, warmup_fraction=0, steps=40), tiny_corpus, tmp_path, CPU))
+    outcome = run(
+        Trainer(make_trial(tiny_corpus, learning_rate=1e4, schedule=WSDSchedule(warmup_fraction=0), steps=40), tiny_corpus, tmp_path, CPU)
+    )
     assert outcome.status == "diverged"
     assert "before step" in outcome.error
     assert outcome.documents is None
@@ -140,6 +137,54 @@ def test_the_last_checkpoint_stays_until_the_outcome_is_kept(tiny_corpus, tmp_pa
     assert Trainer(trial, tiny_corpus, tmp_path, CPU).state.step == trial.train.steps - 1
     trainer.discard_checkpoints()
     assert [path.name for path in tmp_path.iterdir()] == ["final"]
+
+
+def test_loads_of_all_experts_are_logged_and_a_collapse_is_reported(tiny_corpus, tmp_path):
+    trial = make_trial(tiny_corpus, steps=30)
+    trial = trial.model_copy(
+        update={"model": trial.model.model_copy(update={"moe": trial.model.moe.model_copy(update={"balance_step": 0.0})})}
+    )
+    trainer = Trainer(trial, tiny_corpus, tmp_path, CPU)
+    routers = list(trainer.model.routers())
+    routers[0].bias[[3, 5]] = -100.0  # never chosen
+    routers[1].bias[7] = -100.0
+    outcome = run(trainer)
+    loads = [row for row in outcome.curve["expert_loads"] if row is not None]
+    tokens_by_layer = 10 * trial.train.tokens_per_step * trial.model.moe.top_k  # between two validations
+    assert len(loads) == trial.train.n_validations
+    for row in loads:
+        assert [sum(layer) for layer in row] == [tokens_by_layer] * trial.model.n_moe_layers
+        assert row[0][3] == row[0][5] == row[1][7] == 0
+    never = sum(load == 0 for layer in loads[-1] for load in layer)
+    assert outcome.values["starved_experts"] >= never >= 3
+    healthy = run(Trainer(make_trial(tiny_corpus, steps=30), tiny_corpus, tmp_path / "healthy", CPU))
+    assert healthy.values["starved_experts"] < outcome.values["starved_experts"]
+
+
+def test_loads_survive_an_interruption(tiny_corpus, tmp_path):
+    trial = make_trial(tiny_corpus, n_validations=1)
+    whole = run(Trainer(trial, tiny_corpus, tmp_path / "whole", CPU))
+    first = Trainer(trial, tiny_corpus, tmp_path / "cut", CPU, checkpoint_seconds=0)
+    while first.state.step < 5:
+        first.advance(0.001)
+    resumed = run(Trainer(trial, tiny_corpus, tmp_path / "cut", CPU))
+    assert resumed.curve["expert_loads"] == whole.curve["expert_loads"]
+    assert resumed.values["starved_experts"] == whole.values["starved_experts"]
+
+
+@pytest.mark.parametrize("design", DESIGNS)
+@pytest.mark.parametrize("kind", ["adamw", "muon"])
+def test_every_design_learns_with_every_optimiser(tiny_corpus, tmp_path, design, kind):
+    size = LADDER["1m"]
+    base = baseline(size, tiny_corpus.vocab_size, "mla" if kind == "muon" else "mha").model_copy(update={"branches": 2})
+    model = allocate(base, memory_template(size, design), 0.3)
+    rate = {"adamw": 0.01, "muon": 0.02}[kind]
+    trial = make_trial(tiny_corpus, steps=40, learning_rate=rate, optimizer={"kind": kind}).model_copy(update={"model": model})
+    trainer = Trainer(trial, tiny_corpus, tmp_path, CPU)
+    before = {name: p.detach().clone() for name, p in trainer.model.named_parameters()}
+    outcome = run(trainer)
+    assert outcome.values["val_loss"] < math.log(tiny_corpus.vocab_size) - 0.8
+    assert [name for name, p in trainer.model.named_parameters() if torch.equal(before[name], p)] == []
 
 
 KILLED = """

@@ -1,0 +1,152 @@
+"""Generation: a cache of what earlier tokens left behind, and sampling from a model with it."""
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from engram.history import History
+from engram.model import Transformer
+
+
+class Cache(History):
+    """Remembers, for each layer, what the next tokens need: keys and values (or their latents), shifted keys, convolution
+    inputs, N-gram ids.
+
+    Sequences of different lengths are padded on the left; a pad leaves nothing behind, so that each sequence gets the numbers
+    it would get alone.
+
+    Args:
+        padding: pads before the first token of each sequence, int64 [B]; None: none.
+    """
+
+    def __init__(self, padding: Tensor | None = None) -> None:
+        self.padding = padding if padding is not None and bool(padding.any()) else None
+        self.seen = 0
+        """Tokens and pads of every sequence so far."""
+        self._kept: dict[str, Tensor] = {}
+
+    def advance(self, length: int) -> None:
+        """Take note that `length` more tokens have gone through the whole model."""
+        self.seen += length
+
+    def at(self, layer: int) -> History:
+        return _Layer(self, layer)
+
+    def positions(self, length: int, device: torch.device) -> Tensor:
+        places = torch.arange(self.seen, self.seen + length, device=device)
+        return places if self.padding is None else (places - self.padding[:, None]).clamp_min(0)
+
+    def window(self, name: str, x: Tensor, keep: int, fill: int = 0) -> Tensor:
+        x = self._without_pads(x, fill)
+        before = self._kept.get(name)
+        window = super().window(name, x, keep, fill) if before is None else torch.cat([before, x], dim=1)
+        self._kept[name] = window[:, window.shape[1] - keep :]
+        return window
+
+    def extend(self, name: str, x: Tensor) -> Tensor:
+        x = self._without_pads(x, 0)
+        before = self._kept.get(name)
+        self._kept[name] = x if before is None else torch.cat([before, x], dim=1)
+        return self._kept[name]
+
+    def mask(self, length: int, device: torch.device) -> Tensor | None:
+        if self.padding is None and self.seen == 0:
+            return None
+        queries = torch.arange(self.seen, self.seen + length, device=device)[:, None]
+        keys = torch.arange(self.seen + length, device=device)
+        causal = (keys <= queries)[None]  # [1, T, S]
+        if self.padding is not None:
+            real = keys >= self.padding[:, None, None]  # [B, 1, S]
+            causal = causal & (real | (keys == queries))  # a pad sees itself: a softmax over nothing would be NaN
+        return causal.unsqueeze(1)
+
+    def _without_pads(self, x: Tensor, fill: int) -> Tensor:
+        if self.padding is None or self.seen >= int(self.padding.max()):
+            return x
+        places = torch.arange(self.seen, self.seen + x.shape[1], device=x.device)
+        pads = places < self.padding[:, None]  # [B, T]
+        return x.masked_fill(pads.view(*pads.shape, *(1,) * (x.ndim - 2)), fill)
+
+
+class _Layer(History):
+    """A layer's view of a cache: the same, with names of its own."""
+
+    def __init__(self, cache: Cache, layer: int) -> None:
+        self.cache, self.layer = cache, layer
+
+    def positions(self, length: int, device: torch.device) -> Tensor:
+        return self.cache.positions(length, device)
+
+    def window(self, name: str, x: Tensor, keep: int, fill: int = 0) -> Tensor:
+        return self.cache.window(f"{self.layer}/{name}", x, keep, fill)
+
+    def extend(self, name: str, x: Tensor) -> Tensor:
+        return self.cache.extend(f"{self.layer}/{name}", x)
+
+    def mask(self, length: int, device: torch.device) -> Tensor | None:
+        return self.cache.mask(length, device)
+
+
+def pad_left(sequences: Sequence[Sequence[int]], pad_id: int, device: torch.device) -> tuple[Tensor, Tensor]:
+    """Sequences of token ids -> int64 [B, T], padded on the left, and the number of pads, int64 [B]."""
+    longest = max(map(len, sequences))
+    rows = [[pad_id] * (longest - len(sequence)) + list(sequence) for sequence in sequences]
+    return torch.tensor(rows, device=device), torch.tensor([longest - len(sequence) for sequence in sequences], device=device)
+
+
+@torch.no_grad()
+def next_logits(model: Transformer, tokens: Tensor, cache: Cache) -> Tensor:
+    """Logits after the last of the tokens int64 [B, T] that follow `cache`, which takes them up: [B, V]."""
+    hidden = model(tokens, cache)  # [B, T, d]
+    cache.advance(tokens.shape[1])
+    return torch.nn.functional.linear(hidden[:, -1], model.head_weight)
+
+
+@torch.no_grad()
+def generate(
+    model: Transformer,
+    prompts: Sequence[Sequence[int]],
+    max_new_tokens: int,
+    end_id: int,
+    temperature: float = 0.0,
+    seed: int = 0,
+) -> list[list[int]]:
+    """Continue each prompt until `end_id` or for `max_new_tokens`.
+
+    Args:
+        model: left in evaluation mode.
+        prompts: token ids, at least one each; they go through the model as one batch.
+        max_new_tokens: most tokens of a continuation.
+        end_id: token that ends a sequence; not part of the result.
+        temperature: 0 takes the most likely token; otherwise logits are divided by it and sampled from.
+        seed: of the sampling.
+
+    Returns the new tokens of each prompt. Raises ValueError when a prompt is empty or the temperature negative.
+    """
+    if not prompts or not all(len(prompt) for prompt in prompts):
+        raise ValueError("a prompt needs at least one token")
+    if temperature < 0:
+        raise ValueError(f"temperature is {temperature}; it can't be negative")
+    model.eval()
+    device = model.head_weight.device
+    generator = torch.Generator(device).manual_seed(seed)
+    tokens, padding = pad_left(prompts, end_id, device)
+    cache = Cache(padding)
+    results: list[list[int]] = [[] for _ in prompts]
+    running = torch.ones(len(prompts), dtype=torch.bool)
+    for _ in range(max_new_tokens):
+        logits = next_logits(model, tokens, cache)
+        if temperature == 0:
+            chosen = logits.argmax(-1)
+        else:
+            below = logits.double() - logits.amax(-1, keepdim=True)  # at most 0: no temperature, however small, overflows
+            chosen = torch.multinomial((below / temperature).softmax(-1), 1, generator=generator).squeeze(-1)
+        running &= (chosen != end_id).cpu()
+        if not running.any():
+            break
+        for result, token, runs in zip(results, chosen.tolist(), running.tolist(), strict=True):
+            if runs:
+                result.append(token)
+        tokens = chosen.unsqueeze(1)
+    return results
