@@ -10,6 +10,7 @@ from engramctl import __version__, console
 from engramctl.commands.corpus import corpus
 from engramctl.commands.plan import plan
 from engramctl.commands.plot import plot
+from engramctl.commands.sample import sample
 from engramctl.commands.status import status
 from engramctl.commands.sweep import sweep
 from engramctl.commands.verify import verify
@@ -52,4 +53,5 @@ app.command("plan")(plan)
 app.command("sweep")(sweep)
 app.command("status")(status)
 app.command("plot")(plot)
+app.command("sample")(sample)
 app.command("verify")(verify)

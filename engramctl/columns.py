@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 import pyarrow as pa
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 """Goes up when a column is added, removed, renamed or changes its type, unit or meaning."""
 
 STATUSES = ("finished", "diverged", "failed")
@@ -47,11 +47,16 @@ TRIAL_COLUMNS: tuple[Column, ...] = (
     Column("top_k", _INT, "experts", "Routed experts that a token visits in a layer"),
     Column("n_routed_experts", _INT, "experts", "Routed experts in a layer"),
     Column("shared_width", _INT, "numbers", "Inner width of the shared expert"),
+    Column("branches", _INT, "branches", "Residual branches; 1 is the plain residual stream"),
+    Column("attention", _TEXT, "", "Kind of attention: mha (multi-head) or mla (multi-head latent)"),
+    Column("memory_design", _TEXT, "", "How memory enters the model: engram, engram-v4.1, over-encoding, value or none"),
     Column("n_slots", _INT, "rows", "Rows of all memory tables together; 0 without memory"),
     Column("memory_dim", _INT, "numbers", "Length of the memory vector of a token; 0 without memory"),
     Column("max_ngram", _INT, "tokens", "Largest N-gram that is looked up; 0 without memory"),
     Column("hash_heads", _INT, "heads", "Hash heads for each N-gram order; 0 without memory"),
-    Column("engram_layers", pa.list_(_INT), "layers", "Layers that have a memory, counted from 0; empty without memory"),
+    Column("memory_layers", pa.list_(_INT), "layers", "Layers that have a memory, counted from 0 (the embedding: 0); empty without memory"),
+    Column("optimizer", _TEXT, "", "Optimiser of the matrices: adamw or muon"),
+    Column("schedule", _TEXT, "", "Learning rate over the training: wsd, cosine or step"),
     Column("learning_rate", _REAL, "", "Peak learning rate of the dense weights"),
     Column("batch_size", _INT, "sequences", "Sequences in an optimiser step"),
     Column("seq_len", _INT, "tokens", "Predicted tokens in a sequence"),
@@ -90,6 +95,13 @@ TRIAL_COLUMNS: tuple[Column, ...] = (
         nullable=True,
     ),
     Column("load_cv", _REAL, "ratio", "Coefficient of variation of the expert load, mean over the layers", nullable=True),
+    Column(
+        "starved_experts",
+        _INT,
+        "experts",
+        "Experts of all layers together that no token was sent to in the last 5 % of the steps: routing that has collapsed",
+        nullable=True,
+    ),
     # cost
     Column("wall_s", _REAL, "s", "Time spent in training, all attempts together", nullable=True),
     Column("tokens_per_s", _REAL, "tokens/s", "Training speed", nullable=True),
@@ -119,6 +131,13 @@ CURVE_COLUMNS: tuple[Column, ...] = (
     Column("load_cv", _REAL, "ratio", "Coefficient of variation of the expert load, mean over the layers, since the row before"),
     Column("val_loss", _REAL, "nats/token", "Mean validation loss; null at steps without a validation", nullable=True),
     Column("copy_loss", _REAL, "nats/token", "Loss on the second half of a repeated random sequence; null likewise", nullable=True),
+    Column(
+        "expert_loads",
+        pa.list_(pa.list_(_INT)),
+        "tokens",
+        "Tokens sent to every expert, by layer and expert, since the row before that has a validation; null likewise",
+        nullable=True,
+    ),
 )
 
 DOCUMENT_COLUMNS: tuple[Column, ...] = (

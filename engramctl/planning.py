@@ -9,6 +9,8 @@ from rich.table import Table
 from engram.accounting import training_memory_bytes
 from engram.allocation import spread
 from engram.config import TrialConfig
+from engram.designs.registry import NONE
+from engram.recipe import DEFAULT_OPTIMIZER
 from engram.training.machine import resolve_device, resolve_precision
 from engram.training.speed import Speed, guess_flops_per_s
 from engram.training.validation import sequences_at_once
@@ -17,7 +19,7 @@ from engramctl.budget import fit_wall_time, makespan
 from engramctl.rows import planned_columns
 from engramctl.schedule import local_workers
 from engramctl.store import Store
-from engramctl.sweepfile import SweepSpec, budget_key, expand, wall_seconds
+from engramctl.sweepfile import DEFAULT_ATTENTION, DEFAULT_DESIGN, SweepSpec, budget_key, expand, wall_seconds
 
 _UNKNOWN = "unknown"
 _VALIDATION_SHARE = 1 / 3
@@ -44,7 +46,7 @@ class Plan:
             first = [row for row in block if row["seed"] == block[0]["seed"]]
             seeds = len({row["seed"] for row in block})
             title = (
-                f"{size}: {budget:.3g} FLOPs, {console.human(first[0]['tokens'])} tokens = {first[0]['steps']} steps"
+                f"{size}{_choices(block)}: {budget:.3g} FLOPs, {console.human(first[0]['tokens'])} tokens = {first[0]['steps']} steps"
                 f" x {first[0]['batch_size']} x {first[0]['seq_len']}, {seeds} seed{'s' if seeds > 1 else ''}"
             )
             columns = ("rho", "experts", "shared", "slots", "P_total", "P_active", "time", "memory", "done")
@@ -65,6 +67,16 @@ class Plan:
                     )
                 )
             yield console.table(columns, cells, left=0, title=title)
+
+
+def _choices(rows: list[dict[str, Any]]) -> str:
+    """What of design, branches, attention and optimiser is not the default, in brackets."""
+    first, designs = rows[0], {row["memory_design"] for row in rows} - {NONE, DEFAULT_DESIGN}
+    chosen = [*sorted(designs)]
+    chosen += [f"{first['branches']} branches"] if first["branches"] > 1 else []
+    chosen += [first["attention"]] if first["attention"] != DEFAULT_ATTENTION else []
+    chosen += [first["optimizer"]] if first["optimizer"] != DEFAULT_OPTIMIZER else []
+    return f" ({', '.join(chosen)})" if chosen else ""
 
 
 def planned_rows(spec: SweepSpec, store: Store, workers: int | None, device_name: str) -> Plan:

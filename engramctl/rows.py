@@ -7,6 +7,7 @@ from typing import Any
 
 from engram.accounting import count_parameters, model_flops_per_token, table_rows, train_flops_per_token
 from engram.config import ModelConfig, TrialConfig
+from engram.designs.registry import NONE
 from engramctl import origin
 from engramctl.columns import TRIAL_COLUMNS
 
@@ -22,7 +23,7 @@ class SweepContext:
 
 def accounting_columns(model: ModelConfig) -> dict[str, Any]:
     """Shape and parameter counts of a model, as columns."""
-    counts, engram = count_parameters(model), model.engram
+    counts, memory = count_parameters(model), model.memory
     return {
         "n_layers": model.n_layers,
         "width": model.width,
@@ -31,11 +32,14 @@ def accounting_columns(model: ModelConfig) -> dict[str, Any]:
         "top_k": model.moe.top_k,
         "n_routed_experts": model.moe.n_routed_experts,
         "shared_width": model.moe.shared_width,
-        "n_slots": table_rows(engram) if engram else 0,
-        "memory_dim": engram.memory_dim if engram else 0,
-        "max_ngram": engram.max_ngram if engram else 0,
-        "hash_heads": engram.n_heads if engram else 0,
-        "engram_layers": list(engram.layers) if engram else [],
+        "branches": model.branches,
+        "attention": model.attention.kind,
+        "memory_design": memory.design if memory else NONE,
+        "n_slots": table_rows(memory) if memory else 0,
+        "memory_dim": memory.memory_dim if memory else 0,
+        "max_ngram": memory.max_ngram if memory else 0,
+        "hash_heads": memory.n_heads if memory else 0,
+        "memory_layers": list(memory.sites) if memory else [],
         "vocab_size": model.vocab_size,
         "p_total": counts.p_total,
         "p_active": counts.p_active,
@@ -56,6 +60,8 @@ def planned_columns(trial: TrialConfig) -> dict[str, Any]:
         "seed": trial.seed,
         "budget_flops": trial.budget_flops,
         **accounting_columns(trial.model),
+        "optimizer": train.optimizer.kind,
+        "schedule": train.schedule.kind,
         "learning_rate": train.learning_rate,
         "batch_size": train.batch_size,
         "seq_len": train.seq_len,

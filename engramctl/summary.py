@@ -53,7 +53,8 @@ def require_one_trial_each(trials: pd.DataFrame) -> None:
     first = twins.iloc[0]
     group = twins[(twins[key] == first[key]).all(axis=1)]
     config = ["corpus", "learning_rate", "batch_size", "seq_len", "n_layers", "width", "expert_width", "top_k", "n_routed_experts"]
-    config += ["memory_dim", "max_ngram", "hash_heads", "corpus_fingerprint", "tokenizer_fingerprint", "config"]
+    config += ["branches", "attention", "memory_design", "memory_dim", "max_ngram", "hash_heads", "optimizer", "schedule"]
+    config += ["corpus_fingerprint", "tokenizer_fingerprint", "config"]
     differs = next((c for c in config if group[c].nunique() > 1), "trial_id")
     raise UserError(
         f"sweep {first['sweep']} has {len(group)} finished trials at size {first['size']}, budget {format_flops(first['budget_flops'])}, "

@@ -16,6 +16,14 @@ BudgetOption = Annotated[
 RhoOption = Annotated[list[str] | None, typer.Option("--rho", metavar="R", help="Shares of experts, e.g. 0,0.5,1.")]
 SizeOption = Annotated[list[str] | None, typer.Option("--size", metavar="S", help="Sizes of the ladder, e.g. 1m,3m.")]
 SeedsOption = Annotated[int | None, typer.Option("--seeds", metavar="N", min=1, help="Seeds 0 .. N-1 for each point.")]
+SetOption = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--set",
+        metavar="FIELD=VALUE",
+        help="Change a field below model or train, e.g. model.memory.design=value or train.optimizer.kind=adamw; may be repeated.",
+    ),
+]
 NameOption = Annotated[
     str | None, typer.Option("--name", metavar="TEXT", help="Folder of the results below --results; default: the sweep's name.")
 ]
@@ -25,13 +33,14 @@ WorkersOption = Annotated[
 DeviceOption = Annotated[str, typer.Option("--device", metavar="D", help="auto, cpu, cuda or cuda:N.")]
 
 
-def _items(values: Sequence[str] | None) -> list[str]:
+def items(values: Sequence[str] | None) -> list[str]:
+    """Values of an option that may be given several times, each with commas."""
     return [item.strip() for value in values or [] for item in value.split(",") if item.strip()]
 
 
 def _numbers(option: str, values: Sequence[str] | None) -> list[float]:
     try:
-        return [float(item) for item in _items(values)]
+        return [float(item) for item in items(values)]
     except ValueError as problem:
         raise UserError(f"{option}: {str(problem).split(': ')[-1]} is not a number; numbers are separated by commas") from None
 
@@ -46,17 +55,41 @@ def overrides(
     text_column: str | None,
     tokenizer: str | None,
     vocab_size: int | None,
+    fields: Sequence[str] | None,
 ) -> dict[str, Any]:
     """What the options change in a sweep file; options that were not given change nothing."""
     changes: dict[str, Any] = {
-        "budgets": _items(budget),
+        "budgets": items(budget),
         "rhos": _numbers("--rho", rho),
-        "sizes": _items(size),
+        "sizes": items(size),
         "seeds": seeds,
         "corpus": corpus_overrides(corpus, corpus_bytes, text_column, tokenizer, vocab_size),
     }
     given = {"budgets": budget, "rhos": rho, "sizes": size, "seeds": seeds, "corpus": changes["corpus"] or None}
-    return {name: value for name, value in changes.items() if given[name] is not None}
+    return {name: value for name, value in changes.items() if given[name] is not None} | field_overrides(fields)
+
+
+def field_overrides(settings: Sequence[str] | None) -> dict[str, Any]:
+    """`model.memory.design=value` -> {"model": {"memory": {"design": "value"}}}; values are read as YAML."""
+    import yaml
+
+    changes: dict[str, Any] = {}
+    for setting in settings or []:
+        path, equals, text = setting.partition("=")
+        *groups, field = path.split(".")
+        if not equals or not field or not groups or groups[0] not in ("model", "train") or not all(groups):
+            raise UserError(f"--set {setting}: a field below model or train and its value are expected, such as model.branches=4")
+        try:
+            value = yaml.safe_load(text)
+        except yaml.YAMLError:
+            raise UserError(f"--set {setting}: {text!r} is not a value") from None
+        inner = changes
+        for group in groups:
+            inner = inner.setdefault(group, {})
+            if not isinstance(inner, dict):
+                raise UserError(f"--set {setting}: {group} was set to a value before")
+        inner[field] = value
+    return changes
 
 
 def corpus_overrides(

@@ -10,14 +10,24 @@ from pydantic import Field, ValidationError, field_validator, model_validator
 
 from engram.accounting import count_parameters
 from engram.allocation import allocate, baseline, check_spread, memory_template
-from engram.config import FrozenConfig, ModelConfig, TrainConfig, TrialConfig
+from engram.config import ModelConfig, TrialConfig
 from engram.corpus.sources import CorpusSpec
+from engram.designs.base import NO_ROWS
+from engram.designs.registry import NONE
 from engram.errors import UserError
-from engram.ladder import Size, size
+from engram.frozen import FrozenConfig
+from engram.ladder import LADDER, Size, size
+from engram.presets import PRESETS
+from engram.recipe import DEFAULT_OPTIMIZER, train_defaults
+from engram.training_config import TrainConfig
 from engramctl.units import parse_bytes, parse_duration, parse_flops
 
-_DECIDED_BY_RHO = {("engram", "table_sizes")}
 _FORBIDDEN_IN_TRAIN = {"steps"}
+_DECIDED_BY_RHO = {"table_sizes"}
+_CHOICES = {"optimizer": "kind", "schedule": "kind", "attention": "kind", "memory": "design"}
+"""Fields that hold one of several configs, and the field of theirs that chooses."""
+_LARGEST_NGRAM = 8
+DEFAULT_DESIGN, DEFAULT_ATTENTION = "engram", "mha"
 
 
 class SweepSpec(FrozenConfig):
@@ -38,6 +48,10 @@ class SweepSpec(FrozenConfig):
     @classmethod
     def _known_sizes(cls, names: tuple[str, ...]) -> tuple[str, ...]:
         for name in names:
+            if name in PRESETS:
+                raise ValueError(
+                    f"{name} is a model of the paper: `engramctl plan --size {name}` counts it; sweeps take {', '.join(LADDER)}"
+                )
             size(name)
         return tuple(dict.fromkeys(names))
 
@@ -75,11 +89,13 @@ class SweepSpec(FrozenConfig):
     def _overrides_fit(self) -> Self:
         for name in _FORBIDDEN_IN_TRAIN & self.train.keys():
             raise ValueError(f"train.{name} can't be set: the budget decides it")
-        for group, name in _DECIDED_BY_RHO:
-            if name in self.model.get(group, {}):
-                raise ValueError(f"model.{group}.{name} can't be set: rho decides it")
+        for name in _DECIDED_BY_RHO & _group(self.model, "model", "memory").keys():
+            raise ValueError(f"model.memory.{name} can't be set: rho decides it; max_ngram sets the largest order")
+        probes = [1.0] if memory_design(self) == NONE else [1.0, 0.5]
+        if probes == [1.0] and self.rhos != (1.0,):
+            raise ValueError("rhos: with model.memory.design none there is no memory to give parameters to; rhos must be [1]")
         for name in self.sizes:
-            sized_models(self, size(name), [1.0, 0.5], self.corpus.vocab_size)
+            sized_models(self, size(name), probes, self.corpus.vocab_size)
             train_config(self, size(name), steps=1)
         return self
 
@@ -140,7 +156,7 @@ def load_sweep(path: Path, overrides: Mapping[str, Any]) -> SweepSpec:
     if not overrides:
         return spec
     try:
-        return SweepSpec.model_validate(deep_merge(spec.model_dump(), overrides))
+        return SweepSpec.model_validate(deep_merge(_without_old_choices(spec.model_dump(), overrides), overrides))
     except ValidationError as problem:
         raise UserError(first_error(problem)) from None
 
@@ -148,14 +164,20 @@ def load_sweep(path: Path, overrides: Mapping[str, Any]) -> SweepSpec:
 def first_error(problem: ValidationError) -> str:
     """The first validation error in a line: field path, what is allowed, and the value where the message lacks it."""
     error = problem.errors()[0]
-    where = ".".join(str(part) for part in error["loc"])
+    path = [str(part) for part in error["loc"]]
+    # Below a choice, pydantic puts the name of what was chosen into the path; in the file there is no such level.
+    path = [part for i, part in enumerate(path) if i == 0 or path[i - 1] not in _CHOICES]
     message = str(error["msg"]).removeprefix("Value error, ")
     if error["type"] == "extra_forbidden":
         message = "no such field"
     elif error["type"] == "missing":
         message = "this field is required"
+    elif error["type"] == "union_tag_invalid":
+        path.append(error["ctx"]["discriminator"].strip("'"))
+        message = f"{error['ctx']['tag']!r} is not allowed: input should be {error['ctx']['expected_tags']}"
     elif error["type"] != "value_error":
         message = f"{error['input']!r} is not allowed: {message[:1].lower()}{message[1:]}"
+    where = ".".join(path)
     return f"{where}: {message}" if where else message
 
 
@@ -168,20 +190,62 @@ def deep_merge(base: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str,
     return merged
 
 
+def _group(values: Mapping[str, Any], where: str, name: str) -> dict[str, Any]:
+    """The overrides of one group of fields; UserError when something else than a mapping stands there."""
+    found = values.get(name) or {}
+    if not isinstance(found, dict):
+        raise UserError(f"{where}.{name}: {found!r} is not allowed: fields of it are expected, such as {{kind: ...}} or {{design: ...}}")
+    return found
+
+
+def memory_design(spec: SweepSpec) -> str:
+    """Name of the memory design of a sweep."""
+    return str(_group(spec.model, "model", "memory").get("design", DEFAULT_DESIGN))
+
+
+def _without_old_choices(values: Mapping[str, Any], overrides: Mapping[str, Any]) -> dict[str, Any]:
+    """`values` without the settings of designs and kinds that `overrides` chooses another one for: they would not fit it."""
+    kept = dict(values)
+    for name, old in values.items():
+        new = overrides.get(name)
+        if not isinstance(old, Mapping) or not isinstance(new, Mapping):
+            continue
+        chooser = _CHOICES.get(name)
+        if chooser in new and new[chooser] != old.get(chooser):
+            kept[name] = {}
+        else:
+            kept[name] = _without_old_choices(old, new)
+    return kept
+
+
 def sized_models(spec: SweepSpec, size: Size, rhos: Sequence[float], vocab_size: int) -> dict[float, ModelConfig]:
     """The model of every rho: equal P_total and P_active, with the sweep's overrides."""
-    changes = dict(spec.model)
-    memory_changes = changes.pop("engram", None) or {}
-    base = validated(ModelConfig, deep_merge(baseline(size, vocab_size).model_dump(), changes), "model")
-    template = memory_template(size)
-    memory = validated(type(template), deep_merge(template.model_dump(), memory_changes), "model.engram")
+    changes = {name: value for name, value in spec.model.items() if name != "memory"}
+    attention = str(_group(changes, "model", "attention").get("kind", DEFAULT_ATTENTION))
+    _group(changes, "model", "moe")
+    base = validated(ModelConfig, deep_merge(baseline(size, vocab_size, attention).model_dump(), changes), "model")
+    memory_changes, name = dict(_group(spec.model, "model", "memory")), memory_design(spec)
+    if name == NONE:
+        validated(ModelConfig, base.model_dump() | {"memory": memory_changes}, "model")
+        return dict.fromkeys(rhos, base)
+    template = memory_template(size, name)
+    orders = memory_changes.pop("max_ngram", template.max_ngram)
+    if not isinstance(orders, int) or not 2 <= orders <= _LARGEST_NGRAM:
+        raise UserError(f"model.memory.max_ngram: {orders!r} is not allowed: a whole number from 2 to {_LARGEST_NGRAM} is expected")
+    values = template.model_dump() | {"table_sizes": (NO_ROWS,) * (orders - 1)}
+    memory = validated(type(template), deep_merge(values, memory_changes), "model.memory")
+    try:
+        memory.check(base.backbone)
+    except ValueError as problem:
+        raise UserError(f"model.{problem}") from None
     return {rho: allocate(base, memory, rho) for rho in rhos}
 
 
 def train_config(spec: SweepSpec, size: Size, steps: int) -> TrainConfig:
     """Training of a size with the sweep's overrides."""
-    defaults = {"batch_size": size.batch_size, "seq_len": size.seq_len, "learning_rate": size.learning_rate}
-    return validated(TrainConfig, {**defaults, **spec.train, "steps": steps}, "train")
+    optimizer = str(_group(spec.train, "train", "optimizer").get("kind", DEFAULT_OPTIMIZER))
+    _group(spec.train, "train", "schedule")
+    return validated(TrainConfig, deep_merge(train_defaults(size, optimizer), spec.train) | {"steps": steps}, "train")
 
 
 def validated(kind: type[Any], values: Mapping[str, Any], where: str) -> Any:

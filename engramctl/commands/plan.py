@@ -1,5 +1,6 @@
 """`engramctl plan`"""
 
+from engram.errors import UserError
 from engramctl import console, results_options, sweep_options
 from engramctl import options as corpus_options
 
@@ -15,6 +16,7 @@ def plan(
     text_column: corpus_options.TextColumnOption = None,
     tokenizer: corpus_options.TokenizerOption = None,
     vocab_size: corpus_options.VocabSizeOption = None,
+    fields: sweep_options.SetOption = None,
     results: results_options.ResultsOption = results_options.DEFAULT_RESULTS,
     name: sweep_options.NameOption = None,
     workers: sweep_options.WorkersOption = None,
@@ -23,15 +25,27 @@ def plan(
 ) -> None:
     """Show what a sweep would train: experts, slots, parameters, tokens, FLOPs, time and memory. Nothing is spent.
 
-    Takes the arguments of `engramctl sweep`. Sizes: 1m 3m 10m 30m 100m 300m 1b 3b 6b.
+    Takes the arguments of `engramctl sweep`. Sizes: 1m 3m 10m 30m 100m 300m 1b 3b 6b. The paper's own models are counted
+    by group: dense-4b moe-27b engram-27b engram-40b.
 
     Example: engramctl plan --size 3m --budget 1e13 --rho 0,0.5,0.75,1
+    Example: engramctl plan --size engram-27b
     """
+    from engram.presets import PRESETS
+
+    sizes = sweep_options.items(size)
+    if presets := [name for name in sizes if name in PRESETS]:
+        given = {"--budget": budget, "--rho": rho, "--seeds": seeds, "--set": fields, "other sizes": sizes != presets}
+        others = [name for name, value in given.items() if value]
+        if others:
+            raise UserError(f"{presets[0]} is a model of the paper, counted as it stands; it can't be combined with {', '.join(others)}")
+        _print_presets(presets, as_json)
+        return
     from engramctl.planning import planned_rows
     from engramctl.store import Store
     from engramctl.sweepfile import find_sweep, load_sweep
 
-    changes = sweep_options.overrides(budget, rho, size, seeds, corpus, corpus_bytes, text_column, tokenizer, vocab_size)
+    changes = sweep_options.overrides(budget, rho, size, seeds, corpus, corpus_bytes, text_column, tokenizer, vocab_size, fields)
     spec = load_sweep(find_sweep(sweep), changes)
     store = Store(results, sweep_options.sweep_name(sweep, name))
     planned = planned_rows(spec, store, workers, device)
@@ -45,3 +59,13 @@ def plan(
     for line in planned.notes:
         console.note(line)
     console.note(f"next: engramctl sweep {sweep} with the same options")
+
+
+def _print_presets(names: list[str], as_json: bool) -> None:
+    from engramctl.params import preset_row, preset_table
+
+    rows = [preset_row(name) for name in names]
+    if as_json:
+        console.print_json(rows[0] if len(rows) == 1 else {"models": rows})
+    else:
+        console.out().print(preset_table(names))

@@ -35,6 +35,7 @@ def sweep(
     text_column: corpus_options.TextColumnOption = None,
     tokenizer: corpus_options.TokenizerOption = None,
     vocab_size: corpus_options.VocabSizeOption = None,
+    fields: sweep_options.SetOption = None,
     results: results_options.ResultsOption = results_options.DEFAULT_RESULTS,
     name: sweep_options.NameOption = None,
     workers: sweep_options.WorkersOption = None,
@@ -52,6 +53,7 @@ def sweep(
 
     Example: engramctl sweep --budget 20m
     Example: engramctl sweep allocation --size 3m --budget 1e13,3e13 --rho 0.2,0.4,0.6,0.8,1 --seeds 3
+    Example: engramctl sweep --budget 20m --set model.memory.design=value --name value
     """
     from engramctl.schedule import Resources, local_workers, ray_session
     from engramctl.store import Store
@@ -59,7 +61,7 @@ def sweep(
     from engramctl.units import parse_duration
 
     started, checkpoint_s = time.monotonic(), parse_duration(checkpoint_every)
-    changes = sweep_options.overrides(budget, rho, size, seeds, corpus, corpus_bytes, text_column, tokenizer, vocab_size)
+    changes = sweep_options.overrides(budget, rho, size, seeds, corpus, corpus_bytes, text_column, tokenizer, vocab_size, fields)
     spec = load_sweep(find_sweep(sweep), changes)
     store = Store(results.absolute(), sweep_options.sweep_name(sweep, name))
     store.check_writable()
@@ -247,6 +249,9 @@ def _report(store: "Store", trials: list["TrialConfig"], started: float, as_json
     for _, row in table[table["status"] != "finished"].iterrows():
         last = str(row["error"]).strip().splitlines()[-1]
         console.note(f"  {row['status']}: {row['size']} rho {row['rho']:g} seed {row['seed']}: {last}")
+    for _, row in table[table["starved_experts"] > 0].iterrows():
+        starved = f"{row['starved_experts']:.0f} of {row['n_layers'] * row['n_routed_experts']} experts got no token in the last steps"
+        console.note(f"  routing has collapsed: {row['size']} rho {row['rho']:g} seed {row['seed']}: {starved}")
     shown = results_options.DEFAULT_RESULTS if store.results == results_options.DEFAULT_RESULTS.absolute() else store.results
     console.note(f"next: {results_options.command('plot', store.sweep, shown)}")
     if counts.get("failed") or missing:

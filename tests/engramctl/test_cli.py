@@ -4,7 +4,10 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
+from engram.accounting import count_parameters
+from engram.config import ModelConfig
 from engram.ladder import LADDER
+from engram.presets import PRESETS
 from engramctl.cli import app
 
 DATA = Path(__file__).parents[1] / "data"
@@ -16,7 +19,7 @@ def run(*arguments: str, code: int = 0):
     return result
 
 
-@pytest.mark.parametrize("command", ["corpus", "plan", "sweep", "status", "plot", "verify"])
+@pytest.mark.parametrize("command", ["corpus", "plan", "sweep", "status", "plot", "sample", "verify"])
 def test_every_command_has_help_with_an_example(command):
     assert "Example: engramctl " + command in " ".join(run(command, "--help").output.replace("│", " ").split())
 
@@ -64,6 +67,13 @@ def test_plan_of_a_wall_time_says_that_it_guesses(tmp_path):
         (["--corpus", "internet"], "corpus 'internet' is unknown; allowed are python, files:GLOB or hf:NAME"),
         (["--corpus-bytes", "some"], "'some' is not a size"),
         (["--device", "tpu"], "device 'tpu' is unknown; use auto, cpu, cuda or cuda:N"),
+        (["--set", "branches=4"], "--set branches=4: a field below model or train and its value are expected"),
+        (["--set", "model.branches"], "--set model.branches: a field below model or train"),
+        (["--set", "model.branches=four"], "model.branches: 'four' is not allowed"),
+        (["--set", "model.branches=[1"], "--set model.branches=[1: '[1' is not a value"),
+        (["--set", "model.memory=value", "--set", "model.memory.design=value"], "memory was set to a value before"),
+        (["--set", "model.memory.design=ngram"], "memory design 'ngram' is unknown; there are engram, engram-v4.1, over-encoding, value"),
+        (["--set", "train.optimizer.kind=sgd"], "optimizer kind 'sgd' is unknown; there are adamw, muon"),
     ],
 )
 def test_mistakes_are_one_line_and_code_2(command, arguments, message, tmp_path):
@@ -72,6 +82,48 @@ def test_mistakes_are_one_line_and_code_2(command, arguments, message, tmp_path)
     assert result.stderr.startswith("error: ")
     assert len(result.stderr.strip().splitlines()) == 1
     assert result.stdout == ""
+
+
+def test_fields_are_set_from_the_command_line(tmp_path):
+    options = ["--set", "model.memory.design=value", "--set", "model.branches=2", "--set", "train.optimizer.kind=adamw", "--rho", "0.5"]
+    (trial,) = json.loads(run("plan", *options, "--budget", "1e12", "--results", str(tmp_path), "--json").stdout)["trials"]
+    assert (trial["memory_design"], trial["branches"], trial["optimizer"]) == ("value", 2, "adamw")
+
+
+def test_a_plan_says_what_is_not_the_default(tmp_path):
+    options = ["--set", "model.memory.design=value", "--set", "model.branches=2", "--set", "model.attention.kind=mla"]
+    output = run("plan", *options, "--budget", "1e12", "--results", str(tmp_path)).output
+    assert "1m (value, 2 branches, mla): 1e+12 FLOPs" in output
+
+
+@pytest.mark.parametrize("name", PRESETS)
+def test_plan_counts_the_papers_models(name):
+    model = json.loads(run("plan", "--size", name, "--json").stdout)
+    counts = count_parameters(PRESETS[name])
+    for total in ("p_total", "p_active", "p_sparse", "p_embedding", "p_engram", "rho"):
+        assert model[total] == getattr(counts, total)
+    active_parts = ("routed_experts_active", "memory_rows_active")
+    assert sum(n for group, n in model["groups"].items() if group not in active_parts) == counts.p_total + counts.p_embedding
+    assert ModelConfig.model_validate(model["config"]) == PRESETS[name]
+
+
+def test_plan_shows_the_papers_models_side_by_side():
+    output = run("plan", "--size", "moe-27b,engram-27b").output
+    assert "5,792,338,560" in output
+    assert "0.7432" in output
+    assert max(map(len, output.splitlines())) <= 100
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["plan", "--size", "engram-27b", "--rho", "0.5"], "engram-27b is a model of the paper, counted as it stands"),
+        (["plan", "--size", "engram-27b,3m"], "can't be combined with other sizes"),
+        (["sweep", "--size", "moe-27b"], "moe-27b is a model of the paper: `engramctl plan --size moe-27b` counts it"),
+    ],
+)
+def test_the_papers_models_are_not_sizes_to_allocate(arguments, message):
+    assert message in run(*arguments, code=2).stderr
 
 
 def test_budget_too_small_for_a_step(tmp_path):

@@ -34,7 +34,7 @@ def test_a_trial_comes_back_as_it_was_written(store, make_row, curve, documents)
     trials = store.read_trials()
     assert list(trials.columns) == [c.name for c in TRIAL_COLUMNS]
     back = trials.iloc[0].to_dict()
-    assert list(back.pop("engram_layers")) == row.pop("engram_layers")
+    assert list(back.pop("memory_layers")) == row.pop("memory_layers")
     assert list(back.pop("loss_by_position")) == row.pop("loss_by_position")
     assert back.pop("error") != back.get("error")  # null
     row.pop("error")
@@ -88,7 +88,10 @@ def test_a_row_that_does_not_fit_the_schema_is_refused_and_nothing_is_written(st
 
 
 def test_numpy_arrays_are_columns_too(store, make_row, curve, documents):
-    arrays = {name: np.array([float("nan") if v is None else v for v in values]) for name, values in curve.items()}
+    arrays = {
+        name: np.array([float("nan") if v is None else v for v in values]) for name, values in curve.items() if name != "expert_loads"
+    }
+    arrays |= {"expert_loads": curve["expert_loads"]}
     arrays |= {name: arrays[name].astype(np.int64) for name in ("step", "tokens")}
     store.write_trial(make_row(), arrays, {name: np.array(values) for name, values in documents.items()})
     trial_id = make_row()["trial_id"]
@@ -155,8 +158,8 @@ def test_an_interrupted_write_leaves_the_old_file_and_no_debris(tmp_path, monkey
 
 def test_manifest(store):
     store.write_manifest({"sweep": {"name": "allocation"}, "budgets": [1e12], "trials": []})
-    assert store.read_manifest() == {"schema_version": 1, "sweep": {"name": "allocation"}, "budgets": [1e12], "trials": []}
-    for content, message in ((json.dumps({"schema_version": 2}), "schema version 2"), ("{", "not JSON"), ("[]", "JSON list")):
+    assert store.read_manifest() == {"schema_version": SCHEMA_VERSION, "sweep": {"name": "allocation"}, "budgets": [1e12], "trials": []}
+    for content, message in ((json.dumps({"schema_version": 99}), "schema version 99"), ("{", "not JSON"), ("[]", "JSON list")):
         store.manifest.write_text(content)
         with pytest.raises(UserError, match=message) as error:
             store.read_manifest()
@@ -228,7 +231,7 @@ from engramctl.store import Store
 row, start = json.loads(pathlib.Path(sys.argv[1]).read_text()), int(sys.argv[3])
 n = 20_000
 curve = {name: [1] * n for name in ("step", "tokens")} | {name: [i * 0.7 for i in range(n)] for name in (
-    "train_loss", "learning_rate", "grad_norm", "load_max_over_mean", "load_cv", "val_loss", "copy_loss")}
+    "train_loss", "learning_rate", "grad_norm", "load_max_over_mean", "load_cv", "val_loss", "copy_loss")} | {"expert_loads": [None] * n}
 documents = {"document": ["ab"] * n, "n_tokens": [1] * n, "n_bytes": [1] * n, "loss_sum": [1.0] * n}
 store = Store(pathlib.Path(sys.argv[2]), "allocation")
 print("ready", flush=True)

@@ -7,11 +7,14 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import pandas as pd
 import psutil
 import pyarrow.parquet as pq
 import pytest
+
+from engramctl.commands.sweep import _report
 
 ENGRAMCTL = Path(sys.executable).parent / "engramctl"
 
@@ -142,9 +145,9 @@ def test_another_experiment_does_not_land_in_the_same_folder(arguments, undistur
     results, _ = undisturbed
     spec = json.loads(Path(arguments[0]).read_text())
     changed = tmp_path / "tiny.yaml"
-    changed.write_text(json.dumps(spec | {"train": {**spec["train"], "beta2": 0.9}}))
+    changed.write_text(json.dumps(spec | {"train": {**spec["train"], "weight_decay": 0.2}}))
     result = run("sweep", str(changed), *arguments[1:], "--results", str(results), code=2)
-    assert "was made with train.beta2 = None, now it is 0.9; choose another folder with --name" in result.stderr
+    assert "was made with train.weight_decay = None, now it is 0.2; choose another folder with --name" in result.stderr
 
 
 def test_two_drivers_do_not_share_a_sweep(arguments, undisturbed):
@@ -166,3 +169,11 @@ def test_a_wall_time_is_turned_into_flops_once(arguments, tmp_path):
     assert rows["steps"].min() > 10
     assert "kept with the sweep" in first.stderr
     assert "starting Ray" not in run(*sweep).stderr, "the same command finds its trials done"
+
+
+def test_a_routing_collapse_is_said_at_the_end(fill, make_row, tmp_path, capsys):
+    rows = [make_row(rho=0.2, starved_experts=0), make_row(rho=0.6, starved_experts=7)]
+    _report(fill(tmp_path, rows), [SimpleNamespace(id=row["trial_id"]) for row in rows], time.monotonic(), as_json=False)
+    said = capsys.readouterr().err
+    assert "routing has collapsed: 3m rho 0.6 seed 0: 7 of 160 experts got no token in the last steps" in said
+    assert "rho 0.2" not in said

@@ -7,6 +7,7 @@ from hypothesis import strategies as st
 from engram.accounting import count_parameters
 from engram.errors import UserError
 from engram.ladder import LADDER
+from engram.recipe import learning_rate
 from engramctl.sweepfile import deep_merge, expand, find_sweep, flops_per_step, load_sweep, wall_seconds
 
 MINIMAL = """
@@ -64,17 +65,57 @@ def test_an_id_is_what_the_trial_is(tmp_path):
     ids = [t.id for t in trials(load_sweep(path, {}))]
     assert ids == [t.id for t in trials(load_sweep(path, {"seeds": 2}))][:2]
     assert not set(ids) & {t.id for t in trials(load_sweep(path, {}), corpus="d" * 64)}
-    path.write_text(MINIMAL + "train: {beta2: 0.99}\n")
+    path.write_text(MINIMAL + "train: {weight_decay: 0.2}\n")
     assert not set(ids) & {t.id for t in trials(load_sweep(path, {}))}
 
 
 def test_overrides_reach_the_config(tmp_path):
-    text = MINIMAL + "model: {attention: {key_shift: false}, moe: {balance_step: 0.01}, engram: {gate: signed_sqrt}}\ntrain: {beta2: 0.9}\n"
+    text = (
+        MINIMAL
+        + "model: {attention: {key_shift: false}, moe: {balance_step: 0.01}, memory: {gate: signed_sqrt, max_ngram: 4, memory_dim: 72}}\n"
+    )
+    text += "train: {optimizer: {kind: muon, momentum: 0.9}, schedule: {kind: step, drops: [0.5]}}\n"
     trial = trials(load_sweep(write(tmp_path, text), {}))[0]
     assert not trial.model.attention.key_shift
     assert trial.model.moe.balance_step == 0.01
-    assert trial.model.engram.gate == "signed_sqrt"
-    assert trial.train.beta2 == 0.9
+    assert trial.model.memory.gate == "signed_sqrt"
+    assert trial.model.memory.max_ngram == 4
+    assert trial.train.optimizer.momentum == 0.9
+    assert trial.train.schedule.drops == (0.5,)
+
+
+@pytest.mark.parametrize("design", ["engram", "engram-v4.1", "over-encoding", "value"])
+@pytest.mark.parametrize("kind", ["mha", "mla"])
+def test_designs_and_attentions_are_chosen_by_name(tmp_path, design, kind):
+    text = MINIMAL + f"model: {{branches: 2, attention: {{kind: {kind}}}, memory: {{design: {design}}}}}\n"
+    zero, one = (t.model for t in trials(load_sweep(write(tmp_path, text), {})))
+    assert zero.memory.design == design
+    assert zero.attention.kind == one.attention.kind == kind
+    assert one.memory is None
+    for column in ("p_total", "p_active"):
+        a, b = (getattr(count_parameters(model), column) for model in (zero, one))
+        assert abs(a / b - 1) < 0.005
+
+
+def test_another_choice_drops_the_settings_of_the_old_one(tmp_path):
+    path = write(tmp_path, MINIMAL + "model: {branches: 2, memory: {design: engram, gate: signed_sqrt, memory_dim: 32}}\n")
+    (other, _), (same, _) = (
+        trials(load_sweep(path, {"model": {"memory": memory}})) for memory in ({"design": "over-encoding"}, {"gate": "plain"})
+    )
+    assert (other.model.memory.design, other.model.memory.memory_dim, other.model.branches) == ("over-encoding", 64, 2)
+    assert (same.model.memory.gate, same.model.memory.memory_dim) == ("plain", 32)
+
+
+def test_no_memory_is_a_design(tmp_path):
+    text = MINIMAL.replace("[0, 1]", "[1]") + "model: {memory: {design: none}}\n"
+    assert [t.model.memory for t in trials(load_sweep(write(tmp_path, text), {}))] == [None]
+
+
+def test_the_rate_follows_the_optimiser_unless_it_is_given(tmp_path):
+    path = write(tmp_path, MINIMAL + "train: {optimizer: {kind: muon}}\n")
+    assert trials(load_sweep(path, {}))[0].train.learning_rate == learning_rate(LADDER["1m"], "muon")
+    path.write_text(MINIMAL + "train: {optimizer: {kind: muon}, learning_rate: 0.5}\n")
+    assert trials(load_sweep(path, {}))[0].train.learning_rate == 0.5
 
 
 @pytest.mark.parametrize(
@@ -82,12 +123,27 @@ def test_overrides_reach_the_config(tmp_path):
     [
         (MINIMAL + "colour: red\n", "mine.yaml: colour: no such field"),
         (MINIMAL + "train: {beta3: 1}\n", "train.beta3: no such field"),
-        (MINIMAL + "train: {beta2: 1.5}\n", "train.beta2: 1.5 is not allowed: input should be less than 1"),
+        (MINIMAL + "train: {optimizer: {beta2: 1.5}}\n", "train.optimizer.beta2: 1.5 is not allowed: input should be less than 1"),
+        (MINIMAL + "train: {optimizer: {kind: adam}}\n", "optimizer kind 'adam' is unknown; there are adamw, muon"),
+        (MINIMAL + "train: {optimizer: muon}\n", "train.optimizer: 'muon' is not allowed: fields of it are expected"),
+        (MINIMAL + "train: {optimizer: {kind: adamw, momentum: 0.9}}\n", "train.optimizer.momentum: no such field"),
+        (MINIMAL + "train: {schedule: {kind: linear}}\n", "train.schedule.kind: 'linear' is not allowed: input should be 'wsd', 'cosine'"),
+        (MINIMAL + "train: {schedule: {kind: step, drops: [0.9, 0.8]}}\n", "train.schedule: drops are [0.9, 0.8]; they must rise"),
         (MINIMAL + "train: {steps: 5}\n", "train.steps can't be set"),
         (MINIMAL + "model: {moe: {top_k: many}}\n", "model.moe.top_k: 'many' is not allowed"),
-        (MINIMAL + "model: {engram: {gate: tanh}}\n", "model.engram.gate: 'tanh' is not allowed: input should be 'plain' or 'signed_sqrt'"),
-        (MINIMAL + "model: {engram: {table_sizes: [5, 5]}}\n", "model.engram.table_sizes can't be set: rho decides it"),
-        (MINIMAL + "model: {engram: {layers: [7]}}\n", "engram.layers are [7]; with n_layers = 2 they go from 0 to 1"),
+        (MINIMAL + "model: {memory: {gate: tanh}}\n", "model.memory.gate: 'tanh' is not allowed: input should be 'plain' or 'signed_sqrt'"),
+        (MINIMAL + "model: {memory: {design: ngram}}\n", "memory design 'ngram' is unknown; there are engram, engram-v4.1, over-encoding"),
+        (MINIMAL + "model: {memory: {design: value, gate: plain}}\n", "model.memory.gate: no such field"),
+        (MINIMAL + "model: {memory: engram}\n", "model.memory: 'engram' is not allowed: fields of it are expected"),
+        (MINIMAL + "model: {memory: {table_sizes: [5, 5]}}\n", "model.memory.table_sizes can't be set: rho decides it"),
+        (MINIMAL + "model: {memory: {max_ngram: 1}}\n", "model.memory.max_ngram: 1 is not allowed: a whole number from 2 to 8"),
+        (MINIMAL + "model: {memory: {layers: [7]}}\n", "model.memory.layers are [7]; with n_layers = 2 they go from 0 to 1"),
+        (MINIMAL + "model: {memory: {branch_gates: false}}\n", "memory.branch_gates is false; it says something only where branches"),
+        (MINIMAL + "model: {memory: {design: none}}\n", "with model.memory.design none there is no memory"),
+        (MINIMAL + "model: {attention: {kind: gqa}}\n", "attention kind 'gqa' is unknown; there are mha, mla"),
+        (MINIMAL + "model: {attention: {kv_rank: 8}}\n", "model.attention.kv_rank: no such field"),
+        (MINIMAL + "model: {branches: 0}\n", "model.branches: 0 is not allowed"),
+        (MINIMAL.replace("[1m]", "[engram-27b]"), "engram-27b is a model of the paper"),
         (MINIMAL + "corpus: {source: web}\n", "corpus.source: corpus 'web' is unknown"),
         (MINIMAL + "corpus: {max_bytes: lots}\n", "'lots' is not a size"),
         (MINIMAL.replace("[0, 1]", "[0, 1.5]"), "mine.yaml: rhos: rho is 1.5; it must be between 0"),

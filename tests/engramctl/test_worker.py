@@ -10,8 +10,9 @@ import pytest
 import torch
 
 from engram.allocation import allocate, baseline, memory_template
-from engram.config import TrainConfig, TrialConfig
+from engram.config import TrialConfig
 from engram.ladder import LADDER
+from engram.training_config import TrainConfig
 from engramctl import worker
 from engramctl.columns import CURVE_SCHEMA
 from engramctl.rows import SweepContext
