@@ -28,8 +28,11 @@ def _git(folder: Path, *arguments: str) -> str:
 
 
 def versions() -> str:
-    """Versions of Python and of the packages that decide a loss, as JSON."""
-    return json.dumps({"python": platform.python_version()} | {name: version(name) for name in _PACKAGES})
+    """Versions of Python, of the packages that decide a loss and of the compiled kernels in use, as JSON."""
+    from engram import kernels
+
+    found = {"python": platform.python_version()} | {name: version(name) for name in _PACKAGES}
+    return json.dumps(found | {"kernels": kernels.version()})
 
 
 def hostname() -> str:

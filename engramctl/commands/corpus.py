@@ -23,7 +23,8 @@ def corpus(
 
     Example: engramctl corpus --corpus 'files:texts/**/*.jsonl.gz' --text-column body --corpus-bytes 200MB
     """
-    from engram.corpus.prepare import default_cache, prepare_corpus
+    from engram.cache import default_cache
+    from engram.corpus.prepare import prepare_corpus
     from engram.corpus.sources import CorpusSpec
     from engram.corpus.statistics import describe
     from engramctl.sweep_options import corpus_overrides

@@ -115,8 +115,9 @@ def _differences(was: Any, now: Any, path: str) -> list[tuple[str, Any, Any]]:
 
 def _corpus(store: "Store", spec: "SweepSpec", manifest: dict[str, Any], cache: Path | None) -> "Corpus":
     """The corpus the sweep began with if it is still in the cache, so that installing a package changes nothing; else prepared."""
+    from engram.cache import default_cache
     from engram.corpus.dataset import Corpus
-    from engram.corpus.prepare import default_cache, prepare_corpus
+    from engram.corpus.prepare import prepare_corpus
 
     cache = cache or default_cache()
     pinned = manifest.get("corpus")

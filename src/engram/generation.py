@@ -20,6 +20,8 @@ class Cache(History):
         padding: pads before the first token of each sequence, int64 [B]; None: none.
     """
 
+    is_empty = False
+
     def __init__(self, padding: Tensor | None = None) -> None:
         self.padding = padding if padding is not None and bool(padding.any()) else None
         self.seen = 0

@@ -11,6 +11,9 @@ class History:
     Names are unique within a layer; `at` gives a layer its own.
     """
 
+    is_empty = True
+    """Whether nothing came before and nothing has to be remembered."""
+
     def at(self, layer: int) -> "History":
         """The history of one layer."""
         return self

@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import platformdirs
 from filelock import FileLock, Timeout
 from tokenizers import Tokenizer
 
@@ -25,11 +24,6 @@ TOKENIZER_SAMPLE_BYTES = 32_000_000
 """Training text that the tokenizer is trained on at most."""
 _BATCH_DOCUMENTS = 256
 _BATCH_BYTES = 4_000_000
-
-
-def default_cache() -> Path:
-    """`$ENGRAMCTL_CACHE`, or the user's cache folder."""
-    return Path(os.environ.get("ENGRAMCTL_CACHE") or platformdirs.user_cache_dir("engramctl"))
 
 
 def prepare_corpus(spec: CorpusSpec, cache: Path, progress: Progress | None = None, refresh: bool = False) -> Corpus:

@@ -9,6 +9,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from engram.history import History
+from engram.kernels import memory_ops, ops
 
 
 def branch_rms_norm(x: Tensor, weight: Tensor, eps: float) -> Tensor:
@@ -16,6 +17,8 @@ def branch_rms_norm(x: Tensor, weight: Tensor, eps: float) -> Tensor:
 
     [B, T, M, d] -> [B, T, M, d]
     """
+    if len(weight) == 1:
+        return ops.rms_norm(x, weight[0], eps)
     wide = x if x.dtype == torch.float64 else x.float()
     return F.rms_norm(wide, wide.shape[-1:], eps=eps) * weight
 
@@ -33,12 +36,16 @@ def short_conv(x: Tensor, weight: Tensor, dilation: int, past: History) -> Tenso
     return result
 
 
-def gates(weights: Mapping[str, Tensor], vectors: Tensor, hidden: Tensor, kind: Literal["plain", "signed_sqrt"], eps: float) -> Tensor:
-    """Memory vectors [B, T, d_mem] and hidden states [B, T, M, d] -> alpha [B, T, M] in (0, 1) (paper, eq. 4)."""
-    branches, width = weights["key_norm"].shape
+def gate_keys(weights: Mapping[str, Tensor], vectors: Tensor) -> Tensor:
+    """Memory vectors [B, T, d_mem] -> keys [B, T, M, d]."""
     bias = weights.get("key_bias")
-    keys = F.linear(vectors, weights["key"].flatten(0, 1), None if bias is None else bias.flatten())
-    keys = keys.unflatten(-1, (branches, width))  # [B, T, M, d]
+    keys = ops.linear(vectors, weights["key"].flatten(0, 1), None if bias is None else bias.flatten())
+    return keys.unflatten(-1, weights["key_norm"].shape)
+
+
+def gates(weights: Mapping[str, Tensor], keys: Tensor, hidden: Tensor, kind: Literal["plain", "signed_sqrt"], eps: float) -> Tensor:
+    """Keys and hidden states [B, T, M, d] -> alpha [B, T, M] in (0, 1) (paper, eq. 4)."""
+    width = hidden.shape[-1]
     normed = branch_rms_norm(hidden, weights["query_norm"], eps) * branch_rms_norm(keys, weights["key_norm"], eps)
     scores = normed.sum(-1) / math.sqrt(width)  # [B, T, M]
     if kind == "signed_sqrt":
@@ -50,10 +57,18 @@ def gated_values(
     weights: Mapping[str, Tensor], vectors: Tensor, hidden: Tensor, kind: Literal["plain", "signed_sqrt"], eps: float
 ) -> Tensor:
     """`u = alpha * W_V e`: memory vectors [B, T, d_mem] and hidden states [B, T, M, d] -> [B, T, M, d]."""
-    values = F.linear(vectors, weights["value"], weights.get("value_bias"))  # [B, T, d]
-    return gates(weights, vectors, hidden, kind, eps).unsqueeze(-1) * values.unsqueeze(2)
+    values = ops.linear(vectors, weights["value"], weights.get("value_bias"))  # [B, T, d]
+    keys = gate_keys(weights, vectors)  # [B, T, M, d]
+    done = memory_ops.gated(hidden, keys, values, weights["query_norm"], weights["key_norm"], eps, kind == "signed_sqrt")
+    if done is not None:
+        return done
+    return gates(weights, keys, hidden, kind, eps).unsqueeze(-1) * values.unsqueeze(2)
 
 
 def convolved(weights: Mapping[str, Tensor], update: Tensor, dilation: int, eps: float, past: History) -> Tensor:
     """`Y = SiLU(conv(norm(u))) + u`: [B, T, M, d] -> [B, T, M, d]."""
+    if past.is_empty:
+        done = memory_ops.convolved(update, weights["conv_norm"], weights["conv"], dilation, eps)
+        if done is not None:
+            return done
     return F.silu(short_conv(branch_rms_norm(update, weights["conv_norm"], eps), weights["conv"], dilation, past)) + update

@@ -14,7 +14,7 @@ from torch import Tensor
 from engram.config import ModelConfig, MoEConfig, MultiHeadAttentionConfig
 from engram.designs.engram import CONV_EPS, Engram
 from engram.history import History
-from engram.memory.fusion import gates
+from engram.memory.fusion import gate_keys, gates
 from engram.memory.hashing import NgramHash
 from engram.memory.module import MemorySite
 from engram.tokenizer.compression import canonical_ids
@@ -91,7 +91,7 @@ def _fusion(name: str, case: Mapping[str, Any]) -> Iterator[Deviation]:
         raise ValueError(f"{name}: {' '.join(str(problem).split())}") from None
     vectors, hidden = _tensor(case["memory"]), _tensor(case["hidden"])
     with torch.no_grad():
-        alpha = gates(state, vectors, hidden, case["gate"], epsilons["query"])
+        alpha = gates(state, gate_keys(state, vectors), hidden, case["gate"], epsilons["query"])
         yield _compare(f"{name}.gates", alpha, case["gates"], exact=False)
         yield _compare(f"{name}.output", site(vectors, hidden, History()), case["output"], exact=False)
 

@@ -8,6 +8,8 @@ from torch.nn import functional as F
 
 from engram.config import LatentAttentionConfig, ModelConfig, MultiHeadAttentionConfig
 from engram.history import History
+from engram.kernels import ops
+from engram.model.layers import Linear, RMSNorm
 from engram.model.precision import small_product_dtype
 from engram.model.rotary import Rotary, rotate
 
@@ -39,20 +41,26 @@ class MultiHeadAttention(nn.Module):
         d = config.width
         self.n_heads, self.head_dim, self.key_shift = attention.n_heads, d // attention.n_heads, attention.key_shift
         self.scale = score_scale(attention, self.head_dim)
-        self.qkv = nn.Linear(d, 3 * d, bias=False)
-        self.out = nn.Linear(d, d, bias=False)
+        self.qkv = Linear(d, 3 * d)
+        self.out = Linear(d, d)
 
     def forward(self, x: Tensor, rotary: Rotary, added_values: Tensor | None, past: History) -> Tensor:
         """[B, T, d], and what a memory adds to the values of all heads [B, T, d] -> [B, T, d]"""
-        projected = self.qkv(x).to(small_product_dtype(x))
-        query, key, value = projected.unflatten(-1, (3, self.n_heads, self.head_dim)).unbind(-3)  # [B, T, h, c] each
+        projected = self.qkv(x).unflatten(-1, (3, self.n_heads, self.head_dim))  # [B, T, 3, h, c]
         if added_values is not None:
-            value = value + added_values.to(value.dtype).view_as(value)
-        if self.key_shift:
-            key = shift_half(past.window("key", key, 1))
-        key, value = past.extend("keys", rotate(key, rotary)), past.extend("values", value)  # [B, S, h, c]
-        mask = past.mask(x.shape[1], x.device)
-        return self.out(attend(rotate(query, rotary), key, value, mask, self.scale))
+            query, key, value = projected.unbind(-3)
+            projected = torch.stack([query, key, value + added_values.to(value.dtype).view_as(value)], dim=-3)
+
+        def step_by_step() -> Tensor:
+            query, key, value = projected.to(small_product_dtype(x)).unbind(-3)  # [B, T, h, c] each
+            if self.key_shift:
+                key = shift_half(past.window("key", key, 1))
+            key, value = past.extend("keys", rotate(key, rotary)), past.extend("values", value)  # [B, S, h, c]
+            return attend(rotate(query, rotary), key, value, past.mask(x.shape[1], x.device), self.scale)
+
+        if past.is_empty:
+            return self.out(ops.causal_attention(projected, *rotary, self.scale, self.key_shift, step_by_step))
+        return self.out(step_by_step())
 
 
 class LatentAttention(nn.Module):
@@ -69,21 +77,21 @@ class LatentAttention(nn.Module):
         self.key_shift = a.key_shift
         self.scale = score_scale(a, a.head_dim + a.rope_dim)
         if a.query_rank is not None:
-            self.query_down = nn.Linear(d, a.query_rank, bias=False)
-            self.query_norm = nn.RMSNorm(a.query_rank, eps=eps)
-        self.query = nn.Linear(a.query_rank or d, a.scores_width(d), bias=False)
-        self.kv_down = nn.Linear(d, a.kv_rank + a.rope_dim, bias=False)
-        self.kv_norm = nn.RMSNorm(a.kv_rank, eps=eps)
-        self.kv_up = nn.Linear(a.kv_rank, a.n_heads * (a.head_dim + a.value_dim), bias=False)
-        self.out = nn.Linear(a.values_width(d), d, bias=False)
+            self.query_down = Linear(d, a.query_rank)
+            self.query_norm = RMSNorm(a.query_rank, eps)
+        self.query = Linear(a.query_rank or d, a.scores_width(d))
+        self.kv_down = Linear(d, a.kv_rank + a.rope_dim)
+        self.kv_norm = RMSNorm(a.kv_rank, eps)
+        self.kv_up = Linear(a.kv_rank, a.n_heads * (a.head_dim + a.value_dim))
+        self.out = Linear(a.values_width(d), d)
 
     def forward(self, x: Tensor, rotary: Rotary, added_values: Tensor | None, past: History) -> Tensor:
         """[B, T, d], and what a memory adds to the values of all heads [B, T, h d_v] -> [B, T, d]"""
-        low = normed(self.query_norm, self.query_down(x)) if hasattr(self, "query_down") else x
+        low = self.query_norm(self.query_down(x)) if hasattr(self, "query_down") else x
         query = self.query(low).to(small_product_dtype(x)).unflatten(-1, (self.n_heads, -1))
         query, turned_query = query.split([self.head_dim, self.rope_dim], dim=-1)  # [B, T, h, c], [B, T, h, c_rope]
         latent, turned_key = self.kv_down(x).split([self.kv_norm.weight.numel(), self.rope_dim], dim=-1)
-        latent = past.extend("latent", normed(self.kv_norm, latent))  # [B, S, r]
+        latent = past.extend("latent", self.kv_norm(latent))  # [B, S, r]
         turned_key = past.extend("rotary_key", rotate(turned_key.to(query.dtype).unsqueeze(2), rotary))  # [B, S, 1, c_rope]
         key, value = self.kv_up(latent).to(query.dtype).unflatten(-1, (self.n_heads, -1)).split([self.head_dim, self.value_dim], dim=-1)
         if added_values is not None:
@@ -93,11 +101,6 @@ class LatentAttention(nn.Module):
         query = torch.cat([query, rotate(turned_query, rotary)], dim=-1)
         key = torch.cat([key, turned_key.expand(-1, -1, self.n_heads, -1)], dim=-1)
         return self.out(attend(query, key, value, past.mask(x.shape[1], x.device), self.scale))
-
-
-def normed(norm: nn.RMSNorm, x: Tensor) -> Tensor:
-    """Norm in the type of its weights: autocast would hand it bf16 and fp32, for which there is no fused norm."""
-    return norm(x.to(norm.weight.dtype))
 
 
 def score_scale(attention: MultiHeadAttentionConfig | LatentAttentionConfig, query_dim: int) -> float:

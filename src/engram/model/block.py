@@ -7,6 +7,7 @@ from engram.history import History
 from engram.memory.module import MemorySite
 from engram.model.attention import build_attention
 from engram.model.hyperconnection import connection
+from engram.model.layers import RMSNorm
 from engram.model.moe import MoE, SwiGLU
 from engram.model.rotary import Rotary
 
@@ -23,10 +24,10 @@ class Block(nn.Module):
         mixes_for_memory = has_site and memory is not None and memory.site == "residual" and not memory.branchwise
         self.memory_connection = connection(config, 2 * layer) if mixes_for_memory else None
         self.attention_connection = connection(config, 2 * layer)
-        self.attention_norm = nn.RMSNorm(config.width, eps=config.norm_eps)
+        self.attention_norm = RMSNorm(config.width, config.norm_eps)
         self.attention = build_attention(config)
         self.feed_forward_connection = connection(config, 2 * layer + 1)
-        self.feed_forward_norm = nn.RMSNorm(config.width, eps=config.norm_eps)
+        self.feed_forward_norm = RMSNorm(config.width, config.norm_eps)
         dense = layer < config.moe.n_dense_layers
         self.feed_forward = SwiGLU(config.width, config.moe.dense_width) if dense else MoE(config)
 

@@ -6,6 +6,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from engram.kernels import ops
+
 CHUNK = 256
 """Tokens whose logits exist at one time."""
 
@@ -21,6 +23,12 @@ class _MeanCrossEntropy(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, hidden: Tensor, weight: Tensor, targets: Tensor) -> Tensor:
+        done = ops.head_losses(hidden, weight, targets, gradients=True)
+        if done is not None:
+            losses, grad_hidden, grad_weight = done
+            ctx.save_for_backward(grad_hidden, grad_weight)
+            ctx.n = len(targets)
+            return losses.mean()
         total = hidden.new_zeros((), dtype=torch.float64 if hidden.dtype == torch.float64 else torch.float32)
         grad_hidden, grad_weight = torch.empty_like(hidden), torch.zeros_like(weight)
         for start in range(0, len(targets), CHUNK):
@@ -54,5 +62,8 @@ def mean_cross_entropy(hidden: Tensor, weight: Tensor, targets: Tensor) -> Tenso
 @torch.no_grad()
 def token_cross_entropy(hidden: Tensor, weight: Tensor, targets: Tensor) -> Tensor:
     """Loss of every token in nats, without gradient: hidden [N, d], weight [V, d], targets int64 [N] -> fp32 [N]."""
+    done = ops.head_losses(hidden, weight, targets, gradients=False)
+    if done is not None:
+        return done[0]
     parts = zip(hidden.split(CHUNK), targets.split(CHUNK), strict=True)
     return torch.cat([F.cross_entropy(_logits(part, weight), wanted, reduction="none") for part, wanted in parts])

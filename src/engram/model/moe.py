@@ -5,6 +5,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from engram.config import ModelConfig
+from engram.kernels import ops
+from engram.model.layers import Linear
 from engram.model.precision import small_product_dtype
 
 
@@ -13,13 +15,12 @@ class SwiGLU(nn.Module):
 
     def __init__(self, width: int, inner: int) -> None:
         super().__init__()
-        self.gate_up = nn.Linear(width, 2 * inner, bias=False)
-        self.out = nn.Linear(inner, width, bias=False)
+        self.gate_up = Linear(width, 2 * inner)
+        self.out = Linear(inner, width)
 
     def forward(self, x: Tensor) -> Tensor:
         """[..., d] -> [..., d]"""
-        gate, up = self.gate_up(x).chunk(2, dim=-1)
-        return self.out(F.silu(gate) * up)
+        return self.out(ops.swiglu(self.gate_up(x)))
 
 
 class Router(nn.Module):
@@ -51,10 +52,8 @@ class Router(nn.Module):
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """[N, d] -> gate weights fp32 [N, k] (summing to `route_scale`) and expert numbers int64 [N, k]"""
         with torch.autocast(x.device.type, enabled=False):
-            scores = F.linear(x.to(self.weight.dtype), self.weight).sigmoid()  # [N, E]
-        chosen = (scores.detach() + self.bias).topk(self.top_k, dim=-1, sorted=False).indices  # [N, k]
-        weights = scores.gather(-1, chosen)
-        return self.route_scale * weights / (weights.sum(-1, keepdim=True) + 1e-20), chosen
+            logits = ops.linear(x.to(self.weight.dtype), self.weight)  # [N, E]
+            return ops.route(logits, self.bias, self.top_k, self.route_scale)
 
     @torch.no_grad()
     def count(self, tokens_per_expert: Tensor) -> None:
@@ -86,6 +85,9 @@ class RoutedExperts(nn.Module):
 
     def forward(self, x: Tensor, weights: Tensor, chosen: Tensor) -> tuple[Tensor, Tensor]:
         """Tokens [N, d], gate weights [N, k], experts int64 [N, k] -> mixture [N, d] and load int64 [E]."""
+        done = ops.routed_experts(x, self.gate_up, self.out, weights, chosen)
+        if done is not None:
+            return done
         n, k = chosen.shape
         order = chosen.flatten().argsort(stable=True)  # [N k]: assignments by expert
         load = torch.bincount(chosen.flatten(), minlength=len(self.gate_up))

@@ -15,6 +15,7 @@ from engram.memory.tables import EmbeddingTables
 from engram.model.block import Block
 from engram.model.head import mean_cross_entropy, token_cross_entropy
 from engram.model.hyperconnection import HyperConnection, HyperHead
+from engram.model.layers import RMSNorm
 from engram.model.moe import Router
 from engram.model.rotary import rotary_tables
 
@@ -43,7 +44,7 @@ class Transformer(nn.Module):
         self.embedding_memory = MemorySite(config) if memory is not None and memory.site == "embedding" else None
         self.blocks = nn.ModuleList(Block(config, layer) for layer in range(config.n_layers))
         self.merge = HyperHead(config) if config.branches > 1 else None
-        self.norm = nn.RMSNorm(config.width, eps=config.norm_eps)
+        self.norm = RMSNorm(config.width, config.norm_eps)
         self.head = None if config.tie_embeddings else nn.Linear(config.width, config.vocab_size, bias=False)
 
     @property

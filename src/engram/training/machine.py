@@ -9,6 +9,7 @@ from typing import Literal
 
 import torch
 
+from engram import kernels
 from engram.errors import UserError
 
 _M_TRIM_THRESHOLD, _M_MMAP_MAX = -1, -4  # malloc.h of glibc
@@ -41,11 +42,13 @@ def resolve_precision(precision: Literal["auto", "bf16", "fp32"], device: torch.
 
 
 def settle_process(threads: int) -> None:
-    """Set a process up for training: threads, and a heap that keeps its pages.
+    """Set a process up for training: threads, compiled kernels, and a heap that keeps its pages.
 
     glibc hands large blocks back to the kernel at every free; a training step would fault them in again each time.
     """
     torch.set_num_threads(threads)
+    if threads == 1:
+        kernels.load()
     if platform.libc_ver()[0] == "glibc":
         libc = ctypes.CDLL(None)
         libc.mallopt(_M_MMAP_MAX, 0)

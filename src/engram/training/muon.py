@@ -11,6 +11,9 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor
 
+from engram import kernels
+from engram.kernels import ops
+
 COEFFICIENTS = (3.4445, -4.7750, 2.0315)
 """Of X, (X X^T) X and (X X^T)^2 X: steepest at 0, so that small singular values grow fast; large ones end in about 0.7..1.2."""
 EPS = 1e-7
@@ -22,8 +25,12 @@ def orthogonalise(stack: Tensor, iterations: int, dtype: torch.dtype) -> Tensor:
     """Bring all singular values of every matrix near 1 (Newton-Schulz): [..., a, b] -> [..., a, b] in `dtype`."""
     linear, cubic, quintic = COEFFICIENTS
     tall = stack.shape[-2] > stack.shape[-1]
-    x = stack.to(dtype).reshape(-1, *stack.shape[-2:])
+    x = stack.reshape(-1, *stack.shape[-2:])
     x = x.mT if tall else x  # the Gram matrix is the small one
+    done = ops.orthogonalise(x.float(), iterations, COEFFICIENTS, EPS, dtype == torch.bfloat16) if stack.dtype != torch.float64 else None
+    if done is not None:
+        return (done.mT if tall else done).reshape(stack.shape)
+    x = x.to(dtype)
     x = x / x.norm(dim=(-2, -1), keepdim=True).clamp_min(EPS)
     for _ in range(iterations):
         gram = torch.bmm(x, x.mT)
@@ -36,7 +43,9 @@ def product_dtype(device: torch.device) -> torch.dtype:
     if device.type == "cuda":
         fast = torch.cuda.is_bf16_supported(including_emulation=False)
     else:
-        fast = device.type == "cpu" and torch.cpu.get_capabilities().get("amx_bf16", False)
+        capabilities = torch.cpu.get_capabilities()
+        in_kernel = bool(capabilities.get("avx512_bf16")) and kernels.version() != "none"
+        fast = device.type == "cpu" and (in_kernel or bool(capabilities.get("amx_bf16")))
     return torch.bfloat16 if fast else torch.float32
 
 

@@ -3,6 +3,7 @@
 import torch
 from torch import Tensor
 
+from engram.kernels import memory_ops
 from engram.memory.tables import EmbeddingTables
 
 
@@ -38,6 +39,10 @@ class RowAdam:
             if rows is None or grad is None:
                 continue
             first, second = self.moments[name]
+            if memory_ops.update_rows(
+                table.weight, (first, second), rows, grad, self.betas, (correction1, correction2), self.eps, learning_rate
+            ):
+                continue
             m = first[rows].lerp_(grad, 1 - beta1)
             v = second[rows].mul_(beta2).addcmul_(grad, grad, value=1 - beta2)
             first.index_copy_(0, rows, m)

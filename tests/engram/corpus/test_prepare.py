@@ -10,8 +10,9 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from engram.cache import default_cache
 from engram.corpus.dataset import Corpus
-from engram.corpus.prepare import default_cache, prepare_corpus
+from engram.corpus.prepare import prepare_corpus
 from engram.corpus.sources import CorpusSpec
 from engram.corpus.spool import Spool
 from engram.errors import UserError

@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 from engram.config import ModelConfig
 from engram.designs.registry import DESIGNS
 from engram.history import History
-from engram.memory.fusion import gated_values, gates, short_conv
+from engram.memory.fusion import gate_keys, gated_values, gates, short_conv
 from engram.memory.hashing import NgramHash
 from engram.memory.module import MemoryLookup, MemorySite
 from engram.memory.tables import EmbeddingTables
@@ -117,9 +117,10 @@ def test_gates_of_both_kinds():
     site = MemorySite(model_config(branches=2))
     weights = {name: torch.randn_like(p) for name, p in site.named_parameters()}
     vectors, hidden = torch.randn(1, 5, 8), torch.randn(1, 5, 2, 8)
-    logit = gates(weights, vectors, hidden, "plain", 1e-6).logit()
-    assert torch.allclose(gates(weights, vectors, hidden, "signed_sqrt", 1e-6).logit(), logit.sign() * logit.abs().sqrt(), atol=1e-4)
-    alpha = gates(weights, vectors, hidden, "plain", 1e-6)
+    keys = gate_keys(weights, vectors)
+    logit = gates(weights, keys, hidden, "plain", 1e-6).logit()
+    assert torch.allclose(gates(weights, keys, hidden, "signed_sqrt", 1e-6).logit(), logit.sign() * logit.abs().sqrt(), atol=1e-4)
+    alpha = gates(weights, keys, hidden, "plain", 1e-6)
     values = vectors @ weights["value"].T
     assert torch.allclose(gated_values(weights, vectors, hidden, "plain", 1e-6), alpha.unsqueeze(-1) * values.unsqueeze(2), atol=1e-6)
 

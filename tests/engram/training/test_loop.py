@@ -16,7 +16,7 @@ from engram.ladder import LADDER
 from engram.training import checkpoint, validation
 from engram.training.loop import CURVE_COLUMNS, Trainer
 from engram.training.validation import position_buckets
-from engram.training_config import TrainConfig, WSDSchedule
+from engram.training_config import AdamWConfig, TrainConfig, WSDSchedule
 
 CPU = torch.device("cpu")
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -112,7 +112,8 @@ def test_nan_is_divergence(tiny_corpus, tmp_path):
 
 @pytest.mark.parametrize("rho", [0.5, 1.0])
 def test_a_batch_in_several_passes_is_the_same_batch(tiny_corpus, tmp_path, monkeypatch, rho):
-    trial = make_trial(tiny_corpus, rho=rho, steps=4, precision="fp32", n_validations=1)
+    # A large epsilon: without it Adam turns the rounding of a gradient near 0 into a whole step.
+    trial = make_trial(tiny_corpus, rho=rho, steps=4, precision="fp32", n_validations=1, optimizer=AdamWConfig(eps=1e-3))
     whole = run(Trainer(trial, tiny_corpus, tmp_path / "whole", CPU))
     monkeypatch.setattr(validation, "PASS_TOKENS", 3 * 32)
     parts = run(Trainer(trial, tiny_corpus, tmp_path / "parts", CPU))

@@ -1,0 +1,60 @@
+"""Fast paths of training on one CPU core, compiled from `cpu/*.cpp`. Everything works without them, more slowly.
+
+`load` compiles them, once for each machine, and switches them on in this process; then `engram.kernels.ops` uses them for
+fp32 tensors on the CPU in a process of one thread. They differ from the plain operations by rounding only.
+"""
+
+import subprocess
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import torch
+from torch import Tensor
+
+from engram.kernels.build import Library, compiled, fingerprint
+
+_library: Library | None = None
+_enabled = True
+
+
+def load() -> str | None:
+    """Switch the kernels on in this process, compiling them where that was not done before; returns why it can't be done, or None."""
+    global _library
+    if not (torch.cpu.get_capabilities().get("avx512_f") and torch.backends.mkldnn.is_available()):
+        return "this CPU has no AVX-512, which their products need"
+    if _library is None:
+        try:
+            _library = Library(compiled())
+        except (RuntimeError, OSError, subprocess.SubprocessError) as problem:
+            return str(problem)
+    return None
+
+
+@contextmanager
+def plain() -> Iterator[None]:
+    """Without kernels for the length of a block: for comparisons."""
+    global _enabled
+    before, _enabled = _enabled, False
+    try:
+        yield
+    finally:
+        _enabled = before
+
+
+def version() -> str:
+    """Which kernels this process trains with: a fingerprint, or "none"."""
+    return fingerprint() if _library is not None and _enabled and torch.get_num_threads() == 1 else "none"
+
+
+def library(x: Tensor) -> Library | None:
+    """The kernels where they can work on `x`."""
+    usable = _enabled and x.device.type == "cpu" and x.dtype in (torch.float32, torch.bfloat16) and torch.get_num_threads() == 1
+    return _library if usable else None
+
+
+def bf16_products() -> bool:
+    """Whether products run in bf16: under autocast, where the CPU multiplies it."""
+    if not torch.is_autocast_enabled("cpu") or torch.get_autocast_dtype("cpu") != torch.bfloat16:
+        return False
+    capabilities = torch.cpu.get_capabilities()
+    return bool(capabilities.get("amx_bf16") or capabilities.get("avx512_bf16"))

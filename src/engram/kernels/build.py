@@ -1,0 +1,105 @@
+"""Compiles the C++ kernels of this folder once for each machine type, and loads them."""
+
+import ctypes
+import functools
+import hashlib
+import os
+import shutil
+import subprocess
+import tempfile
+from pathlib import Path
+
+import torch
+from filelock import FileLock
+from torch import Tensor
+
+from engram.cache import default_cache
+
+SOURCES = Path(__file__).parent / "cpu"
+_FLAGS = (
+    "-std=c++20",
+    "-O3",
+    "-march=native",
+    "-fno-math-errno",
+    "-fno-trapping-math",
+    "-fopenmp-simd",
+    "-Wno-maybe-uninitialized",
+    "-fPIC",
+    "-shared",
+)
+_COMPILE_S = 300
+
+Argument = Tensor | int | float | bool | None
+
+
+class Library:
+    """The compiled kernels, called by name with tensors and numbers."""
+
+    def __init__(self, path: Path) -> None:
+        self._functions = ctypes.CDLL(str(path))
+
+    def call(self, name: str, *arguments: Argument) -> None:
+        """Call `engram_NAME`. Tensors are passed as pointers to contiguous memory; the caller answers for shapes and types."""
+        getattr(self._functions, f"engram_{name}")(*map(_argument, arguments))
+
+    def count(self, name: str, *arguments: Argument) -> int:
+        """Call a function that returns a number."""
+        function = getattr(self._functions, f"engram_{name}")
+        function.restype = ctypes.c_int64
+        return int(function(*map(_argument, arguments)))
+
+
+def _argument(value: Argument) -> object:
+    if isinstance(value, Tensor):
+        assert value.is_contiguous()
+        assert value.device.type == "cpu"
+        return ctypes.c_void_p(value.data_ptr())
+    if value is None:
+        return ctypes.c_void_p(None)
+    if isinstance(value, bool):
+        return ctypes.c_bool(value)
+    return ctypes.c_int64(value) if isinstance(value, int) else ctypes.c_float(value)
+
+
+def compiler() -> str | None:
+    """Path of the C++ compiler: `$CXX`, g++ or clang++."""
+    return next((found for name in (os.environ.get("CXX"), "g++", "clang++") if name and (found := shutil.which(name))), None)
+
+
+@functools.cache
+def fingerprint() -> str:
+    """What the compiled file depends on, as 12 hexadecimal digits: sources, flags, PyTorch and the CPU's instructions."""
+    text = hashlib.sha256()
+    for path in sorted(SOURCES.iterdir()):
+        text.update(path.read_bytes())
+    text.update(repr((_FLAGS, torch.__version__, sorted(torch.cpu.get_capabilities().items()))).encode())
+    return text.hexdigest()[:12]
+
+
+def compiled() -> Path:
+    """The compiled kernels, from the cache or compiled into it; several processes may ask at once.
+
+    Raises RuntimeError where there is no compiler or it fails, OSError where the cache can't be written.
+    """
+    folder = default_cache() / "kernels"
+    path = folder / f"{fingerprint()}.so"
+    if path.exists():
+        return path
+    found = compiler()
+    if found is None:
+        raise RuntimeError("no C++ compiler (g++ or clang++, or $CXX)")
+    folder.mkdir(parents=True, exist_ok=True)
+    with FileLock(path.with_suffix(".lock")):
+        if path.exists():
+            return path
+        with tempfile.TemporaryDirectory(dir=folder) as temporary:
+            out = Path(temporary) / path.name
+            root = Path(torch.__file__).parent
+            command = [found, *_FLAGS, f"-I{root / 'include'}", *map(str, sorted(SOURCES.glob("*.cpp"))), "-o", str(out)]
+            command += [f"-L{root / 'lib'}", "-ltorch_cpu", "-lc10"]
+            done = subprocess.run(command, capture_output=True, text=True, timeout=_COMPILE_S, check=False)
+            if done.returncode:
+                first = next((line for line in done.stderr.splitlines() if "error" in line), f"exit code {done.returncode}")
+                raise RuntimeError(f"{found} failed: {first}")
+            out.rename(path)
+    return path

@@ -1,0 +1,107 @@
+// Work row by row that PyTorch would do in many passes over whole tensors: norm, activation and routing.
+#include "gemm.h"
+
+using Index = engram::Index;
+
+extern "C" {
+
+// x [n, d], weight [d] -> y [n, d]: x / sqrt(mean(x^2) + eps) * weight
+void engram_rms_norm_forward(const float* x, const float* weight, float eps, float* y, int64_t n, int64_t d) {
+  for (Index i = 0; i < n; ++i) {
+    const float* __restrict from = x + i * d;
+    float* __restrict to = y + i * d;
+    float squares = 0;
+#pragma omp simd reduction(+ : squares)
+    for (Index j = 0; j < d; ++j) squares += from[j] * from[j];
+    const float factor = 1 / std::sqrt(squares / d + eps);
+    for (Index j = 0; j < d; ++j) to[j] = from[j] * factor * weight[j];
+  }
+}
+
+// grad_y [n, d] -> grad_x [n, d], grad_weight [d]
+void engram_rms_norm_backward(
+    const float* grad_y, const float* x, const float* weight, float eps, float* grad_x, float* __restrict grad_weight, int64_t n, int64_t d) {
+  std::memset(grad_weight, 0, d * sizeof(float));
+  for (Index i = 0; i < n; ++i) {
+    const float *__restrict from = x + i * d, *__restrict grad = grad_y + i * d;
+    float* __restrict to = grad_x + i * d;
+    float squares = 0, along = 0;
+#pragma omp simd reduction(+ : squares, along)
+    for (Index j = 0; j < d; ++j) {
+      squares += from[j] * from[j];
+      along += grad[j] * weight[j] * from[j];
+    }
+    const float factor = 1 / std::sqrt(squares / d + eps), back = along * factor * factor / d;
+    for (Index j = 0; j < d; ++j) {
+      grad_weight[j] += grad[j] * from[j] * factor;
+      to[j] = factor * (grad[j] * weight[j] - from[j] * back);
+    }
+  }
+}
+
+// gate_up [n, 2 w], gate first -> out [n, w]: silu(gate) * up
+void engram_swiglu_forward(const float* gate_up, float* out, int64_t n, int64_t w) {
+  for (Index i = 0; i < n; ++i) {
+    const float *__restrict gate = gate_up + i * 2 * w, *__restrict up = gate + w;
+    float* __restrict to = out + i * w;
+    for (Index j = 0; j < w; ++j) to[j] = gate[j] * engram::sigmoid(gate[j]) * up[j];
+  }
+}
+
+void engram_swiglu_backward(const float* grad_out, const float* gate_up, float* grad_gate_up, int64_t n, int64_t w) {
+  for (Index i = 0; i < n; ++i) {
+    const float *__restrict gate = gate_up + i * 2 * w, *__restrict up = gate + w, *__restrict grad = grad_out + i * w;
+    float *__restrict to_gate = grad_gate_up + i * 2 * w, *__restrict to_up = to_gate + w;
+#pragma omp simd
+    for (Index j = 0; j < w; ++j) {
+      const float s = engram::sigmoid(gate[j]), silu = gate[j] * s;
+      to_gate[j] = grad[j] * up[j] * (s + silu * (1 - s));
+      to_up[j] = grad[j] * silu;
+    }
+  }
+}
+
+// scores [n, E] hold logits and become sigmoid scores; the k largest by score plus bias -> chosen [n, k] and weights [n, k] summing to `scale`.
+void engram_route_forward(float* scores, const float* bias, float scale, float* weights, int64_t* chosen, int64_t n, int64_t experts, int64_t k) {
+  engram::Scratch<float> scratch(experts);
+  float* __restrict biased = scratch;
+  for (Index i = 0; i < n; ++i) {
+    float* __restrict row = scores + i * experts;
+    for (Index e = 0; e < experts; ++e) {
+      row[e] = engram::sigmoid(row[e]);
+      biased[e] = row[e] + bias[e];
+    }
+    float sum = 0;
+    for (Index j = 0; j < k; ++j) {
+      float top = biased[0];
+#pragma omp simd reduction(max : top)
+      for (Index e = 0; e < experts; ++e) top = biased[e] > top ? biased[e] : top;
+      Index best = 0;
+      while (best < experts - 1 && biased[best] != top) ++best;
+      biased[best] = -1e30f;
+      chosen[i * k + j] = best;
+      sum += row[best];
+    }
+    for (Index j = 0; j < k; ++j) weights[i * k + j] = scale * row[chosen[i * k + j]] / (sum + 1e-20f);
+  }
+}
+
+// grad_weights [n, k] -> grad_logits [n, E]
+void engram_route_backward(
+    const float* grad_weights, const float* scores, const int64_t* chosen, float scale, float* grad_logits, int64_t n, int64_t experts, int64_t k) {
+  std::memset(grad_logits, 0, n * experts * sizeof(float));
+  for (Index i = 0; i < n; ++i) {
+    const float *row = scores + i * experts, *grad = grad_weights + i * k;
+    const int64_t* to = chosen + i * k;
+    float sum = 1e-20f, along = 0;
+    for (Index j = 0; j < k; ++j) {
+      sum += row[to[j]];
+      along += grad[j] * row[to[j]];
+    }
+    for (Index j = 0; j < k; ++j) {
+      const float score = row[to[j]];
+      grad_logits[i * experts + to[j]] = scale * (grad[j] - along / sum) / sum * score * (1 - score);
+    }
+  }
+}
+}

@@ -1,0 +1,246 @@
+"""The operations that have a compiled kernel: each takes it where it can and PyTorch's operations elsewhere."""
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from engram import kernels
+from engram.kernels.build import Library
+
+_IN_CACHE = 1 << 16
+"""Numbers of a matrix up to which `orthogonalise` keeps it in cache."""
+
+
+def as_fp32(*tensors: Tensor) -> tuple[Tensor, ...]:
+    """What a kernel reads: fp32, contiguous, outside of autograd."""
+    return tuple(x.detach().float().contiguous() for x in tensors)
+
+
+class _Linear(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, weight: Tensor, library: Library, bf16: bool) -> Tensor:
+        x, weight = as_fp32(x, weight)
+        y = x.new_empty(*x.shape[:-1], len(weight))
+        library.call("linear_forward", x, weight, y, x.numel() // x.shape[-1], x.shape[-1], len(weight), bf16)
+        ctx.save_for_backward(x, weight)
+        ctx.library, ctx.bf16 = library, bf16
+        return y
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, Tensor, None, None]:
+        x, weight = ctx.saved_tensors
+        (grad,) = as_fp32(grad)
+        grad_x = torch.empty_like(x) if ctx.needs_input_grad[0] else None
+        grad_weight = torch.empty_like(weight)
+        n = x.numel() // x.shape[-1]
+        ctx.library.call("linear_backward", grad, x, weight, grad_x, grad_weight, n, x.shape[-1], len(weight), ctx.bf16)
+        return grad_x, grad_weight, None, None
+
+
+def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
+    """`x W^T + b`: [..., in], [out, in] -> [..., out]."""
+    library = kernels.library(x)
+    if library is None or weight.dtype != torch.float32 or x.numel() == 0 or x.shape[-1] % 2:
+        return F.linear(x, weight, bias)
+    y: Tensor = _Linear.apply(x, weight, library, kernels.bf16_products())
+    return y if bias is None else y + bias
+
+
+class _RmsNorm(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, weight: Tensor, eps: float, library: Library) -> Tensor:
+        x, weight = as_fp32(x, weight)
+        y = torch.empty_like(x)
+        library.call("rms_norm_forward", x, weight, eps, y, x.numel() // x.shape[-1], x.shape[-1])
+        ctx.save_for_backward(x, weight)
+        ctx.eps, ctx.library = eps, library
+        return y
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor, None, None]:
+        x, weight = ctx.saved_tensors
+        (grad,) = as_fp32(grad)
+        grad_x, grad_weight = torch.empty_like(x), torch.empty_like(weight)
+        ctx.library.call("rms_norm_backward", grad, x, weight, ctx.eps, grad_x, grad_weight, x.numel() // x.shape[-1], x.shape[-1])
+        return grad_x, grad_weight, None, None
+
+
+def rms_norm(x: Tensor, weight: Tensor, eps: float) -> Tensor:
+    """`x / sqrt(mean(x^2) + eps) * weight` over the last dimension: [..., d], [d] -> [..., d] in the type of the weight."""
+    library = kernels.library(x)
+    if library is None or weight.dtype != torch.float32:
+        return F.rms_norm(x.to(weight.dtype), weight.shape, weight, eps)
+    y: Tensor = _RmsNorm.apply(x, weight, eps, library)
+    return y
+
+
+class _SwiGlu(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, gate_up: Tensor, library: Library) -> Tensor:
+        (gate_up,) = as_fp32(gate_up)
+        width = gate_up.shape[-1] // 2
+        out = gate_up.new_empty(*gate_up.shape[:-1], width)
+        library.call("swiglu_forward", gate_up, out, out.numel() // width, width)
+        ctx.save_for_backward(gate_up)
+        ctx.library = library
+        return out
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None]:
+        (gate_up,) = ctx.saved_tensors
+        (grad,) = as_fp32(grad)
+        grad_gate_up = torch.empty_like(gate_up)
+        ctx.library.call("swiglu_backward", grad, gate_up, grad_gate_up, grad.numel() // grad.shape[-1], grad.shape[-1])
+        return grad_gate_up, None
+
+
+def swiglu(gate_up: Tensor) -> Tensor:
+    """`silu(gate) * up` of [..., 2 w], gate first -> [..., w]."""
+    library = kernels.library(gate_up)
+    if library is None or not gate_up.numel():
+        gate, up = gate_up.chunk(2, dim=-1)
+        return F.silu(gate) * up
+    out: Tensor = _SwiGlu.apply(gate_up, library)
+    return out
+
+
+class _Attention(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, qkv: Tensor, cos: Tensor, sin: Tensor, scale: float, shift: bool, library: Library, bf16: bool) -> Tensor:
+        qkv, cos, sin = as_fp32(qkv, cos, sin)
+        b, t, _, h, c = qkv.shape
+        mixed, log_sums = qkv.new_empty(b, t, h, c), qkv.new_empty(b, h, t)
+        library.call("attention_forward", qkv, cos, sin, scale, mixed, log_sums, b, t, h, c, shift, bf16)
+        ctx.save_for_backward(qkv, cos, sin, mixed, log_sums)
+        ctx.scale, ctx.shift, ctx.library, ctx.bf16 = scale, shift, library, bf16
+        return mixed
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+        qkv, cos, sin, mixed, log_sums = ctx.saved_tensors
+        (grad,) = as_fp32(grad)
+        b, t, _, h, c = qkv.shape
+        grad_qkv = torch.empty_like(qkv)
+        ctx.library.call(
+            "attention_backward", grad, qkv, cos, sin, ctx.scale, mixed, log_sums, grad_qkv, b, t, h, c, ctx.shift, ctx.bf16
+        )  # fmt: skip
+        return grad_qkv, None, None, None, None, None, None
+
+
+def causal_attention(qkv: Tensor, cos: Tensor, sin: Tensor, scale: float, shift: bool, otherwise: Callable[[], Tensor]) -> Tensor:
+    """Causal attention with rotary positions on fused projections.
+
+    Args:
+        qkv: [B, T, 3, h, c], queries, keys and values.
+        cos, sin: [T, c / 2] each.
+        scale: of the scores.
+        shift: half of the key channels come from the position before (`engram.model.attention.shift_half`).
+        otherwise: computes the same where there is no kernel.
+
+    Returns [B, T, h c].
+    """
+    library = kernels.library(qkv)
+    if library is None or cos.ndim != 2 or qkv.numel() == 0:
+        return otherwise()
+    mixed: Tensor = _Attention.apply(qkv, cos, sin, scale, shift, library, kernels.bf16_products())
+    return mixed.flatten(-2)
+
+
+class _Route(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, logits: Tensor, bias: Tensor, k: int, scale: float, library: Library) -> tuple[Tensor, Tensor]:
+        scores = logits.detach().clone(memory_format=torch.contiguous_format)
+        n, experts = scores.shape
+        weights, chosen = scores.new_empty(n, k), torch.empty(n, k, dtype=torch.int64)
+        library.call("route_forward", scores, bias, scale, weights, chosen, n, experts, k)
+        ctx.save_for_backward(scores, chosen)
+        ctx.scale, ctx.library = scale, library
+        ctx.mark_non_differentiable(chosen)
+        return weights, chosen
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor, _: Tensor) -> tuple[Tensor | None, ...]:
+        scores, chosen = ctx.saved_tensors
+        (grad,) = as_fp32(grad)
+        grad_logits = torch.empty_like(scores)
+        ctx.library.call("route_backward", grad, scores, chosen, ctx.scale, grad_logits, *scores.shape, chosen.shape[1])
+        return grad_logits, None, None, None, None
+
+
+def route(logits: Tensor, bias: Tensor, k: int, scale: float) -> tuple[Tensor, Tensor]:
+    """Sigmoid scores of logits [N, E], top-k by score plus bias [E]: gate weights [N, k] summing to `scale`, experts int64 [N, k]."""
+    library = kernels.library(logits)
+    if library is not None and logits.dtype == torch.float32 and len(logits):
+        weights, chosen = _Route.apply(logits, bias, k, scale, library)
+        return weights, chosen
+    scores = logits.sigmoid()
+    chosen = (scores.detach() + bias).topk(k, dim=-1, sorted=False).indices  # [N, k]
+    weights = scores.gather(-1, chosen)
+    return scale * weights / (weights.sum(-1, keepdim=True) + 1e-20), chosen
+
+
+class _Experts(torch.autograd.Function):
+    @staticmethod
+    def forward(
+        ctx: Any, x: Tensor, gate_up: Tensor, out: Tensor, weights: Tensor, chosen: Tensor, library: Library, bf16: bool
+    ) -> tuple[Tensor, Tensor]:
+        x, gate_up, out, weights = as_fp32(x, gate_up, out, weights)
+        (n, k), (experts, w, d) = chosen.shape, out.shape
+        y, order, starts = torch.empty_like(x), torch.empty(n * k, dtype=torch.int32), torch.empty(experts + 1, dtype=torch.int64)
+        hidden = torch.empty(n * k, 2 * w, dtype=torch.bfloat16 if bf16 else torch.float32) if any(ctx.needs_input_grad) else None
+        library.call("experts_forward", x, gate_up, out, weights, chosen.contiguous(), y, order, starts, hidden, n, k, d, w, experts, bf16)
+        load = starts.diff()
+        if hidden is not None:
+            ctx.save_for_backward(x, gate_up, out, weights, order, starts, hidden)
+            ctx.library, ctx.bf16 = library, bf16
+        ctx.mark_non_differentiable(load)
+        return y, load
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor, _: Tensor) -> tuple[Tensor | None, ...]:
+        x, gate_up, out, weights, order, starts, hidden = ctx.saved_tensors
+        (grad,) = as_fp32(grad)
+        (n, k), (experts, w, d) = weights.shape, out.shape
+        grads = [torch.empty_like(one) for one in (x, gate_up, out, weights)]
+        ctx.library.call(
+            "experts_backward", grad, x, gate_up, out, weights, order, starts, hidden, *grads, n, k, d, w, experts, ctx.bf16
+        )  # fmt: skip
+        return *grads, None, None, None
+
+
+def routed_experts(x: Tensor, gate_up: Tensor, out: Tensor, weights: Tensor, chosen: Tensor) -> tuple[Tensor, Tensor] | None:
+    """SwiGLU experts on their tokens: x [N, d], gate_up [E, d, 2 w], out [E, w, d], gate weights and experts [N, k] ->
+    mixture [N, d] and load int64 [E]; None where there is no kernel."""
+    library = kernels.library(x)
+    if library is None or gate_up.dtype != torch.float32 or not len(x) or x.shape[1] % 2 or out.shape[1] % 2:
+        return None
+    y, load = _Experts.apply(x, gate_up, out, weights, chosen, library, kernels.bf16_products())
+    return y, load
+
+
+def head_losses(hidden: Tensor, weight: Tensor, targets: Tensor, gradients: bool) -> tuple[Tensor, Tensor | None, Tensor | None] | None:
+    """Cross-entropy of the head: hidden [N, d], weight [V, d], targets int64 [N] -> losses [N] in nats and, if wanted, the
+    gradients of their sum by hidden states and weight; None where there is no kernel."""
+    library = kernels.library(hidden)
+    if library is None or weight.dtype != torch.float32 or not len(hidden) or hidden.shape[1] % 2:
+        return None
+    hidden, weight = as_fp32(hidden, weight)
+    losses = hidden.new_empty(len(hidden))
+    grads = (torch.empty_like(hidden), torch.empty_like(weight)) if gradients else (None, None)
+    (n, d), v = hidden.shape, len(weight)
+    library.call("head_loss", hidden, weight, targets.contiguous(), losses, *grads, n, d, v, kernels.bf16_products())
+    return losses, *grads
+
+
+def orthogonalise(stack: Tensor, iterations: int, coefficients: tuple[float, float, float], eps: float, bf16: bool) -> Tensor | None:
+    """Newton-Schulz iterations of matrices fp32 [n, a, b], a <= b; None where there is no kernel or the matrices are large."""
+    library = kernels.library(stack)
+    n, a, b = stack.shape
+    if library is None or stack.dtype != torch.float32 or a % 2 or b % 2 or a * b > _IN_CACHE:
+        return None
+    done = stack.clone(memory_format=torch.contiguous_format)
+    library.call("orthogonalise", done, n, a, b, iterations, *coefficients, eps, bf16)
+    return done

@@ -1,0 +1,28 @@
+"""Linear and norm modules whose work `engram.kernels.ops` does."""
+
+from torch import Tensor, nn
+
+from engram.kernels import ops
+
+
+class Linear(nn.Linear):
+    """`nn.Linear` without a bias."""
+
+    def __init__(self, width_in: int, width_out: int) -> None:
+        super().__init__(width_in, width_out, bias=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """[..., in] -> [..., out]"""
+        return ops.linear(x, self.weight)
+
+
+class RMSNorm(nn.RMSNorm):
+    """`nn.RMSNorm` in the type of its weights: autocast would hand it bf16 and fp32, for which there is no fused norm."""
+
+    def __init__(self, width: int, eps: float) -> None:
+        super().__init__(width, eps=eps)
+        self.epsilon = eps
+
+    def forward(self, x: Tensor) -> Tensor:
+        """[..., d] -> [..., d]"""
+        return ops.rms_norm(x, self.weight, self.epsilon)
