@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 import pyarrow as pa
 
-SCHEMA_VERSION = 2
+SCHEMA_VERSION = 3
 """Goes up when a column is added, removed, renamed or changes its type, unit or meaning."""
 
 STATUSES = ("finished", "diverged", "failed")
@@ -103,7 +103,8 @@ TRIAL_COLUMNS: tuple[Column, ...] = (
         nullable=True,
     ),
     # cost
-    Column("wall_s", _REAL, "s", "Time spent in training, all attempts together", nullable=True),
+    Column("wall_s", _REAL, "s", "Time spent in optimiser steps and validations, all attempts together", nullable=True),
+    Column("train_s", _REAL, "s", "Time spent in optimiser steps alone, all attempts together", nullable=True),
     Column("tokens_per_s", _REAL, "tokens/s", "Training speed", nullable=True),
     Column("peak_rss_bytes", _INT, "bytes", "Largest resident memory of the process", nullable=True),
     Column("n_restarts", _INT, "", "Times the training was continued from a checkpoint"),

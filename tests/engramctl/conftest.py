@@ -32,7 +32,7 @@ def _row(
         "val_tokens": 131_072 if done else None, "val_documents": 90 if done else None, "train_loss": loss - 0.1 if done else None,
         "copy_loss": 1.0 if done else None, "loss_by_position": [6.0, 5.0, 4.0] if done else None,
         "load_max_over_mean": 1.6 if done else None, "load_cv": 0.2 if done else None, "starved_experts": 0 if done else None,
-        "wall_s": 61.5, "tokens_per_s": 66_000.0, "peak_rss_bytes": 900_000_000, "n_restarts": 0,
+        "wall_s": 61.5, "train_s": 60.0, "tokens_per_s": 66_000.0, "peak_rss_bytes": 900_000_000, "n_restarts": 0,
         "git_sha": "0" * 40, "corpus_fingerprint": "c0", "tokenizer_fingerprint": "70", "versions": "{}", "hostname": "box",
         "device": "cpu", "precision": "fp32", "started_at": "2025-01-01T10:00:00Z", "finished_at": "2025-01-01T10:01:02Z",
         "status": status, "error": None if done else f"{status}: loss is nan at step 12",

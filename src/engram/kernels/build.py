@@ -20,6 +20,8 @@ _FLAGS = (
     "-std=c++20",
     "-O3",
     "-march=native",
+    "-mprefer-vector-width=512",
+    "-fno-tree-loop-distribute-patterns",  # loops over a few numbers stay loops, not calls of memcpy
     "-fno-math-errno",
     "-fno-trapping-math",
     "-fopenmp-simd",

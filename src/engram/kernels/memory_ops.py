@@ -45,24 +45,6 @@ def lookup_rows(table: Tensor, rows: Tensor) -> tuple[Tensor, Tensor, Tensor] | 
     return distinct, leaf, out
 
 
-def update_rows(
-    table: Tensor,
-    moments: tuple[Tensor, Tensor],
-    rows: Tensor,
-    grad: Tensor,
-    betas: tuple[float, float],
-    corrections: tuple[float, float],
-    eps: float,
-    rate: float,
-) -> bool:
-    """Adam on distinct rows int64 [U] of a table and its moments, in place; False where there is no kernel."""
-    library = kernels.library(table)
-    if library is None or table.dtype != torch.float32:
-        return False
-    library.call("row_adam", table.detach(), *moments, rows, grad.contiguous(), *betas, *corrections, eps, rate, *grad.shape)
-    return True
-
-
 class _Gate(torch.autograd.Function):
     @staticmethod
     def forward(

@@ -10,9 +10,6 @@ from torch.nn import functional as F
 from engram import kernels
 from engram.kernels.build import Library
 
-_IN_CACHE = 1 << 16
-"""Numbers of a matrix up to which `orthogonalise` keeps it in cache."""
-
 
 def as_fp32(*tensors: Tensor) -> tuple[Tensor, ...]:
     """What a kernel reads: fp32, contiguous, outside of autograd."""
@@ -233,14 +230,3 @@ def head_losses(hidden: Tensor, weight: Tensor, targets: Tensor, gradients: bool
     (n, d), v = hidden.shape, len(weight)
     library.call("head_loss", hidden, weight, targets.contiguous(), losses, *grads, n, d, v, kernels.bf16_products())
     return losses, *grads
-
-
-def orthogonalise(stack: Tensor, iterations: int, coefficients: tuple[float, float, float], eps: float, bf16: bool) -> Tensor | None:
-    """Newton-Schulz iterations of matrices fp32 [n, a, b], a <= b; None where there is no kernel or the matrices are large."""
-    library = kernels.library(stack)
-    n, a, b = stack.shape
-    if library is None or stack.dtype != torch.float32 or a % 2 or b % 2 or a * b > _IN_CACHE:
-        return None
-    done = stack.clone(memory_format=torch.contiguous_format)
-    library.call("orthogonalise", done, n, a, b, iterations, *coefficients, eps, bf16)
-    return done

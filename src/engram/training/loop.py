@@ -62,6 +62,7 @@ class _State:
 
     step: int = 0
     wall_s: float = 0.0
+    train_s: float = 0.0
     n_restarts: int = 0
     started_at: str = field(default_factory=lambda: datetime.now(UTC).isoformat(timespec="seconds"))
     smoothed_loss: float | None = None
@@ -116,6 +117,7 @@ class Trainer:
             step_started = time.monotonic()
             if self.state.step < self.train.steps:
                 self._step()
+                self.state.train_s += time.monotonic() - step_started
             if self.error is None and self.state.step in self.validate_at:
                 self._validate()
             self.state.wall_s += time.monotonic() - step_started
@@ -132,6 +134,7 @@ class Trainer:
         status = "diverged" if self.error else "finished"
         values: dict[str, Any] = {
             "wall_s": self.state.wall_s,
+            "train_s": self.state.train_s,
             "tokens_per_s": self.state.step * self.train.tokens_per_step / self.state.wall_s,
             "n_restarts": self.state.n_restarts,
             "started_at": self.state.started_at,

@@ -1,6 +1,7 @@
 """What the machine has, and settings of a training process."""
 
 import ctypes
+import gc
 import platform
 import resource
 from contextlib import suppress
@@ -13,6 +14,8 @@ from engram import kernels
 from engram.errors import UserError
 
 _M_TRIM_THRESHOLD, _M_MMAP_MAX = -1, -4  # malloc.h of glibc
+_GARBAGE_THRESHOLD = 50_000
+"""New objects between two garbage collections (CPython: 700)."""
 
 
 def resolve_device(name: str) -> torch.device:
@@ -42,11 +45,14 @@ def resolve_precision(precision: Literal["auto", "bf16", "fp32"], device: torch.
 
 
 def settle_process(threads: int) -> None:
-    """Set a process up for training: threads, compiled kernels, and a heap that keeps its pages.
+    """Set a process up for training: threads, compiled kernels, a heap that keeps its pages, and rare garbage collections.
 
-    glibc hands large blocks back to the kernel at every free; a training step would fault them in again each time.
+    glibc hands large blocks back to the kernel at every free; a training step would fault them in again each time. A step
+    makes thousands of objects but hardly a cycle, while every collection walks over all that the imports have left.
     """
     torch.set_num_threads(threads)
+    gc.freeze()
+    gc.set_threshold(_GARBAGE_THRESHOLD)
     if threads == 1:
         kernels.load()
     if platform.libc_ver()[0] == "glibc":

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from engram import kernels
-from engram.kernels import ops
+from engram.kernels import optimizer_ops
 
 COEFFICIENTS = (3.4445, -4.7750, 2.0315)
 """Of X, (X X^T) X and (X X^T)^2 X: steepest at 0, so that small singular values grow fast; large ones end in about 0.7..1.2."""
@@ -25,12 +25,8 @@ def orthogonalise(stack: Tensor, iterations: int, dtype: torch.dtype) -> Tensor:
     """Bring all singular values of every matrix near 1 (Newton-Schulz): [..., a, b] -> [..., a, b] in `dtype`."""
     linear, cubic, quintic = COEFFICIENTS
     tall = stack.shape[-2] > stack.shape[-1]
-    x = stack.reshape(-1, *stack.shape[-2:])
+    x = stack.to(dtype).reshape(-1, *stack.shape[-2:])
     x = x.mT if tall else x  # the Gram matrix is the small one
-    done = ops.orthogonalise(x.float(), iterations, COEFFICIENTS, EPS, dtype == torch.bfloat16) if stack.dtype != torch.float64 else None
-    if done is not None:
-        return (done.mT if tall else done).reshape(stack.shape)
-    x = x.to(dtype)
     x = x / x.norm(dim=(-2, -1), keepdim=True).clamp_min(EPS)
     for _ in range(iterations):
         gram = torch.bmm(x, x.mT)
@@ -97,18 +93,26 @@ class Muon:
             self._step_group(names, learning_rate)
 
     def _step_group(self, names: list[str], learning_rate: float) -> None:
-        grads = {name: grad for name in names if (grad := self.weights[name].grad) is not None}
+        shape = logical_matrices(names[0], self.weights[names[0]]).shape[-2:]
+        keep = 1 - learning_rate * self.weight_decay
+        rate = learning_rate * 0.2 * math.sqrt(max(shape))  # root mean square of an AdamW update is about 0.2
+        grads = {
+            name: grad for name in names if (grad := self.weights[name].grad) is not None and not self._in_cache(name, grad, keep, rate)
+        }
         if not grads:
             return
         buffers = [self.buffers[name] for name in grads]
         torch._foreach_lerp_(buffers, list(grads.values()), 1 - self.momentum)
         ahead = torch._foreach_lerp(list(grads.values()), buffers, self.momentum)  # Nesterov
         pieces = [logical_matrices(name, update) for name, update in zip(grads, ahead, strict=True)]
-        shape = pieces[0].shape[-2:]
         stack = torch.cat([piece.reshape(-1, *shape) for piece in pieces])
         updates = orthogonalise(stack, self.iterations, self.dtype).split([piece[..., 0, 0].numel() for piece in pieces])
 
-        torch._foreach_mul_([self.weights[name] for name in grads], 1 - learning_rate * self.weight_decay)
-        scale = 0.2 * math.sqrt(max(shape))  # root mean square of an AdamW update is about 0.2
+        torch._foreach_mul_([self.weights[name] for name in grads], keep)
         for name, piece, update in zip(grads, pieces, updates, strict=True):
-            logical_matrices(name, self.weights[name]).sub_(update.view(piece.shape), alpha=learning_rate * scale)
+            logical_matrices(name, self.weights[name]).sub_(update.view(piece.shape), alpha=rate)
+
+    def _in_cache(self, name: str, grad: Tensor, keep: float, rate: float) -> bool:
+        """Update one weight with the kernel for small matrices; False where there is none."""
+        weight, buffer, grad = (logical_matrices(name, x) for x in (self.weights[name].detach(), self.buffers[name], grad))
+        return optimizer_ops.muon_step((weight, buffer, grad), self.momentum, keep, rate, self.iterations, COEFFICIENTS, EPS, self.dtype)

@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor
 
-from engram.kernels import memory_ops
+from engram.kernels import optimizer_ops
 from engram.memory.tables import EmbeddingTables
 
 
@@ -39,7 +39,7 @@ class RowAdam:
             if rows is None or grad is None:
                 continue
             first, second = self.moments[name]
-            if memory_ops.update_rows(
+            if optimizer_ops.update_rows(
                 table.weight, (first, second), rows, grad, self.betas, (correction1, correction2), self.eps, learning_rate
             ):
                 continue

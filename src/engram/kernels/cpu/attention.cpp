@@ -24,6 +24,7 @@ void rotated_queries(const Shape& s, const float* from, const float* cos, const 
   for (Index t = 0; t < s.length; ++t) {
     const float *__restrict x = from + t * s.row(), *__restrict co = cos + t * half, *__restrict si = sin + t * half;
     float* __restrict y = to + t * s.channels;
+#pragma omp simd
     for (Index i = 0; i < half; ++i) {
       y[i] = scale * (x[i] * co[i] - x[half + i] * si[i]);
       y[half + i] = scale * (x[half + i] * co[i] + x[i] * si[i]);
@@ -35,14 +36,18 @@ void rotated_queries(const Shape& s, const float* from, const float* cos, const 
 // Shifted and rotated keys of one head: to [wide, c]
 void rotated_keys(const Shape& s, const float* from, const float* cos, const float* sin, float* to) {
   const Index half = s.half(), kept = s.kept();
-  Scratch<float> x(s.channels);
+  Scratch<float> x(s.channels), zero(s.channels);
+  std::memset(zero, 0, s.channels * sizeof(float));
   for (Index t = 0; t < s.length; ++t) {
-    const float *now = from + t * s.row(), *before = now - s.row();
-    for (Index part = 0; part < s.channels; part += half)
-      for (Index i = 0; i < half; ++i) x[part + i] = i < kept ? now[part + i] : (t ? before[part + i] : 0.0f);
+    const float *now = from + t * s.row(), *before = t ? now - s.row() : static_cast<const float*>(zero);
+    for (Index part = 0; part < s.channels; part += half) {
+      for (Index i = 0; i < kept; ++i) x[part + i] = now[part + i];
+      for (Index i = kept; i < half; ++i) x[part + i] = before[part + i];
+    }
     const float *__restrict co = cos + t * half, *__restrict si = sin + t * half;
     float* __restrict y = to + t * s.channels;
     const float* __restrict in = x;
+#pragma omp simd
     for (Index i = 0; i < half; ++i) {
       y[i] = in[i] * co[i] - in[half + i] * si[i];
       y[half + i] = in[half + i] * co[i] + in[i] * si[i];
@@ -51,8 +56,13 @@ void rotated_keys(const Shape& s, const float* from, const float* cos, const flo
   std::memset(to + s.length * s.channels, 0, (s.wide() - s.length) * s.channels * sizeof(float));
 }
 
+// A loop: calls of memcpy for so few numbers cost more than the copies.
+inline void copy(const float* __restrict from, float* __restrict to, Index n) {
+  for (Index i = 0; i < n; ++i) to[i] = from[i];
+}
+
 void plain_rows(const Shape& s, const float* from, Index stride, float* to) {
-  for (Index t = 0; t < s.length; ++t) std::memcpy(to + t * s.channels, from + t * stride, s.channels * sizeof(float));
+  for (Index t = 0; t < s.length; ++t) copy(from + t * stride, to + t * s.channels, s.channels);
   std::memset(to + s.length * s.channels, 0, (s.wide() - s.length) * s.channels * sizeof(float));
 }
 
@@ -94,7 +104,7 @@ void attention_forward(const Shape& s, const float* qkv, const float* cos, const
         }
         gemm<T>(padded_m, c, n, p, ld, v, c, out, c, false);
         for (Index i = 0; i < m; ++i)
-          std::memcpy(mixed + ((b * s.length + start + i) * s.heads + h) * c, out + i * c, c * sizeof(float));
+          copy(out + i * c, mixed + ((b * s.length + start + i) * s.heads + h) * c, c);
       }
     }
   finish_gemm();
@@ -106,21 +116,24 @@ void attention_backward(
     const Shape& s, const float* grad_mixed, const float* qkv, const float* cos, const float* sin, float scale, const float* mixed,
     const float* log_sums, float* grad_qkv) {
   const Index c = s.channels, half = s.half(), kept = s.kept(), wide = s.wide(), ld = s.ld();
-  Scratch<float> q_rows(wide * c), rows(wide * c), g_rows(wide * c), scores(ROWS * ld), dp(ROWS * ld), dq(ROWS * c), dk_t(c * ld), dv_t(c * ld);
-  Scratch<T> q(wide * c), k_t(c * ld), k(wide * c), v_t(c * ld), g(wide * c), left(c * ROWS), ds(ROWS * ld), packed(ROWS * ld);
+  Scratch<float> rows(wide * c), g_rows(wide * c), scores(ROWS * ld), dp(ROWS * ld), dq(ROWS * c), dk(wide * c), dv(wide * c);
+  // Left-hand sides q, g, ds and the transposed ones p_t, ds_t; right-hand sides q_b, k_b, g_b [wide, c] and k_t, v_t [c, wide].
+  Scratch<T> q(wide * c), q_b(wide * c), k_t(c * ld), k_b(wide * c), v_t(c * ld), g(wide * c), g_b(wide * c), ds(ROWS * ld), p_t(wide * ROWS), ds_t(wide * ROWS);
   for (Index b = 0; b < s.batch; ++b)
     for (Index h = 0; h < s.heads; ++h) {
-      rotated_queries(s, qkv + s.offset(b, 0, h), cos, sin, scale, q_rows);
-      convert<T>(q, q_rows, wide * c);
+      rotated_queries(s, qkv + s.offset(b, 0, h), cos, sin, scale, rows);
+      convert<T>(q, rows, wide * c);
+      pack<T>(q_b, rows, wide, c, c);
       rotated_keys(s, qkv + s.offset(b, 1, h), cos, sin, rows);
       pack_transposed<T>(k_t, ld, rows, c, wide, c);
-      pack<T>(k, rows, wide, c, c);
+      pack<T>(k_b, rows, wide, c, c);
       plain_rows(s, qkv + s.offset(b, 2, h), s.row(), rows);
       pack_transposed<T>(v_t, ld, rows, c, wide, c);
       plain_rows(s, grad_mixed + (b * s.length * s.heads + h) * c, s.heads * c, g_rows);
       convert<T>(g, g_rows, wide * c);
-      std::memset(dk_t, 0, c * ld * sizeof(float));
-      std::memset(dv_t, 0, c * ld * sizeof(float));
+      pack<T>(g_b, g_rows, wide, c, c);
+      std::memset(dk, 0, wide * c * sizeof(float));
+      std::memset(dv, 0, wide * c * sizeof(float));
       for (Index start = 0; start < s.length; start += ROWS) {
         const Index m = std::min(ROWS, s.length - start), padded_m = padded(m), n = start + padded_m;
         gemm<T>(padded_m, n, c, q + start * c, c, k_t, ld, scores, ld, false);
@@ -142,38 +155,37 @@ void attention_backward(
           for (Index j = seen; j < n; ++j) row[j] = grad[j] = 0;
           convert<T>(ds + i * ld, grad, n);
         }
-        gemm<T>(padded_m, c, n, ds, ld, k, c, dq, c, false);
+        gemm<T>(padded_m, c, n, ds, ld, k_b, c, dq, c, false);
         for (Index i = 0; i < m; ++i) {
           const float *__restrict x = dq + i * c, *__restrict co = cos + (start + i) * half, *__restrict si = sin + (start + i) * half;
           float* __restrict y = grad_qkv + s.offset(b, 0, h) + (start + i) * s.row();
+#pragma omp simd
           for (Index j = 0; j < half; ++j) {
             y[j] = scale * (x[j] * co[j] + x[half + j] * si[j]);
             y[half + j] = scale * (x[half + j] * co[j] - x[j] * si[j]);
           }
         }
-        transpose<T>(left, padded_m, q_rows + start * c, padded_m, c, c);
-        for (Index i = 0; i < padded_m; i += 2) pack_pair<T>(packed + i * ld, ld, dp + i * ld, dp + (i + 1) * ld, n);
-        gemm<T>(c, n, padded_m, left, padded_m, packed, ld, dk_t, ld, true);
-        transpose<T>(left, padded_m, g_rows + start * c, padded_m, c, c);
-        for (Index i = 0; i < padded_m; i += 2) pack_pair<T>(packed + i * ld, ld, scores + i * ld, scores + (i + 1) * ld, n);
-        gemm<T>(c, n, padded_m, left, padded_m, packed, ld, dv_t, ld, true);
+        transpose<T>(ds_t, padded_m, [&](Index i) { return dp + i * ld; }, padded_m, padded_m, n);  // [n, padded_m]
+        gemm<T>(n, c, padded_m, ds_t, padded_m, q_b + start * c, c, dk, c, true);
+        transpose<T>(p_t, padded_m, [&](Index i) { return scores + i * ld; }, padded_m, padded_m, n);
+        gemm<T>(n, c, padded_m, p_t, padded_m, g_b + start * c, c, dv, c, true);
       }
       float *grad_k = grad_qkv + s.offset(b, 1, h), *grad_v = grad_qkv + s.offset(b, 2, h);
       for (Index t = 0; t < s.length; ++t) {
-        float *now = grad_k + t * s.row(), *before = now - s.row(), *values = grad_v + t * s.row();
-        const float *co = cos + t * half, *si = sin + t * half;
+        const float *__restrict x = dk + t * c, *__restrict co = cos + t * half, *__restrict si = sin + t * half;
+        float *__restrict turned = rows;
+#pragma omp simd
         for (Index j = 0; j < half; ++j) {
-          const float x = dk_t[j * ld + t], y = dk_t[(half + j) * ld + t];
-          const float first = x * co[j] + y * si[j], second = y * co[j] - x * si[j];
-          if (j < kept) {
-            now[j] = first;
-            now[half + j] = second;
-          } else {  // these channels came from the position before
-            if (t) before[j] = first, before[half + j] = second;
-            now[j] = now[half + j] = 0;
-          }
+          turned[j] = x[j] * co[j] + x[half + j] * si[j];
+          turned[half + j] = x[half + j] * co[j] - x[j] * si[j];
         }
-        for (Index j = 0; j < c; ++j) values[j] = dv_t[j * ld + t];
+        float *now = grad_k + t * s.row(), *before = now - s.row();
+        for (Index part = 0; part < c; part += half) {
+          for (Index j = 0; j < kept; ++j) now[part + j] = turned[part + j];
+          for (Index j = kept; j < half; ++j) now[part + j] = 0;
+          for (Index j = kept; t && j < half; ++j) before[part + j] = turned[part + j];  // these came from the position before
+        }
+        copy(dv + t * c, grad_v + t * s.row(), c);
       }
     }
   finish_gemm();

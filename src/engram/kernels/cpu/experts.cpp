@@ -59,8 +59,10 @@ void experts_backward(
     Index w, Index experts) {
   Scratch<T> b_out(d * w), b_up(2 * w * d);
   Scratch<T> g(ROWS * d), g_b(ROWS * d), x_t(d * ROWS), act_t(w * ROWS), dh(ROWS * 2 * w), dh_b(ROWS * 2 * w);
-  Scratch<float> g_rows(ROWS * d), x_rows(ROWS * d), da(ROWS * w), act(ROWS * w), dh_rows(ROWS * 2 * w), h(ROWS * 2 * w), dx(ROWS * d);
+  Scratch<Index> tokens(ROWS);
+  Scratch<float> zero(d), da(ROWS * w), act(ROWS * w), dh_rows(ROWS * 2 * w), h(ROWS * 2 * w), dx(ROWS * d);
   std::memset(grad_x, 0, n * d * sizeof(float));
+  std::memset(zero, 0, d * sizeof(float));
   for (Index e = 0; e < experts; ++e) {
     float *e_gate_up = grad_gate_up + e * d * 2 * w, *e_out = grad_out + e * w * d;
     if (starts[e] == starts[e + 1]) {
@@ -73,15 +75,11 @@ void experts_backward(
     for (Index start = starts[e]; start < starts[e + 1]; start += ROWS) {
       const Index m = std::min(ROWS, starts[e + 1] - start), rows = padded(m);
       const bool add = start > starts[e];
-      for (Index i = 0; i < m; ++i) {
-        const Index token = order[start + i] / k;
-        std::memcpy(g_rows + i * d, grad_y + token * d, d * sizeof(float));
-        std::memcpy(x_rows + i * d, x + token * d, d * sizeof(float));
-      }
-      std::memset(g_rows + m * d, 0, (rows - m) * d * sizeof(float));
-      convert<T>(g, g_rows, rows * d);
-      pack<T>(g_b, g_rows, rows, d, d);
-      transpose<T>(x_t, rows, x_rows, m, d, d);
+      for (Index i = 0; i < m; ++i) tokens[i] = order[start + i] / k;
+      const auto grad_of = [&](Index i) { return i < m ? grad_y + tokens[i] * d : static_cast<const float*>(zero); };
+      for (Index i = 0; i < rows; ++i) convert<T>(g + i * d, grad_of(i), d);
+      for (Index i = 0; i < rows; i += 2) pack_pair<T>(g_b + i * d, d, grad_of(i), grad_of(i + 1), d);
+      transpose<T>(x_t, rows, [&](Index i) { return x + tokens[i] * d; }, m, rows, d);
       gemm<T>(rows, w, d, g, d, b_out, w, da, w, false);
       widen<T>(h, hidden + start * 2 * w, m * 2 * w);
       for (Index i = 0; i < m; ++i) {
@@ -102,11 +100,11 @@ void experts_backward(
       std::memset(dh_rows + m * 2 * w, 0, (rows - m) * 2 * w * sizeof(float));
       convert<T>(dh, dh_rows, rows * 2 * w);
       pack<T>(dh_b, dh_rows, rows, 2 * w, 2 * w);
-      transpose<T>(act_t, rows, act, m, w, w);
+      transpose<T>(act_t, rows, [&](Index i) { return act + i * w; }, m, rows, w);
       gemm<T>(rows, d, 2 * w, dh, 2 * w, b_up, d, dx, d, false);
       for (Index i = 0; i < m; ++i) {
         const float* __restrict from = dx + i * d;
-        float* __restrict to = grad_x + order[start + i] / k * d;
+        float* __restrict to = grad_x + tokens[i] * d;
         for (Index j = 0; j < d; ++j) to[j] += from[j];
       }
       gemm<T>(w, d, rows, act_t, rows, g_b, d, e_out, d, add);

@@ -38,7 +38,7 @@ void linear_backward(const float* grad_y, const float* x, const float* weight, f
       gemm<T>(rows, in, k, a, k, b, in, c, in, false);
       if (rows != m) std::memcpy(grad_x + start * in, c, m * in * sizeof(float));
     }
-    transpose<T>(a_t, rows, g, m, out, out);  // [out, rows]
+    transpose<T>(a_t, rows, [&](Index i) { return g + i * out; }, m, rows, out);  // [out, rows]
     for (Index i = 0; i < rows; i += 2) {
       const float* first = i < m ? x + (start + i) * in : static_cast<float*>(zero);
       const float* second = i + 1 < m ? x + (start + i + 1) * in : static_cast<float*>(zero);

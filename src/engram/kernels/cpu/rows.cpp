@@ -63,24 +63,30 @@ void engram_swiglu_backward(const float* grad_out, const float* gate_up, float* 
 
 // scores [n, E] hold logits and become sigmoid scores; the k largest by score plus bias -> chosen [n, k] and weights [n, k] summing to `scale`.
 void engram_route_forward(float* scores, const float* bias, float scale, float* weights, int64_t* chosen, int64_t n, int64_t experts, int64_t k) {
-  engram::Scratch<float> scratch(experts);
-  float* __restrict biased = scratch;
+  const Index wide = engram::round_up(experts, 16);
+  engram::Scratch<float> biased(wide);
+  std::fill(biased + experts, biased + wide, -INFINITY);
   for (Index i = 0; i < n; ++i) {
     float* __restrict row = scores + i * experts;
+    float* __restrict keys = biased;
     for (Index e = 0; e < experts; ++e) {
       row[e] = engram::sigmoid(row[e]);
-      biased[e] = row[e] + bias[e];
+      keys[e] = row[e] + bias[e];
     }
     float sum = 0;
     for (Index j = 0; j < k; ++j) {
-      float top = biased[0];
-#pragma omp simd reduction(max : top)
-      for (Index e = 0; e < experts; ++e) top = biased[e] > top ? biased[e] : top;
-      Index best = 0;
-      while (best < experts - 1 && biased[best] != top) ++best;
-      biased[best] = -1e30f;
-      chosen[i * k + j] = best;
-      sum += row[best];
+      __m512 top = _mm512_load_ps(biased);
+      for (Index e = 16; e < wide; e += 16) top = _mm512_max_ps(top, _mm512_load_ps(biased + e));
+      const __m512 best = _mm512_set1_ps(_mm512_reduce_max_ps(top));
+      Index found = 0;
+      for (Index e = 0; e < wide; e += 16)
+        if (const __mmask16 equal = _mm512_cmp_ps_mask(_mm512_load_ps(biased + e), best, _CMP_EQ_OQ)) {
+          found = e + std::countr_zero(static_cast<unsigned>(equal));
+          break;
+        }
+      biased[found] = -INFINITY;
+      chosen[i * k + j] = found;
+      sum += row[found];
     }
     for (Index j = 0; j < k; ++j) weights[i * k + j] = scale * row[chosen[i * k + j]] / (sum + 1e-20f);
   }
