@@ -90,7 +90,7 @@ class RoutedExperts(nn.Module):
             return done
         n, k = chosen.shape
         order = chosen.flatten().argsort(stable=True)  # [N k]: assignments by expert
-        load = torch.bincount(chosen.flatten(), minlength=len(self.gate_up))
+        load = order.new_zeros(len(self.gate_up)).scatter_add_(0, chosen.flatten(), torch.ones_like(order))  # bincount makes a GPU wait
         ends = load.cumsum(0).to(torch.int32)  # [E]: grouped_mm wants the end of each group
         place = torch.empty_like(order).scatter_(0, order, torch.arange(n * k, device=order.device))
 

@@ -4,7 +4,7 @@ import torch
 from torch import Tensor
 
 from engram.kernels import optimizer_ops
-from engram.memory.tables import EmbeddingTables
+from engram.memory.tables import EmbeddingTables, distinct_rows, host_may_wait
 
 
 class RowAdam:
@@ -52,12 +52,14 @@ class RowAdam:
 
 
 def _gather(touched: list[tuple[Tensor, Tensor]]) -> tuple[Tensor | None, Tensor | None]:
-    """Distinct rows and summed gradients of all passes: int64 [U], [U, r]."""
+    """Distinct rows and summed gradients of all passes: int64 [U], [U, r]. A row that is repeated has the same gradient each time."""
     parts = [(rows, leaf.grad) for rows, leaf in touched if leaf.grad is not None]
     if not parts:
         return None, None
-    if len(parts) == 1:
+    if len(parts) == 1 and host_may_wait(parts[0][0]):
         return parts[0]
-    rows, inverse = torch.unique(torch.cat([rows for rows, _ in parts]), return_inverse=True)
+    rows, inverse = distinct_rows(torch.cat([rows for rows, _ in parts]))
     grads = torch.cat([grad for _, grad in parts if grad is not None])
-    return rows, grads.new_zeros(len(rows), grads.shape[1]).index_add_(0, inverse, grads)
+    grads = grads.new_zeros(len(rows), grads.shape[1]).index_add_(0, inverse, grads)
+    places = torch.arange(len(rows), device=rows.device).minimum(inverse.max())  # of the largest id, where it is repeated
+    return rows, grads[places]

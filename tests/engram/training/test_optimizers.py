@@ -3,7 +3,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from engram.memory import tables as tables_module
 from engram.memory.tables import EmbeddingTables
+from engram.training import row_adam as row_adam_module
 from engram.training.optimizers import Optimizers, is_matrix, matrix_names
 from engram.training.row_adam import RowAdam
 from engram.training_config import AdamWConfig, MuonConfig, OptimizerConfig, TrainConfig
@@ -19,6 +21,14 @@ def make_tables() -> EmbeddingTables:
     return tables.train()
 
 
+@pytest.fixture(params=["as on a CPU", "as on a GPU"])
+def _rows_are_found(request, monkeypatch):
+    """Both ways of finding the distinct rows: asking how many there are, and without a wait for the device."""
+    for module in (tables_module, row_adam_module):
+        monkeypatch.setattr(module, "host_may_wait", lambda rows: request.param == "as on a CPU")
+
+
+@pytest.mark.usefixtures("_rows_are_found")
 def test_rows_touched_in_every_step_equal_dense_adam():
     tables = make_tables()
     dense = tables.weight.detach().clone().requires_grad_()
@@ -36,6 +46,7 @@ def test_rows_touched_in_every_step_equal_dense_adam():
     assert torch.allclose(tables.weight, dense, atol=1e-5)
 
 
+@pytest.mark.usefixtures("_rows_are_found")
 def test_only_rows_of_the_batch_change():
     tables = make_tables()
     before = tables.weight.clone()
@@ -48,6 +59,7 @@ def test_only_rows_of_the_batch_change():
     assert first.abs().sum(1).nonzero().flatten().tolist() == second.sum(1).nonzero().flatten().tolist() == [2, 16]
 
 
+@pytest.mark.usefixtures("_rows_are_found")
 def test_two_passes_in_a_step_add_their_gradients():
     one, two = make_tables(), make_tables()
     optimizers = [RowAdam({"t": t}, BETAS, EPS) for t in (one, two)]
