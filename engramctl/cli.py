@@ -7,6 +7,7 @@ from typer.core import TyperGroup
 
 from engram.errors import UserError
 from engramctl import __version__, console
+from engramctl.commands.bench import bench
 from engramctl.commands.corpus import corpus
 from engramctl.commands.plan import plan
 from engramctl.commands.plot import plot
@@ -55,3 +56,4 @@ app.command("status")(status)
 app.command("plot")(plot)
 app.command("sample")(sample)
 app.command("verify")(verify)
+app.add_typer(bench, name="bench")

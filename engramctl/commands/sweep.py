@@ -1,6 +1,7 @@
 """`engramctl sweep`"""
 
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -14,12 +15,13 @@ if TYPE_CHECKING:
     from engram.config import TrialConfig
     from engram.corpus.dataset import Corpus
     from engram.training.speed import Speed
-    from engramctl.schedule import Resources
+    from engramctl.schedule import Event, Resources
     from engramctl.store import Store
     from engramctl.sweepfile import SweepSpec
 
-_PROBE_S = 4.0
-_PROBE_BUDGET = 1e30
+PROBE_S = 4.0
+"""Seconds that the steps of a trial are timed for."""
+PROBE_BUDGET = 1e30
 """Any budget that pays for a step: probes are stopped by the clock."""
 _REPORT_S = 1.0
 
@@ -55,7 +57,7 @@ def sweep(
     Example: engramctl sweep allocation --size 3m --budget 1e13,3e13 --rho 0.2,0.4,0.6,0.8,1 --seeds 3
     Example: engramctl sweep --budget 20m --set model.memory.design=value --name value
     """
-    from engramctl.schedule import Resources, local_workers, ray_session
+    from engramctl.schedule import Resources, local_workers
     from engramctl.store import Store
     from engramctl.sweepfile import find_sweep, load_sweep
     from engramctl.units import parse_duration
@@ -73,21 +75,46 @@ def sweep(
 
             workers = workers or local_workers(resolve_device(device).type)
         text = _corpus(store, spec, manifest, cache)
-        resources = Resources(device, workers, address)
-        manifest = _manifest(spec, text, manifest)
-        known = [_known_budget(spec, b, manifest) for b in spec.budgets]
-        trials = [] if None in known else _expand(spec, [b for b in known if b], text)
-        if not trials or {trial.id for trial in trials} - store.finished_ids():
-            console.note(f"starting Ray {'at ' + address if address else 'on this machine'} ...")
-            with ray_session(resources):
-                if not trials:
-                    budgets = [_timed_budget(spec, text, resources, manifest)]
-                    trials = _expand(spec, budgets, text)
-                _check_text(text, trials)
-                manifest["trials"] = _wanted(manifest.get("trials", []), trials)
-                store.write_manifest(manifest)
-                _train(store, spec, text, trials, resources, checkpoint_s)
+        trials = train_missing(store, spec, text, manifest, Resources(device, workers, address), checkpoint_s)
         _report(store, trials, started, as_json)
+
+
+def train_missing(
+    store: "Store",
+    spec: "SweepSpec",
+    corpus: "Corpus",
+    manifest: dict[str, Any],
+    resources: "Resources",
+    checkpoint_s: float,
+    on_event: "Callable[[Event], None] | None" = None,
+) -> list["TrialConfig"]:
+    """Train every trial of a sweep that has no row, on Ray; hold the store's lock. Returns all trials of the sweep.
+
+    Args:
+        store: where rows go.
+        spec: the sweep.
+        corpus: its prepared text.
+        manifest: what the sweep was before; empty at its first run.
+        resources: where trials run.
+        checkpoint_s: seconds between checkpoints of a trial.
+        on_event: called for each change of a trial.
+    """
+    from engramctl.schedule import ray_session
+
+    manifest = _manifest(spec, corpus, manifest)
+    known = [_known_budget(spec, b, manifest) for b in spec.budgets]
+    trials = [] if None in known else _expand(spec, [b for b in known if b], corpus)
+    if not trials or {trial.id for trial in trials} - store.finished_ids():
+        console.note(f"starting Ray {'at ' + resources.address if resources.address else 'on this machine'} ...")
+        with ray_session(resources):
+            if not trials:
+                budgets = [_timed_budget(spec, corpus, resources, manifest)]
+                trials = _expand(spec, budgets, corpus)
+            _check_text(corpus, trials)
+            manifest["trials"] = _wanted(manifest.get("trials", []), trials)
+            store.write_manifest(manifest)
+            _train(store, spec, corpus, trials, resources, checkpoint_s, on_event)
+    return trials
 
 
 def _expand(spec: "SweepSpec", budgets: list[float], corpus: "Corpus") -> list["TrialConfig"]:
@@ -167,11 +194,11 @@ def _timed_budget(spec: "SweepSpec", corpus: "Corpus", resources: "Resources", m
     seconds = wall_seconds(text)
     assert seconds is not None
     began = time.monotonic()
-    trials = _expand(spec, [_PROBE_BUDGET], corpus)
+    trials = _expand(spec, [PROBE_BUDGET], corpus)
     # Most experts or most memory: which of the two ends is slower depends on the machine.
     ends = [t for t in trials if t.seed == 0 and t.rho in (min(spec.rhos), max(spec.rhos))]
     console.note(f"timing a few steps of {len(ends)} trials ...")
-    speeds = measure_speeds(ends, corpus.folder, resources, _PROBE_S)
+    speeds = measure_speeds(ends, corpus.folder, resources, PROBE_S)
     slowest: dict[str, Speed] = {}
     for trial, speed in zip(ends, speeds, strict=True):
         if trial.size not in slowest or speed.step_s > slowest[trial.size].step_s:
@@ -207,7 +234,13 @@ def _wanted(old: list[dict[str, Any]], trials: list["TrialConfig"]) -> list[dict
 
 
 def _train(
-    store: "Store", spec: "SweepSpec", corpus: "Corpus", trials: list["TrialConfig"], resources: "Resources", checkpoint_s: float
+    store: "Store",
+    spec: "SweepSpec",
+    corpus: "Corpus",
+    trials: list["TrialConfig"],
+    resources: "Resources",
+    checkpoint_s: float,
+    on_event: "Callable[[Event], None] | None",
 ) -> None:
     from engramctl import origin
     from engramctl.display import SweepDisplay
@@ -229,7 +262,13 @@ def _train(
     )
     try:
         with SweepDisplay(left, len(trials) - len(left)) as display:
-            run_trials(left, settings, resources, display.on_event)
+
+            def tell(event: "Event") -> None:
+                display.on_event(event)
+                if on_event is not None:
+                    on_event(event)
+
+            run_trials(left, settings, resources, tell)
     except KeyboardInterrupt:
         console.note("stopped; finished trials are kept, the same command continues the others from their last checkpoint")
         raise typer.Exit(130) from None

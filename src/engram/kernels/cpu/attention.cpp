@@ -3,6 +3,8 @@
 
 namespace engram {
 
+constexpr Index BLOCK = 32;  // queries at a time: fewer leave less of the causal triangle unused, more make larger products
+
 namespace {
 
 // Sizes of a call; qkv is [B, T, 3, heads, c].
@@ -72,8 +74,8 @@ void plain_rows(const Shape& s, const float* from, Index stride, float* to) {
 template <typename T>
 void attention_forward(const Shape& s, const float* qkv, const float* cos, const float* sin, float scale, float* mixed, float* log_sums) {
   const Index c = s.channels, wide = s.wide(), ld = s.ld();
-  Scratch<float> rows(wide * c), scores(ROWS * ld), out(ROWS * c);
-  Scratch<T> q(wide * c), k_t(c * ld), v(wide * c), p(ROWS * ld);
+  Scratch<float> rows(wide * c), scores(BLOCK * ld), out(BLOCK * c);
+  Scratch<T> q(wide * c), k_t(c * ld), v(wide * c), p(BLOCK * ld);
   for (Index b = 0; b < s.batch; ++b)
     for (Index h = 0; h < s.heads; ++h) {
       rotated_queries(s, qkv + s.offset(b, 0, h), cos, sin, scale, rows);
@@ -82,8 +84,8 @@ void attention_forward(const Shape& s, const float* qkv, const float* cos, const
       pack_transposed<T>(k_t, ld, rows, c, wide, c);
       plain_rows(s, qkv + s.offset(b, 2, h), s.row(), rows);
       pack<T>(v, rows, wide, c, c);
-      for (Index start = 0; start < s.length; start += ROWS) {
-        const Index m = std::min(ROWS, s.length - start), padded_m = padded(m), n = start + padded_m;
+      for (Index start = 0; start < s.length; start += BLOCK) {
+        const Index m = std::min(BLOCK, s.length - start), padded_m = padded(m), n = start + padded_m;
         gemm<T>(padded_m, n, c, q + start * c, c, k_t, ld, scores, ld, false);
         for (Index i = 0; i < padded_m; ++i) {
           float* __restrict row = scores + i * ld;
@@ -116,9 +118,9 @@ void attention_backward(
     const Shape& s, const float* grad_mixed, const float* qkv, const float* cos, const float* sin, float scale, const float* mixed,
     const float* log_sums, float* grad_qkv) {
   const Index c = s.channels, half = s.half(), kept = s.kept(), wide = s.wide(), ld = s.ld();
-  Scratch<float> rows(wide * c), g_rows(wide * c), scores(ROWS * ld), dp(ROWS * ld), dq(ROWS * c), dk(wide * c), dv(wide * c);
+  Scratch<float> rows(wide * c), g_rows(wide * c), scores(BLOCK * ld), dp(BLOCK * ld), dq(BLOCK * c), dk(wide * c), dv(wide * c);
   // Left-hand sides q, g, ds and the transposed ones p_t, ds_t; right-hand sides q_b, k_b, g_b [wide, c] and k_t, v_t [c, wide].
-  Scratch<T> q(wide * c), q_b(wide * c), k_t(c * ld), k_b(wide * c), v_t(c * ld), g(wide * c), g_b(wide * c), ds(ROWS * ld), p_t(wide * ROWS), ds_t(wide * ROWS);
+  Scratch<T> q(wide * c), q_b(wide * c), k_t(c * ld), k_b(wide * c), v_t(c * ld), g(wide * c), g_b(wide * c), ds(BLOCK * ld), p_t(wide * BLOCK), ds_t(wide * BLOCK);
   for (Index b = 0; b < s.batch; ++b)
     for (Index h = 0; h < s.heads; ++h) {
       rotated_queries(s, qkv + s.offset(b, 0, h), cos, sin, scale, rows);
@@ -134,8 +136,8 @@ void attention_backward(
       pack<T>(g_b, g_rows, wide, c, c);
       std::memset(dk, 0, wide * c * sizeof(float));
       std::memset(dv, 0, wide * c * sizeof(float));
-      for (Index start = 0; start < s.length; start += ROWS) {
-        const Index m = std::min(ROWS, s.length - start), padded_m = padded(m), n = start + padded_m;
+      for (Index start = 0; start < s.length; start += BLOCK) {
+        const Index m = std::min(BLOCK, s.length - start), padded_m = padded(m), n = start + padded_m;
         gemm<T>(padded_m, n, c, q + start * c, c, k_t, ld, scores, ld, false);
         gemm<T>(padded_m, n, c, g + start * c, c, v_t, ld, dp, ld, false);
         for (Index i = 0; i < padded_m; ++i) {
