@@ -1,0 +1,130 @@
+"""Two ways to hold a table: as the public Engram module does, and by row."""
+
+import itertools
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from engram.accounting import table_rows
+from engram.benchmarks.machine import free_bytes
+from engram.benchmarks.shapes import Setup
+from engram.benchmarks.timing import Case, Measured, Report, calls, interleave, paired_ratio
+from engram.corpus.dataset import TrainBatches
+from engram.designs.base import Memory
+from engram.errors import UserError
+from engram.history import History
+from engram.memory.module import MemoryLookup
+from engram.memory.tables import EmbeddingTables
+from engram.training.row_adam import RowAdam
+
+BATCHES = 64
+"""Real batches that the steps take in turn: with one alone, its rows would stay in the cache."""
+_RATE = 1e-6
+_DENSE_NUMBERS = 4
+"""Weight, gradient and two moments"""
+_ROW_NUMBERS = 3
+"""Weight and two moments"""
+
+
+@dataclass(frozen=True)
+class TableSpeed:
+    """Times of the memory's share of a step: hashing, lookup, backward and optimiser."""
+
+    rows: int
+    row_dim: int
+    table_bytes: int
+    """Of the weights"""
+    by_row_s: Measured
+    dense_s: Measured
+    ratio: Measured
+    """Dense over by row"""
+
+
+def table_of(memory: Memory, rows: int) -> Memory:
+    """The memory with about `rows` rows in all tables together."""
+    each = max(2, round(rows / (len(memory.table_layers) * memory.reads)))
+    return memory.model_copy(update={"table_sizes": (each,) * len(memory.table_sizes)})
+
+
+def measure_tables(setup: Setup, memory: Memory, rows: int, seconds: float, rounds: int, report: Report | None = None) -> TableSpeed:
+    """Compare both ways on the same indices and gradients, in training precision fp32.
+
+    Args:
+        setup: text, batch and device.
+        memory: the design, whose tables are made `rows` long.
+        rows: of all tables together.
+        seconds: time for each way.
+        rounds: rounds of the measurement.
+        report: told of the progress.
+
+    Raises UserError when the tables don't fit into the free memory.
+    """
+    memory = table_of(memory, rows)
+    table_bytes = 4 * table_rows(memory) * memory.row_dim
+    needed, free = (_DENSE_NUMBERS + _ROW_NUMBERS) * table_bytes, free_bytes(setup.device)
+    if needed > free:
+        raise UserError(f"two tables of {rows:,} rows take {needed / 1e9:.2g} GB, {free / 1e9:.2g} GB are free; take fewer --table-rows")
+    train, corpus = setup.train, setup.corpus
+    stream = TrainBatches(corpus.train, train.seq_len, train.batch_size, seed=0)
+    tokens = [torch.from_numpy(stream.batch(i)[:, :-1]).to(setup.device) for i in range(BATCHES)]  # [B, T] each
+    lookup = MemoryLookup(memory, torch.from_numpy(corpus.compression.copy()), corpus.end_of_text_id).to(setup.device).train()
+    grad = torch.randn(*tokens[0].shape, memory.reads * memory.row_dim, device=setup.device)  # of what every set of tables gave
+    cases = {
+        "by row": Case(calls(by_row(lookup, tokens, grad), setup.device)),
+        "dense": Case(calls(dense(lookup, tokens, grad), setup.device)),
+    }
+    times = interleave(cases, rounds, seconds, report, "measuring tables")
+    return TableSpeed(
+        rows=table_rows(memory),
+        row_dim=memory.row_dim,
+        table_bytes=table_bytes,
+        by_row_s=Measured.of(times["by row"]),
+        dense_s=Measured.of(times["dense"]),
+        ratio=paired_ratio(times["dense"], times["by row"]),
+    )
+
+
+def _indices(lookup: MemoryLookup, tokens: Tensor) -> Tensor:
+    """[B, T] -> int64 [sets, B, T, H]"""
+    indices: Tensor = lookup.hash(lookup.compression[tokens], History())
+    return indices
+
+
+def _tables(lookup: MemoryLookup) -> list[EmbeddingTables]:
+    return [module for module in lookup.modules() if isinstance(module, EmbeddingTables)]
+
+
+def by_row(lookup: MemoryLookup, tokens: list[Tensor], grad: Tensor) -> Callable[[], None]:
+    """Our tables and their row-wise Adam; `grad` [B, T, H r] comes from the model."""
+    tables = _tables(lookup)
+    for table in tables:
+        nn.init.zeros_(table.weight)
+    optimizer = RowAdam({str(i): table for i, table in enumerate(tables)}, (0.9, 0.95), 1e-8)
+    turn = itertools.cycle(tokens)
+
+    def step() -> None:
+        out = [table(index) for table, index in zip(tables, _indices(lookup, next(turn)), strict=True)]
+        torch.autograd.backward(out, [grad] * len(out))
+        optimizer.step(_RATE)
+
+    return step
+
+
+def dense(lookup: MemoryLookup, tokens: list[Tensor], grad: Tensor) -> Callable[[], None]:
+    """One nn.Embedding for a set of tables, a gradient of its full size and a fused Adam over all rows."""
+    tables = _tables(lookup)
+    embeddings = [nn.Embedding(len(table.weight), table.weight.shape[1], device=grad.device) for table in tables]
+    offsets = [table.offsets for table in tables]
+    optimizer = torch.optim.Adam([e.weight for e in embeddings], lr=_RATE, betas=(0.9, 0.95), fused=True)
+    turn = itertools.cycle(tokens)
+
+    def step() -> None:
+        indices = _indices(lookup, next(turn))
+        out = [e(index + offset).flatten(-2) for e, index, offset in zip(embeddings, indices, offsets, strict=True)]
+        torch.autograd.backward(out, [grad] * len(out))
+        optimizer.step()
+        optimizer.zero_grad(set_to_none=True)
+
+    return step

@@ -1,0 +1,119 @@
+"""A training step of the same model by `transformers`: DeepseekV3ForCausalLM with PyTorch's fused AdamW."""
+
+import copy
+import itertools
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from engram.benchmarks.machine import free_bytes
+from engram.benchmarks.timing import Turn, calls
+from engram.config import ModelConfig, TrainConfig
+from engram.errors import UserError
+
+EXPERTS = ("grouped_mm", "eager", "batched_mm")
+"""Implementations of the experts that transformers has."""
+DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "bf16 autocast": torch.float32}
+"""Types of weights, activations and optimiser state; the last multiplies in bf16 and keeps fp32, as we do."""
+_RATE = 1e-6
+
+
+@dataclass(frozen=True)
+class Variant:
+    """A way that transformers can run the model."""
+
+    experts: str
+    dtype: str
+    step_s: float | None
+    """As probed; None where it does not run"""
+    problem: str | None
+
+    @property
+    def name(self) -> str:
+        return f"{self.experts} {self.dtype}"
+
+
+def require_transformers() -> str:
+    """Version of transformers; UserError where it is not installed."""
+    try:
+        import transformers
+    except ImportError:
+        raise UserError("bench compare needs transformers, which is not installed: python -m pip install transformers==5.23.0") from None
+    return str(transformers.__version__)
+
+
+def deepseek_config(model: ModelConfig, seq_len: int, shared_experts: int) -> Any:
+    """The DeepSeek-V3 config of the same width, layers, experts and vocabulary. Its latent attention has heads of the same number;
+    a head has a third of the query channels with positions, values as long as ours and a KV rank of a quarter of the width."""
+    from transformers.models.deepseek_v3.configuration_deepseek_v3 import DeepseekV3Config
+
+    d, heads, moe = model.width, model.attention.n_heads, model.moe
+    head = d // heads
+    rope = 2 * max(1, round(head / 6))
+    return DeepseekV3Config(
+        vocab_size=model.vocab_size, hidden_size=d, num_hidden_layers=model.n_layers, num_attention_heads=heads, num_key_value_heads=heads,
+        intermediate_size=shared_experts * moe.expert_width, moe_intermediate_size=moe.expert_width, n_shared_experts=shared_experts,
+        n_routed_experts=moe.n_routed_experts, num_experts_per_tok=moe.top_k, n_group=1, topk_group=1, norm_topk_prob=True,
+        routed_scaling_factor=moe.route_scale, first_k_dense_replace=0, num_mtp_layers=0, q_lora_rank=None, kv_lora_rank=d // 4,
+        qk_nope_head_dim=head - rope, qk_rope_head_dim=rope, v_head_dim=head, max_position_embeddings=seq_len, use_cache=False,
+        rms_norm_eps=model.norm_eps,
+    )  # fmt: skip
+
+
+def training_step(config: Any, experts: str, dtype: str, batches: Iterator[Tensor], device: torch.device) -> Callable[[], None]:
+    """One step: forward, cross-entropy as transformers computes it, backward, fused AdamW. Nothing is clipped or balanced.
+
+    `batches` gives int64 [B, T + 1].
+    """
+    from transformers.models.deepseek_v3.modeling_deepseek_v3 import DeepseekV3ForCausalLM
+
+    torch.manual_seed(0)
+    own = copy.deepcopy(config)  # the implementation is written into it: models that share one would all run the last
+    model: nn.Module = DeepseekV3ForCausalLM._from_config(own, experts_implementation=experts, attn_implementation="sdpa")
+    model = model.to(device=device, dtype=DTYPES[dtype]).train()
+    optimizer = torch.optim.AdamW(model.parameters(), lr=_RATE, fused=True)
+
+    def step() -> None:
+        batch = next(batches).to(device, non_blocking=True)
+        with torch.autocast(device.type, torch.bfloat16, enabled=dtype.endswith("autocast")):
+            logits = model(input_ids=batch[:, :-1]).logits  # [B, T, V]
+        F.cross_entropy(logits.float().flatten(0, 1), batch[:, 1:].flatten()).backward()
+        optimizer.step()
+        optimizer.zero_grad(set_to_none=True)
+
+    return step
+
+
+def fastest_step(
+    config: Any, train: TrainConfig, batches: Iterator[Tensor], device: torch.device, seconds: float
+) -> tuple[Turn, list[Variant]]:
+    """Probe every variant for about `seconds` and return the turn of the fastest, and all that were probed."""
+    best: tuple[float, Turn] | None = None
+    probed = []
+    for experts, dtype in itertools.product(EXPERTS, DTYPES):
+        needed, free = _gathered_bytes(config, train.tokens_per_step), free_bytes(device)
+        if experts == "batched_mm" and needed > free // 2:
+            probed.append(Variant(experts, dtype, None, f"weights copied for every token take {needed / 1e9:.3g} GB"))
+            continue
+        try:
+            turn = calls(training_step(config, experts, dtype, batches, device), device)
+            turn(0.0)
+            step_s = turn(seconds)
+        except (RuntimeError, NotImplementedError, ValueError) as problem:
+            probed.append(Variant(experts, dtype, None, str(problem).strip().splitlines()[0]))
+            continue
+        probed.append(Variant(experts, dtype, step_s, None))
+        if best is None or step_s < best[0]:
+            best = step_s, turn
+    if best is None:
+        raise RuntimeError(f"transformers runs in no way here: {probed[0].problem}")
+    return best[1], probed
+
+
+def _gathered_bytes(config: Any, tokens: int) -> int:
+    """What `batched_mm` copies in one layer, and again for the gradients: the weights of every token's experts."""
+    return 2 * 4 * tokens * int(config.num_experts_per_tok) * 3 * int(config.hidden_size) * int(config.moe_intermediate_size)

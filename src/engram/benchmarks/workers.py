@@ -1,0 +1,84 @@
+"""Several trainings side by side, each in a process of its own as in a sweep."""
+
+import multiprocessing
+import os
+import threading
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass
+from multiprocessing.synchronize import Barrier
+from pathlib import Path
+from threading import BrokenBarrierError
+
+from engram.benchmarks.shapes import Setup, endless_trainer, steps
+from engram.benchmarks.timing import Measured
+from engram.config import ModelConfig, TrialConfig
+
+_START_S = 300.0
+"""Time that all copies have to get ready: compiling the kernels is in it."""
+_WARM_UP_S = 1.5
+
+
+@dataclass(frozen=True)
+class SideBySide:
+    """Training speed of copies that ran at the same time."""
+
+    tokens_per_s: list[Measured]
+    """Of each copy, over the rounds"""
+
+    @property
+    def total_tokens_per_s(self) -> float:
+        return sum(copy.median for copy in self.tokens_per_s)
+
+
+def train_side_by_side(setup: Setup, model: ModelConfig, rho: float, workers: int, seconds: float, rounds: int) -> SideBySide:
+    """Train `workers` copies of a model on a core each; all begin a round together."""
+    context = multiprocessing.get_context("spawn")
+    barrier = context.Barrier(workers)
+    trial = setup.trial(model, rho).model_dump_json()
+    with ProcessPoolExecutor(workers, mp_context=context, initializer=_begin, initargs=(barrier,)) as pool:
+        arguments = (trial, setup.corpus.folder, str(setup.device), seconds, rounds)
+        copies = [pool.submit(_train, *arguments) for _ in range(workers)]
+        problems = [problem for copy in copies if (problem := copy.exception()) is not None]
+        # A copy that fails lets the others go: theirs is not the cause.
+        for problem in sorted(problems, key=lambda one: isinstance(one, BrokenBarrierError)):
+            raise problem
+        return SideBySide([Measured.of([setup.tokens_per_step / one for one in copy.result()]) for copy in copies])
+
+
+_barrier: Barrier | None = None
+
+
+def _begin(barrier: Barrier) -> None:
+    """In a new process: keep the barrier, and end when the parent does."""
+    global _barrier
+    _barrier = barrier
+    parent = multiprocessing.parent_process()
+    assert parent is not None
+
+    def watch() -> None:
+        parent.join()
+        os._exit(1)
+
+    threading.Thread(target=watch, name="parent-watch", daemon=True).start()
+
+
+def _train(trial_json: str, corpus_folder: Path, device_name: str, seconds: float, rounds: int) -> list[float]:
+    """Seconds of a step, one number a round."""
+    from engram.corpus.dataset import Corpus
+    from engram.training.machine import resolve_device, settle_process
+
+    barrier = _barrier
+    assert barrier is not None
+    try:
+        settle_process(1)
+        trainer = endless_trainer(TrialConfig.model_validate_json(trial_json), Corpus.open(corpus_folder), resolve_device(device_name))
+        turn = steps(trainer)
+        turn(min(_WARM_UP_S, seconds))
+        found = []
+        for _ in range(rounds):
+            barrier.wait(_START_S)
+            found.append(turn(seconds / rounds))
+        return found
+    except BaseException:
+        barrier.abort()
+        raise
