@@ -20,17 +20,27 @@ struct Shape {
   Index offset(Index b, Index part, Index h) const { return b * length * row() + (part * heads + h) * channels; }
 };
 
+// Turns pairs of channels, i and half + i, by their angles; `sign` -1 turns back.
+inline void turn(__m512& first, __m512& second, __m512 cos, __m512 sin, float sign) {
+  sin = _mm512_mul_ps(sin, _mm512_set1_ps(sign));
+  const __m512 turned = _mm512_fmsub_ps(first, cos, _mm512_mul_ps(second, sin));
+  second = _mm512_fmadd_ps(second, cos, _mm512_mul_ps(first, sin));
+  first = turned;
+}
+
 // Rotated queries of one head, times `scale`: to [wide, c]
 void rotated_queries(const Shape& s, const float* from, const float* cos, const float* sin, float scale, float* to) {
   const Index half = s.half();
+  const __m512 factor = _mm512_set1_ps(scale);
   for (Index t = 0; t < s.length; ++t) {
-    const float *__restrict x = from + t * s.row(), *__restrict co = cos + t * half, *__restrict si = sin + t * half;
-    float* __restrict y = to + t * s.channels;
-#pragma omp simd
-    for (Index i = 0; i < half; ++i) {
-      y[i] = scale * (x[i] * co[i] - x[half + i] * si[i]);
-      y[half + i] = scale * (x[half + i] * co[i] + x[i] * si[i]);
-    }
+    const float* x = from + t * s.row();
+    float* y = to + t * s.channels;
+    by_lanes(half, [&](Index i, __mmask16 lanes) {
+      __m512 first = _mm512_mul_ps(factor, load(x + i, lanes)), second = _mm512_mul_ps(factor, load(x + half + i, lanes));
+      turn(first, second, load(cos + t * half + i, lanes), load(sin + t * half + i, lanes), 1);
+      store(y + i, lanes, first);
+      store(y + half + i, lanes, second);
+    });
   }
   std::memset(to + s.length * s.channels, 0, (s.wide() - s.length) * s.channels * sizeof(float));
 }
@@ -38,22 +48,17 @@ void rotated_queries(const Shape& s, const float* from, const float* cos, const 
 // Shifted and rotated keys of one head: to [wide, c]
 void rotated_keys(const Shape& s, const float* from, const float* cos, const float* sin, float* to) {
   const Index half = s.half(), kept = s.kept();
-  Scratch<float> x(s.channels), zero(s.channels);
-  std::memset(zero, 0, s.channels * sizeof(float));
   for (Index t = 0; t < s.length; ++t) {
-    const float *now = from + t * s.row(), *before = t ? now - s.row() : static_cast<const float*>(zero);
-    for (Index part = 0; part < s.channels; part += half) {
-      for (Index i = 0; i < kept; ++i) x[part + i] = now[part + i];
-      for (Index i = kept; i < half; ++i) x[part + i] = before[part + i];
-    }
-    const float *__restrict co = cos + t * half, *__restrict si = sin + t * half;
-    float* __restrict y = to + t * s.channels;
-    const float* __restrict in = x;
-#pragma omp simd
-    for (Index i = 0; i < half; ++i) {
-      y[i] = in[i] * co[i] - in[half + i] * si[i];
-      y[half + i] = in[half + i] * co[i] + in[i] * si[i];
-    }
+    const float *now = from + t * s.row(), *before = now - s.row();
+    float* y = to + t * s.channels;
+    by_lanes(half, [&](Index i, __mmask16 lanes) {
+      const __mmask16 own = first_lanes(kept - i) & lanes, moved = t ? lanes & ~own : 0;
+      __m512 first = _mm512_mask_loadu_ps(load(before + i, moved), own, now + i);
+      __m512 second = _mm512_mask_loadu_ps(load(before + half + i, moved), own, now + half + i);
+      turn(first, second, load(cos + t * half + i, lanes), load(sin + t * half + i, lanes), 1);
+      store(y + i, lanes, first);
+      store(y + half + i, lanes, second);
+    });
   }
   std::memset(to + s.length * s.channels, 0, (s.wide() - s.length) * s.channels * sizeof(float));
 }
@@ -90,17 +95,17 @@ void attention_forward(const Shape& s, const float* qkv, const float* cos, const
         for (Index i = 0; i < padded_m; ++i) {
           float* __restrict row = scores + i * ld;
           const Index seen = std::min(start + i + 1, s.length);
-          float top = row[0], sum = 0;
-#pragma omp simd reduction(max : top)
-          for (Index j = 0; j < seen; ++j) top = row[j] > top ? row[j] : top;
-#pragma omp simd reduction(+ : sum)
-          for (Index j = 0; j < seen; ++j) {
-            row[j] = fast_exp(row[j] - top);
-            sum += row[j];
-          }
-          const float inverse = 1 / sum;
-          for (Index j = 0; j < seen; ++j) row[j] *= inverse;
-          for (Index j = seen; j < n; ++j) row[j] = 0;
+          __m512 tops = _mm512_set1_ps(-INFINITY), sums = _mm512_setzero_ps();
+          by_lanes(seen, [&](Index j, __mmask16 lanes) { tops = _mm512_mask_max_ps(tops, lanes, tops, _mm512_loadu_ps(row + j)); });
+          const float top = _mm512_reduce_max_ps(tops);
+          by_lanes(n, [&](Index j, __mmask16) {  // up to n, with zeros from `seen` on
+            const __m512 e = fast_exp(_mm512_sub_ps(_mm512_loadu_ps(row + j), _mm512_set1_ps(top)));
+            const __m512 counted = _mm512_maskz_mov_ps(first_lanes(seen - j), e);
+            sums = _mm512_add_ps(sums, counted);
+            _mm512_storeu_ps(row + j, counted);
+          });
+          const float sum = _mm512_reduce_add_ps(sums), inverse = 1 / sum;
+          for (Index j = 0; j < n; ++j) row[j] *= inverse;
           convert<T>(p + i * ld, row, n);
           if (i < m) log_sums[(b * s.heads + h) * s.length + start + i] = top + std::log(sum);
         }
@@ -143,29 +148,34 @@ void attention_backward(
         for (Index i = 0; i < padded_m; ++i) {
           float *__restrict row = scores + i * ld, *__restrict grad = dp + i * ld;
           const Index seen = i < m ? start + i + 1 : 0;
+          float shift = 0, along = 0;
           if (seen) {
-            const float shift = log_sums[(b * s.heads + h) * s.length + start + i];
-            const float *__restrict out = mixed + ((b * s.length + start + i) * s.heads + h) * c, *__restrict g_row = g_rows + (start + i) * c;
-            float along = 0;
-#pragma omp simd reduction(+ : along)
-            for (Index j = 0; j < c; ++j) along += out[j] * g_row[j];
-            for (Index j = 0; j < seen; ++j) {
-              row[j] = fast_exp(row[j] - shift);
-              grad[j] = row[j] * (grad[j] - along);
-            }
+            shift = log_sums[(b * s.heads + h) * s.length + start + i];
+            const float *out = mixed + ((b * s.length + start + i) * s.heads + h) * c, *g_row = g_rows + (start + i) * c;
+            __m512 sums = _mm512_setzero_ps();
+            by_lanes(c, [&](Index j, __mmask16 lanes) { sums = _mm512_fmadd_ps(load(out + j, lanes), load(g_row + j, lanes), sums); });
+            along = _mm512_reduce_add_ps(sums);
           }
-          for (Index j = seen; j < n; ++j) row[j] = grad[j] = 0;
+          by_lanes(n, [&](Index j, __mmask16) {  // up to n, with zeros from `seen` on
+            const __mmask16 lanes = first_lanes(seen - j);
+            const __m512 weight = _mm512_maskz_mov_ps(lanes, fast_exp(_mm512_sub_ps(_mm512_loadu_ps(row + j), _mm512_set1_ps(shift))));
+            const __m512 slope = _mm512_sub_ps(_mm512_loadu_ps(grad + j), _mm512_set1_ps(along));
+            _mm512_storeu_ps(row + j, weight);
+            _mm512_storeu_ps(grad + j, _mm512_maskz_mul_ps(lanes, weight, slope));
+          });
           convert<T>(ds + i * ld, grad, n);
         }
         gemm<T>(padded_m, c, n, ds, ld, k_b, c, dq, c, false);
         for (Index i = 0; i < m; ++i) {
-          const float *__restrict x = dq + i * c, *__restrict co = cos + (start + i) * half, *__restrict si = sin + (start + i) * half;
-          float* __restrict y = grad_qkv + s.offset(b, 0, h) + (start + i) * s.row();
-#pragma omp simd
-          for (Index j = 0; j < half; ++j) {
-            y[j] = scale * (x[j] * co[j] + x[half + j] * si[j]);
-            y[half + j] = scale * (x[half + j] * co[j] - x[j] * si[j]);
-          }
+          const float* x = dq + i * c;
+          float* y = grad_qkv + s.offset(b, 0, h) + (start + i) * s.row();
+          by_lanes(half, [&](Index j, __mmask16 lanes) {
+            const __m512 factor = _mm512_set1_ps(scale);
+            __m512 first = _mm512_mul_ps(factor, load(x + j, lanes)), second = _mm512_mul_ps(factor, load(x + half + j, lanes));
+            turn(first, second, load(cos + (start + i) * half + j, lanes), load(sin + (start + i) * half + j, lanes), -1);
+            store(y + j, lanes, first);
+            store(y + half + j, lanes, second);
+          });
         }
         transpose<T>(ds_t, padded_m, [&](Index i) { return dp + i * ld; }, padded_m, padded_m, n);  // [n, padded_m]
         gemm<T>(n, c, padded_m, ds_t, padded_m, q_b + start * c, c, dk, c, true);
@@ -174,19 +184,19 @@ void attention_backward(
       }
       float *grad_k = grad_qkv + s.offset(b, 1, h), *grad_v = grad_qkv + s.offset(b, 2, h);
       for (Index t = 0; t < s.length; ++t) {
-        const float *__restrict x = dk + t * c, *__restrict co = cos + t * half, *__restrict si = sin + t * half;
-        float *__restrict turned = rows;
-#pragma omp simd
-        for (Index j = 0; j < half; ++j) {
-          turned[j] = x[j] * co[j] + x[half + j] * si[j];
-          turned[half + j] = x[half + j] * co[j] - x[j] * si[j];
-        }
+        const float* x = dk + t * c;
         float *now = grad_k + t * s.row(), *before = now - s.row();
-        for (Index part = 0; part < c; part += half) {
-          for (Index j = 0; j < kept; ++j) now[part + j] = turned[part + j];
-          for (Index j = kept; j < half; ++j) now[part + j] = 0;
-          for (Index j = kept; t && j < half; ++j) before[part + j] = turned[part + j];  // these came from the position before
-        }
+        by_lanes(half, [&](Index j, __mmask16 lanes) {
+          __m512 first = load(x + j, lanes), second = load(x + half + j, lanes);
+          turn(first, second, load(cos + t * half + j, lanes), load(sin + t * half + j, lanes), -1);
+          const __mmask16 own = first_lanes(kept - j) & lanes, moved = lanes & ~own;  // the moved ones came from the position before
+          store(now + j, lanes, _mm512_maskz_mov_ps(own, first));
+          store(now + half + j, lanes, _mm512_maskz_mov_ps(own, second));
+          if (t) {
+            store(before + j, moved, first);
+            store(before + half + j, moved, second);
+          }
+        });
         copy(dv + t * c, grad_v + t * s.row(), c);
       }
     }

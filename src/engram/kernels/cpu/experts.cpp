@@ -33,9 +33,12 @@ void experts_forward(
       std::memset(static_cast<void*>(a + m * d), 0, (rows - m) * d * sizeof(T));
       gemm<T>(rows, 2 * w, d, a, d, b_up, 2 * w, h, 2 * w, false);
       for (Index i = 0; i < rows; ++i) {
-        const float *__restrict gate = h + i * 2 * w, *__restrict up = gate + w;
-        float* __restrict to = act_rows + i * w;
-        for (Index j = 0; j < w; ++j) to[j] = gate[j] * sigmoid(gate[j]) * up[j];
+        const float *gate = h + i * 2 * w, *up = gate + w;
+        float* to = act_rows + i * w;
+        by_lanes(w, [&](Index j, __mmask16 lanes) {
+          const __m512 g = load(gate + j, lanes);
+          store(to + j, lanes, _mm512_mul_ps(_mm512_mul_ps(g, sigmoid(g)), load(up + j, lanes)));
+        });
       }
       convert<T>(act, act_rows, rows * w);
       if (hidden) convert<T>(hidden + start * 2 * w, h, m * 2 * w);
@@ -83,19 +86,20 @@ void experts_backward(
       gemm<T>(rows, w, d, g, d, b_out, w, da, w, false);
       widen<T>(h, hidden + start * 2 * w, m * 2 * w);
       for (Index i = 0; i < m; ++i) {
-        const float *__restrict gates = h + i * 2 * w, *__restrict ups = gates + w, *__restrict grad = da + i * w;
-        float *__restrict to_gate = dh_rows + i * 2 * w, *__restrict to_up = to_gate + w, *__restrict kept = act + i * w;
-        const float weight = weights[order[start + i]];
-        float along = 0;
-#pragma omp simd reduction(+ : along)
-        for (Index j = 0; j < w; ++j) {
-          const float gate = gates[j], up = ups[j], s = sigmoid(gate), silu = gate * s;
-          along += grad[j] * silu * up;
-          kept[j] = weight * silu * up;
-          to_gate[j] = weight * grad[j] * up * (s + silu * (1 - s));
-          to_up[j] = weight * grad[j] * silu;
-        }
-        grad_weights[order[start + i]] = along;
+        const float *gates = h + i * 2 * w, *ups = gates + w, *grads = da + i * w;
+        float *to_gate = dh_rows + i * 2 * w, *to_up = to_gate + w, *kept = act + i * w;
+        const __m512 weight = _mm512_set1_ps(weights[order[start + i]]), one = _mm512_set1_ps(1.0f);
+        __m512 along = _mm512_setzero_ps();
+        by_lanes(w, [&](Index j, __mmask16 lanes) {
+          const __m512 gate = load(gates + j, lanes), up = load(ups + j, lanes), grad = load(grads + j, lanes);
+          const __m512 s = sigmoid(gate), silu = _mm512_mul_ps(gate, s), out = _mm512_mul_ps(silu, up);
+          along = _mm512_fmadd_ps(grad, out, along);
+          store(kept + j, lanes, _mm512_mul_ps(weight, out));
+          const __m512 weighted = _mm512_mul_ps(weight, grad), slope = _mm512_fmadd_ps(silu, _mm512_sub_ps(one, s), s);
+          store(to_gate + j, lanes, _mm512_mul_ps(_mm512_mul_ps(weighted, up), slope));
+          store(to_up + j, lanes, _mm512_mul_ps(weighted, silu));
+        });
+        grad_weights[order[start + i]] = _mm512_reduce_add_ps(along);
       }
       std::memset(dh_rows + m * 2 * w, 0, (rows - m) * 2 * w * sizeof(float));
       convert<T>(dh, dh_rows, rows * 2 * w);

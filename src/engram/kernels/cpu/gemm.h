@@ -227,6 +227,19 @@ inline __m512 fast_exp(__m512 x) {
   return _mm512_scalef_ps(p, n);
 }
 
+inline __m512 sigmoid(__m512 x) {
+  const __m512 one = _mm512_set1_ps(1.0f);
+  return _mm512_div_ps(one, _mm512_add_ps(one, fast_exp(_mm512_sub_ps(_mm512_setzero_ps(), x))));
+}
+
+// f(j, lanes) for j = 0, 16, 32, ... below n: the last lanes are masked, where a compiler would go on number by number.
+template <typename F>
+inline void by_lanes(Index n, F f) {
+  for (Index j = 0; j < n; j += 16) f(j, first_lanes(n - j));
+}
+inline __m512 load(const float* from, __mmask16 lanes) { return _mm512_maskz_loadu_ps(lanes, from); }
+inline void store(float* to, __mmask16 lanes, __m512 x) { _mm512_mask_storeu_ps(to, lanes, x); }
+
 inline float sigmoid(float x) { return 1.0f / (1.0f + fast_exp(-x)); }
 
 }  // namespace engram

@@ -1,7 +1,7 @@
 // Work row by row that PyTorch would do in many passes over whole tensors: norm, activation and routing.
 #include "gemm.h"
 
-using Index = engram::Index;
+using namespace engram;
 
 extern "C" {
 
@@ -42,37 +42,41 @@ void engram_rms_norm_backward(
 // gate_up [n, 2 w], gate first -> out [n, w]: silu(gate) * up
 void engram_swiglu_forward(const float* gate_up, float* out, int64_t n, int64_t w) {
   for (Index i = 0; i < n; ++i) {
-    const float *__restrict gate = gate_up + i * 2 * w, *__restrict up = gate + w;
-    float* __restrict to = out + i * w;
-    for (Index j = 0; j < w; ++j) to[j] = gate[j] * engram::sigmoid(gate[j]) * up[j];
+    const float *gate = gate_up + i * 2 * w, *up = gate + w;
+    float* to = out + i * w;
+    by_lanes(w, [&](Index j, __mmask16 lanes) {
+      const __m512 g = load(gate + j, lanes);
+      store(to + j, lanes, _mm512_mul_ps(_mm512_mul_ps(g, sigmoid(g)), load(up + j, lanes)));
+    });
   }
 }
 
 void engram_swiglu_backward(const float* grad_out, const float* gate_up, float* grad_gate_up, int64_t n, int64_t w) {
   for (Index i = 0; i < n; ++i) {
-    const float *__restrict gate = gate_up + i * 2 * w, *__restrict up = gate + w, *__restrict grad = grad_out + i * w;
-    float *__restrict to_gate = grad_gate_up + i * 2 * w, *__restrict to_up = to_gate + w;
-#pragma omp simd
-    for (Index j = 0; j < w; ++j) {
-      const float s = engram::sigmoid(gate[j]), silu = gate[j] * s;
-      to_gate[j] = grad[j] * up[j] * (s + silu * (1 - s));
-      to_up[j] = grad[j] * silu;
-    }
+    const float *gates = gate_up + i * 2 * w, *ups = gates + w, *grads = grad_out + i * w;
+    float *to_gate = grad_gate_up + i * 2 * w, *to_up = to_gate + w;
+    const __m512 one = _mm512_set1_ps(1.0f);
+    by_lanes(w, [&](Index j, __mmask16 lanes) {
+      const __m512 gate = load(gates + j, lanes), up = load(ups + j, lanes), grad = load(grads + j, lanes);
+      const __m512 s = sigmoid(gate), silu = _mm512_mul_ps(gate, s);
+      store(to_gate + j, lanes, _mm512_mul_ps(_mm512_mul_ps(grad, up), _mm512_fmadd_ps(silu, _mm512_sub_ps(one, s), s)));
+      store(to_up + j, lanes, _mm512_mul_ps(grad, silu));
+    });
   }
 }
 
 // scores [n, E] hold logits and become sigmoid scores; the k largest by score plus bias -> chosen [n, k] and weights [n, k] summing to `scale`.
 void engram_route_forward(float* scores, const float* bias, float scale, float* weights, int64_t* chosen, int64_t n, int64_t experts, int64_t k) {
-  const Index wide = engram::round_up(experts, 16);
-  engram::Scratch<float> biased(wide);
+  const Index wide = round_up(experts, 16);
+  Scratch<float> biased(wide);
   std::fill(biased + experts, biased + wide, -INFINITY);
   for (Index i = 0; i < n; ++i) {
-    float* __restrict row = scores + i * experts;
-    float* __restrict keys = biased;
-    for (Index e = 0; e < experts; ++e) {
-      row[e] = engram::sigmoid(row[e]);
-      keys[e] = row[e] + bias[e];
-    }
+    float* row = scores + i * experts;
+    by_lanes(experts, [&](Index e, __mmask16 lanes) {
+      const __m512 score = sigmoid(load(row + e, lanes));
+      store(row + e, lanes, score);
+      store(biased + e, lanes, _mm512_add_ps(score, load(bias + e, lanes)));
+    });
     float sum = 0;
     for (Index j = 0; j < k; ++j) {
       __m512 top = _mm512_load_ps(biased);
