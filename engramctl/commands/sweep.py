@@ -1,7 +1,8 @@
 """`engramctl sweep`"""
 
+import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -73,10 +74,20 @@ def sweep(
         if address is None:
             from engram.training.machine import resolve_device
 
-            workers = workers or local_workers(resolve_device(device).type)
+            place = resolve_device(device).type
+            workers = workers or local_workers(place)
+            if place == "cpu":
+                threading.Thread(target=_prepare_kernels, daemon=True).start()  # while the text is read and Ray starts
         text = _corpus(store, spec, manifest, cache)
         trials = train_missing(store, spec, text, manifest, Resources(device, workers, address), checkpoint_s)
         _report(store, trials, started, as_json)
+
+
+def _prepare_kernels() -> None:
+    from engram import kernels
+
+    if reason := kernels.prepare():
+        console.note(f"training without compiled kernels, more slowly: {reason}")
 
 
 def train_missing(
@@ -226,6 +237,11 @@ def _check_text(corpus: "Corpus", trials: list["TrialConfig"]) -> None:
             )
 
 
+def longest_first(trials: "Iterable[TrialConfig]") -> list["TrialConfig"]:
+    """Larger budgets first, otherwise as they come: no worker is left alone with a long trial at the end."""
+    return sorted(trials, key=lambda trial: -trial.budget_flops)
+
+
 def _wanted(old: list[dict[str, Any]], trials: list["TrialConfig"]) -> list[dict[str, Any]]:
     """The trials that the sweep's table should have: those asked for before and those asked for now."""
     columns = ("rho", "size", "seed", "budget_flops")
@@ -249,7 +265,7 @@ def _train(
     from engramctl.worker import Process, WorkerSettings
 
     finished = store.finished_ids()
-    left = [trial for trial in trials if trial.id not in finished]
+    left = longest_first([trial for trial in trials if trial.id not in finished])
     settings = WorkerSettings(
         results=store.results,
         corpus_folder=corpus.folder,

@@ -31,7 +31,7 @@ RATE_WIDTH = 96
 PAPER_RATE, PAPER_WIDTH = 4e-4, 2560
 """The peak rate that the paper gives, and the width of its models."""
 RATE_AT_WIDTH: dict[str, float] = {"adamw": 6e-3, "muon": 1.2e-2}
-"""Peak rate by optimiser kind at `RATE_WIDTH`: our own runs (docs/LOG.md: three rates of AdamW and five of Muon at size 1m)."""
+"""Peak rate by optimiser kind at `RATE_WIDTH`: our own runs (docs/LOG.md: three rates of AdamW and four of Muon at size 1m)."""
 
 
 TABLE_LR_MULTIPLIER = 5.0

@@ -14,7 +14,8 @@ import psutil
 import pyarrow.parquet as pq
 import pytest
 
-from engramctl.commands.sweep import _report
+from engramctl.commands.sweep import _report, longest_first
+from engramctl.sweepfile import expand, find_sweep, load_sweep
 
 ENGRAMCTL = Path(sys.executable).parent / "engramctl"
 
@@ -148,6 +149,14 @@ def test_another_experiment_does_not_land_in_the_same_folder(arguments, undistur
     changed.write_text(json.dumps(spec | {"train": {**spec["train"], "weight_decay": 0.2}}))
     result = run("sweep", str(changed), *arguments[1:], "--results", str(results), code=2)
     assert "was made with train.weight_decay = None, now it is 0.2; choose another folder with --name" in result.stderr
+
+
+def test_long_trials_start_first():
+    spec = load_sweep(find_sweep("smoke"), {"budgets": ["1e11", "3e11", "2e11"], "seeds": 2})
+    trials = longest_first(expand(spec, [1e11, 3e11, 2e11], 512, "c", "t"))
+    assert [(t.budget_flops, t.seed, t.rho) for t in trials] == [
+        (budget, seed, rho) for budget in (3e11, 2e11, 1e11) for seed in (0, 1) for rho in (0, 0.5, 1)
+    ]
 
 
 def test_two_drivers_do_not_share_a_sweep(arguments, undisturbed):

@@ -20,13 +20,22 @@ _enabled = True
 def load() -> str | None:
     """Switch the kernels on in this process, compiling them where that was not done before; returns why it can't be done, or None."""
     global _library
+    if _library is None:
+        reason = prepare()
+        if reason is not None:
+            return reason
+        _library = Library(compiled())
+    return None
+
+
+def prepare() -> str | None:
+    """Compile the kernels where that was not done before, and no more; returns why it can't be done, or None."""
     if not (torch.cpu.get_capabilities().get("avx512_f") and torch.backends.mkldnn.is_available()):
         return "this CPU has no AVX-512, which their products need"
-    if _library is None:
-        try:
-            _library = Library(compiled())
-        except (RuntimeError, OSError, subprocess.SubprocessError) as problem:
-            return str(problem)
+    try:
+        compiled()
+    except (RuntimeError, OSError, subprocess.SubprocessError) as problem:
+        return str(problem)
     return None
 
 
