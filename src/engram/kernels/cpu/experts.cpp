@@ -32,14 +32,7 @@ void experts_forward(
       for (Index i = 0; i < m; ++i) convert<T>(a + i * d, x + order[start + i] / k * d, d);
       std::memset(static_cast<void*>(a + m * d), 0, (rows - m) * d * sizeof(T));
       gemm<T>(rows, 2 * w, d, a, d, b_up, 2 * w, h, 2 * w, false);
-      for (Index i = 0; i < rows; ++i) {
-        const float *gate = h + i * 2 * w, *up = gate + w;
-        float* to = act_rows + i * w;
-        by_lanes(w, [&](Index j, __mmask16 lanes) {
-          const __m512 g = load(gate + j, lanes);
-          store(to + j, lanes, _mm512_mul_ps(_mm512_mul_ps(g, sigmoid(g)), load(up + j, lanes)));
-        });
-      }
+      for (Index i = 0; i < rows; ++i) swiglu(h + i * 2 * w, act_rows + i * w, w);
       convert<T>(act, act_rows, rows * w);
       if (hidden) convert<T>(hidden + start * 2 * w, h, m * 2 * w);
       gemm<T>(rows, d, w, act, w, b_out, d, r, d, false);

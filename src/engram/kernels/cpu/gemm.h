@@ -242,4 +242,12 @@ inline void store(float* to, __mmask16 lanes, __m512 x) { _mm512_mask_storeu_ps(
 
 inline float sigmoid(float x) { return 1.0f / (1.0f + fast_exp(-x)); }
 
+// gate_up [2 w], gate first -> to [w]: silu(gate) * up
+inline void swiglu(const float* gate_up, float* to, Index w) {
+  by_lanes(w, [&](Index j, __mmask16 lanes) {
+    const __m512 gate = load(gate_up + j, lanes);
+    store(to + j, lanes, _mm512_mul_ps(_mm512_mul_ps(gate, sigmoid(gate)), load(gate_up + w + j, lanes)));
+  });
+}
+
 }  // namespace engram

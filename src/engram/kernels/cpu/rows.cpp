@@ -41,14 +41,7 @@ void engram_rms_norm_backward(
 
 // gate_up [n, 2 w], gate first -> out [n, w]: silu(gate) * up
 void engram_swiglu_forward(const float* gate_up, float* out, int64_t n, int64_t w) {
-  for (Index i = 0; i < n; ++i) {
-    const float *gate = gate_up + i * 2 * w, *up = gate + w;
-    float* to = out + i * w;
-    by_lanes(w, [&](Index j, __mmask16 lanes) {
-      const __m512 g = load(gate + j, lanes);
-      store(to + j, lanes, _mm512_mul_ps(_mm512_mul_ps(g, sigmoid(g)), load(up + j, lanes)));
-    });
-  }
+  for (Index i = 0; i < n; ++i) swiglu(gate_up + i * 2 * w, out + i * w, w);
 }
 
 void engram_swiglu_backward(const float* grad_out, const float* gate_up, float* grad_gate_up, int64_t n, int64_t w) {
