@@ -21,10 +21,12 @@ def load() -> str | None:
     """Switch the kernels on in this process, compiling them where that was not done before; returns why it can't be done, or None."""
     global _library
     if _library is None:
-        reason = prepare()
-        if reason is not None:
+        if reason := prepare():
             return reason
-        _library = Library(compiled())
+        try:
+            _library = Library(compiled())
+        except OSError as problem:
+            return f"the compiled file can't be loaded: {problem}"
     return None
 
 

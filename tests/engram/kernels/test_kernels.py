@@ -28,14 +28,16 @@ from engram.training.row_adam import RowAdam
 
 FP32, BF16 = 5e-6, 0.08
 """Largest relative deviation (Frobenius norm): rounding of a few sums, and of bf16 inputs."""
-needs_compiler = pytest.mark.skipif(build.compiler() is None, reason="no C++ compiler")
+WIDE = bool(torch.cpu.get_capabilities().get("avx512_f"))
+needs_avx512 = pytest.mark.skipif(not WIDE, reason="no AVX-512")
+needs_kernels = pytest.mark.skipif(not WIDE or build.compiler() is None, reason="no AVX-512 or no C++ compiler")
 
 
 @pytest.fixture(autouse=True, scope="module")
 def _one_thread() -> Iterator[None]:
     before = torch.get_num_threads()
     torch.set_num_threads(1)
-    if build.compiler() is not None:
+    if WIDE and build.compiler() is not None:
         assert kernels.load() is None
     yield
     torch.set_num_threads(before)
@@ -77,14 +79,14 @@ blocks = st.integers(1, 8).map(lambda n: 8 * n)
 """What PyTorch's own grouped products can do."""
 
 
-@needs_compiler
+@needs_kernels
 @settings(max_examples=25, deadline=None)
 @given(n=rows, width_in=even, width_out=st.integers(1, 90))
 def test_linear(n: int, width_in: int, width_out: int):
     compare(ops.linear, numbers(n, width_in), numbers(width_out, width_in, seed=1))
 
 
-@needs_compiler
+@needs_kernels
 @settings(max_examples=15, deadline=None)
 @given(n=rows, d=st.integers(2, 90))
 def test_norm_and_activation(n: int, d: int):
@@ -92,7 +94,7 @@ def test_norm_and_activation(n: int, d: int):
     compare(ops.swiglu, numbers(n, 2 * d, scale=3))
 
 
-@needs_compiler
+@needs_kernels
 @settings(max_examples=20, deadline=None)
 @given(n=rows, d=even, vocabulary=st.integers(2, 300))
 @example(n=1100, d=64, vocabulary=1024)
@@ -104,7 +106,7 @@ def test_head(n: int, d: int, vocabulary: int):
     torch.testing.assert_close(token_cross_entropy(hidden, weight, targets), losses, rtol=1e-5, atol=1e-5)
 
 
-@needs_compiler
+@needs_kernels
 @settings(max_examples=20, deadline=None)
 @given(batch=st.integers(1, 3), length=rows, heads=st.integers(1, 3), half=st.integers(1, 20), shift=st.booleans())
 def test_attention(batch: int, length: int, heads: int, half: int, shift: bool):
@@ -119,7 +121,7 @@ def test_attention(batch: int, length: int, heads: int, half: int, shift: bool):
     compare(lambda qkv: ops.causal_attention(qkv, *rotary, scale, shift, lambda: by_steps(qkv)), numbers(batch, length, 3, heads, 2 * half))
 
 
-@needs_compiler
+@needs_kernels
 @settings(max_examples=20, deadline=None)
 @given(n=rows, d=blocks, w=blocks, experts=st.integers(1, 12), k=st.integers(1, 4))
 def test_experts_with_any_load(n: int, d: int, w: int, experts: int, k: int):
@@ -139,7 +141,7 @@ def test_experts_with_any_load(n: int, d: int, w: int, experts: int, k: int):
     compare(mixture, numbers(n, d), numbers(experts, d, 2 * w, seed=1, scale=0.2), numbers(experts, w, d, seed=2), weights)
 
 
-@needs_compiler
+@needs_kernels
 def test_routing():
     logits, bias = numbers(200, 31), numbers(31, seed=1, scale=0.3)
     chosen = {}
@@ -154,7 +156,7 @@ def test_routing():
     assert torch.equal(chosen[0], chosen[1])
 
 
-@needs_compiler
+@needs_kernels
 @pytest.mark.parametrize(("kind", "branches"), [("plain", 1), ("signed_sqrt", 1), ("plain", 4)])
 def test_gate_and_convolution(kind: str, branches: int):
     memory = Engram(layers=(0,), table_sizes=(9, 9), n_heads=2, memory_dim=12)
@@ -172,7 +174,7 @@ def test_gate_and_convolution(kind: str, branches: int):
     compare(update, numbers(2, 30, 12), numbers(2, 30, branches, 20, seed=90), *drawn, **limits)
 
 
-@needs_compiler
+@needs_kernels
 @settings(max_examples=25, deadline=None)
 @given(ids=st.lists(st.integers(0, 2**40), min_size=1, max_size=80))
 def test_distinct_rows(ids: list[int]):
@@ -186,7 +188,7 @@ def test_distinct_rows(ids: list[int]):
     assert torch.equal(places, inverse)
 
 
-@needs_compiler
+@needs_kernels
 def test_a_step_of_the_tables_is_the_plain_one():
     tables = []
     for use in (True, False):
@@ -210,7 +212,7 @@ def orthogonalised(stack: Tensor, dtype: torch.dtype) -> Tensor:
     return weights
 
 
-@needs_compiler
+@needs_kernels
 @pytest.mark.parametrize("shape", [(7, 24, 96), (3, 96, 24), (2, 64, 64), (5, 2, 2), (3, 2, 20, 34), (36, 20), (2, 31, 17), (9, 96)])
 def test_newton_schulz(shape: tuple[int, ...]):
     stack = numbers(*shape)
@@ -221,7 +223,7 @@ def test_newton_schulz(shape: tuple[int, ...]):
     torch.testing.assert_close(values, torch.linalg.svdvals(expected), rtol=0.05, atol=0.05)
 
 
-@needs_compiler
+@needs_kernels
 def test_steps_of_muon_are_the_plain_ones():
     shapes = {"a.gate_up.weight": (24, 10), "b.qkv.weight": (36, 12), "c.gate_up": (5, 16, 12), "c.out": (5, 6, 16), "odd": (7, 9)}
 
@@ -240,7 +242,7 @@ def test_steps_of_muon_are_the_plain_ones():
         assert deviation(ours[name], theirs[name]) < 1e-4, name
 
 
-@needs_compiler
+@needs_kernels
 def test_kernels_keep_out_of_the_way():
     x, weight = numbers(4, 8), numbers(6, 8)
     assert kernels.library(x) is not None
@@ -255,6 +257,7 @@ def test_kernels_keep_out_of_the_way():
     assert memory_ops.lookup_rows(x, torch.empty(0, dtype=torch.int64)) is None
 
 
+@needs_avx512
 def test_without_a_compiler_it_says_why(monkeypatch: pytest.MonkeyPatch, tmp_path):
     monkeypatch.setenv("ENGRAMCTL_CACHE", str(tmp_path))
     monkeypatch.setenv("PATH", "")
@@ -264,9 +267,29 @@ def test_without_a_compiler_it_says_why(monkeypatch: pytest.MonkeyPatch, tmp_pat
     assert kernels.library(torch.zeros(2)) is None
 
 
+@needs_avx512
 def test_a_compiler_that_fails_is_not_fatal(monkeypatch: pytest.MonkeyPatch, tmp_path):
     monkeypatch.setenv("ENGRAMCTL_CACHE", str(tmp_path))
     monkeypatch.setenv("CXX", "false")
     monkeypatch.setattr(kernels, "_library", None)
     assert "failed" in str(kernels.load())
     assert list(tmp_path.glob("kernels/*.so")) == []
+
+
+@needs_kernels
+def test_a_damaged_file_is_not_fatal(monkeypatch: pytest.MonkeyPatch, tmp_path):
+    monkeypatch.setenv("ENGRAMCTL_CACHE", str(tmp_path))
+    monkeypatch.setattr(kernels, "_library", None)
+    damaged = tmp_path / "kernels" / f"{build.fingerprint()}.so"
+    damaged.parent.mkdir()
+    damaged.write_bytes(b"not a library")
+    assert "can't be loaded" in str(kernels.load())
+    assert kernels.library(torch.zeros(2)) is None
+
+
+def test_without_avx512_nothing_is_compiled(monkeypatch: pytest.MonkeyPatch, tmp_path):
+    monkeypatch.setenv("ENGRAMCTL_CACHE", str(tmp_path))
+    monkeypatch.setattr(kernels, "_library", None)
+    monkeypatch.setattr(torch.cpu, "get_capabilities", dict)
+    assert "no AVX-512" in str(kernels.load())
+    assert list(tmp_path.iterdir()) == []
