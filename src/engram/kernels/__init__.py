@@ -11,7 +11,7 @@ from contextlib import contextmanager
 import torch
 from torch import Tensor
 
-from engram.kernels.build import Library, compiled, fingerprint
+from engram.kernels.build import Library, compiled, compiler, fingerprint
 
 _library: Library | None = None
 _enabled = True
@@ -32,13 +32,22 @@ def load() -> str | None:
 
 def prepare() -> str | None:
     """Compile the kernels where that was not done before, and no more; returns why it can't be done, or None."""
-    if not (torch.cpu.get_capabilities().get("avx512_f") and torch.backends.mkldnn.is_available()):
+    if not _cpu_can():
         return "this CPU has no AVX-512, which their products need"
     try:
         compiled()
     except (RuntimeError, OSError, subprocess.SubprocessError) as problem:
         return str(problem)
     return None
+
+
+def _cpu_can() -> bool:
+    return bool(torch.cpu.get_capabilities().get("avx512_f")) and torch.backends.mkldnn.is_available()
+
+
+def available() -> bool:
+    """Whether trials on this CPU can have the kernels; compiles nothing."""
+    return _cpu_can() and compiler() is not None
 
 
 @contextmanager

@@ -264,6 +264,7 @@ def test_without_a_compiler_it_says_why(monkeypatch: pytest.MonkeyPatch, tmp_pat
     monkeypatch.delenv("CXX", raising=False)
     monkeypatch.setattr(kernels, "_library", None)
     assert "no C++ compiler" in str(kernels.load())
+    assert not kernels.available()
     assert kernels.library(torch.zeros(2)) is None
 
 
@@ -292,4 +293,5 @@ def test_without_avx512_nothing_is_compiled(monkeypatch: pytest.MonkeyPatch, tmp
     monkeypatch.setattr(kernels, "_library", None)
     monkeypatch.setattr(torch.cpu, "get_capabilities", dict)
     assert "no AVX-512" in str(kernels.load())
+    assert not kernels.available()
     assert list(tmp_path.iterdir()) == []
