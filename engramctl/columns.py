@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 import pyarrow as pa
 
-SCHEMA_VERSION = 3
+SCHEMA_VERSION = 4
 """Goes up when a column is added, removed, renamed or changes its type, unit or meaning."""
 
 STATUSES = ("finished", "diverged", "failed")
@@ -34,7 +34,14 @@ TRIAL_COLUMNS: tuple[Column, ...] = (
     Column("trial_id", _TEXT, "", "Hash of the trial's config, 12 hexadecimal digits: the name of its files"),
     Column("sweep", _TEXT, "", "Name of the sweep: the folder of this table"),
     Column("size", _TEXT, "", "Named model size"),
-    Column("rho", _REAL, "fraction", "Share of the inactive parameters given to routed experts, as asked for; the rest is memory"),
+    Column(
+        "rho",
+        _REAL,
+        "fraction",
+        "Share of the inactive parameters given to routed experts, as asked for (over slots: as it results); the rest is memory",
+    ),
+    Column("variant", _TEXT, "", "Labels of the sweep's further axes, joined by commas; empty without such axes"),
+    Column("axes", _TEXT, "JSON", "Label of every further axis by its name"),
     Column("seed", _INT, "", "Seed of initialisation and data order"),
     Column("budget_flops", _REAL, "FLOPs", "Training compute that was asked for, in the count of train_flops"),
     # config

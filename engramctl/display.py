@@ -24,7 +24,8 @@ class _Trial:
 
     def __init__(self, config: TrialConfig) -> None:
         self.config = config
-        self.name = f"{config.size} ρ={config.rho:g} seed={config.seed}"
+        variant = f" {config.variant}" if config.variant else ""
+        self.name = f"{config.size}{variant} ρ={config.rho:.3g} seed={config.seed}"
         self.state = "waiting"
         self.step = 0
         self.train_loss: float | None = None

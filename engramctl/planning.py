@@ -16,10 +16,11 @@ from engram.training.speed import Speed, guess_flops_per_s
 from engram.training.validation import sequences_at_once
 from engramctl import console
 from engramctl.budget import fit_wall_time, makespan
+from engramctl.expansion import expand
 from engramctl.rows import planned_columns
 from engramctl.schedule import local_workers
 from engramctl.store import Store
-from engramctl.sweepfile import DEFAULT_ATTENTION, DEFAULT_DESIGN, SweepSpec, budget_key, expand, wall_seconds
+from engramctl.sweepfile import DEFAULT_ATTENTION, DEFAULT_DESIGN, SweepSpec, budget_key, wall_seconds
 
 _UNKNOWN = "unknown"
 _VALIDATION_SHARE = 1 / 3
@@ -39,23 +40,25 @@ class Plan:
         return {"trials": self.rows, "estimated_s": self.estimated_s, "workers": self.workers}
 
     def tables(self) -> Iterator[Table]:
-        """One table for each size and budget; seeds are alike and share a line."""
-        keys = dict.fromkeys((row["size"], row["budget_flops"]) for row in self.rows)
-        for size, budget in keys:
-            block = [row for row in self.rows if (row["size"], row["budget_flops"]) == (size, budget)]
+        """One table for each size, budget and number of tokens; seeds are alike and share a line."""
+        keys = dict.fromkeys((row["size"], row["budget_flops"], row["tokens"]) for row in self.rows)
+        for size, budget, tokens in keys:
+            block = [row for row in self.rows if (row["size"], row["budget_flops"], row["tokens"]) == (size, budget, tokens)]
             first = [row for row in block if row["seed"] == block[0]["seed"]]
             seeds = len({row["seed"] for row in block})
             title = (
-                f"{size}{_choices(block)}: {budget:.3g} FLOPs, {console.human(first[0]['tokens'])} tokens = {first[0]['steps']} steps"
+                f"{size}{_choices(block)}: {budget:.3g} FLOPs, {console.human(tokens)} tokens = {first[0]['steps']} steps"
                 f" x {first[0]['batch_size']} x {first[0]['seq_len']}, {seeds} seed{'s' if seeds > 1 else ''}"
             )
+            variants = any(row["variant"] for row in block)
             columns = ("rho", "experts", "shared", "slots", "P_total", "P_active", "time", "memory", "done")
             cells = []
             for row in first:
-                same = [other for other in block if other["rho"] == row["rho"]]
+                same = [other for other in block if (other["variant"], other["rho"]) == (row["variant"], row["rho"])]
                 cells.append(
                     (
-                        f"{row['rho']:g}",
+                        *([row["variant"]] if variants else []),
+                        f"{row['rho']:.3g}",
                         row["n_routed_experts"],
                         row["shared_width"],
                         console.human(row["n_slots"]),
@@ -66,11 +69,13 @@ class Plan:
                         f"{sum(other['done'] for other in same)}/{len(same)}",
                     )
                 )
-            yield console.table(columns, cells, left=0, title=title)
+            yield console.table(("variant", *columns) if variants else columns, cells, left=int(variants), title=title)
 
 
 def _choices(rows: list[dict[str, Any]]) -> str:
     """What of design, branches, attention and optimiser is not the default, in brackets."""
+    if any(row["variant"] for row in rows):
+        return ""  # the variants say it
     first, designs = rows[0], {row["memory_design"] for row in rows} - {NONE, DEFAULT_DESIGN}
     chosen = [*sorted(designs)]
     chosen += [f"{first['branches']} branches"] if first["branches"] > 1 else []
@@ -135,12 +140,21 @@ def planned_rows(spec: SweepSpec, store: Store, workers: int | None, device_name
         )
     total = makespan([row["estimated_s"] for row in rows if not row["done"]], workers)
     left = sum(not row["done"] for row in rows)
-    total_spread, active_spread = (
-        100 * max(spread([row[name] for row in rows if row["size"] == size]) for size in spec.sizes) for name in ("p_total", "p_active")
-    )
-    notes.append(f"P_total differs by {total_spread:.3f} % over rho, P_active by {active_spread:.3f} % (0.5 % allowed)")
+    notes.append(_spread_note(spec, rows))
     notes.append(f"{left} of {len(rows)} trials to train, about {console.duration(total)} with {workers} at a time")
     return Plan(rows, total, workers, notes)
+
+
+def _spread_note(spec: SweepSpec, rows: list[dict[str, Any]]) -> str:
+    """How equal the trials are that will be compared."""
+    groups: dict[tuple[str, ...], list[dict[str, Any]]] = {}
+    for row in rows:
+        groups.setdefault((row["size"],) if spec.equal_across_variants else (row["size"], row["variant"]), []).append(row)
+    total, active = (100 * max(spread([row[name] for row in group]) for group in groups.values()) for name in ("p_total", "p_active"))
+    if spec.slots:
+        return f"P_active differs by {active:.3f} % over slots (0.5 % allowed); P_total grows with them"
+    over = "rho and variants" if spec.axes and spec.equal_across_variants else "rho"
+    return f"P_total differs by {total:.3f} % over {over}, P_active by {active:.3f} % (0.5 % allowed)"
 
 
 def _vocab_size(spec: SweepSpec) -> int:

@@ -1,5 +1,6 @@
 """The row of a trial: its config, its accounting, its outcome and its origin as flat columns."""
 
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -57,6 +58,8 @@ def planned_columns(trial: TrialConfig) -> dict[str, Any]:
         "trial_id": trial.id,
         "size": trial.size,
         "rho": trial.rho,
+        "variant": trial.variant,
+        "axes": json.dumps(dict(trial.axes)),
         "seed": trial.seed,
         "budget_flops": trial.budget_flops,
         **accounting_columns(trial.model),

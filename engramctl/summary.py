@@ -10,13 +10,13 @@ import pandas as pd
 
 from engram.errors import UserError
 
-SERIES = ["size", "budget_flops"]
+SERIES = ["size", "budget_flops", "variant"]
 """What makes one curve over rho."""
-IDENTITY = ["trial_id", "size", "budget_flops", "rho", "seed"]
+IDENTITY = ["trial_id", "size", "budget_flops", "variant", "rho", "seed"]
 """What the manifest says about a trial."""
 
 SUMMARY_COLUMNS = [
-    "size", "budget_flops", "rho", "n_routed_experts", "n_slots", "seeds", "n_seeds", "val_loss", "val_loss_sd", "val_loss_min",
+    "size", "budget_flops", "variant", "rho", "n_routed_experts", "n_slots", "seeds", "n_seeds", "val_loss", "val_loss_sd", "val_loss_min",
     "val_loss_max", "delta_rho1", "delta_rho1_seeds", "n_diverged", "n_failed", "is_minimum",
 ]  # fmt: skip
 
@@ -44,7 +44,7 @@ def coverage(trials: pd.DataFrame, manifest: Mapping[str, Any] | None) -> Covera
 
 
 def require_one_trial_each(trials: pd.DataFrame) -> None:
-    """UserError when a (size, budget, rho, seed) has several finished trials: the sweep varies something else too."""
+    """UserError when a (size, budget, variant, rho, seed) has several finished trials: the sweep varies something else too."""
     done = trials[trials["status"] == "finished"]
     key = [*SERIES, "rho", "seed"]
     twins = done[done.duplicated(key, keep=False)]
@@ -57,13 +57,17 @@ def require_one_trial_each(trials: pd.DataFrame) -> None:
     config += ["corpus_fingerprint", "tokenizer_fingerprint", "config"]
     differs = next((c for c in config if group[c].nunique() > 1), "trial_id")
     raise UserError(
-        f"sweep {first['sweep']} has {len(group)} finished trials at size {first['size']}, budget {format_flops(first['budget_flops'])}, "
+        f"sweep {first['sweep']} has {len(group)} finished trials at size {first['size']}, {_of_variant(first['variant'])}budget {format_flops(first['budget_flops'])}, "
         f"rho {format_rho(first['rho'])}, seed {first['seed']}; the allocation figure needs one (they differ in {differs})"
     )
 
 
+def _of_variant(name: str) -> str:
+    return f"variant {name}, " if name else ""
+
+
 def allocation_summary(trials: pd.DataFrame) -> pd.DataFrame:
-    """One row for each (size, budget_flops, rho) that has a trial, ordered by parameters, budget and rho.
+    """One row for each (size, budget_flops, variant, rho) that has a trial, ordered by parameters, budget and rho.
 
     `seeds` are those of the finished trials and `n_seeds` their number; `val_loss` is their mean in nats per token, with
     `val_loss_sd` (n - 1; NaN for one seed), `val_loss_min` and `val_loss_max`. `delta_rho1` is the mean difference to rho = 1 of
@@ -74,7 +78,7 @@ def allocation_summary(trials: pd.DataFrame) -> pd.DataFrame:
         return pd.DataFrame(columns=SUMMARY_COLUMNS)
     weight = trials.groupby("size")["p_total"].min().to_dict()
     rows = []
-    for key, series in sorted(trials.groupby(SERIES), key=lambda item: (weight[item[0][0]], item[0][0], item[0][1])):
+    for key, series in sorted(trials.groupby(SERIES), key=lambda item: (weight[item[0][0]], *item[0])):
         losses = {rho: _losses(group) for rho, group in series.groupby("rho")}
         reference = losses.get(1.0, pd.Series(dtype=float))
         means = {rho: loss.mean() for rho, loss in losses.items() if len(loss)}
@@ -86,6 +90,7 @@ def allocation_summary(trials: pd.DataFrame) -> pd.DataFrame:
                 {
                     "size": key[0],
                     "budget_flops": key[1],
+                    "variant": key[2],
                     "rho": rho,
                     "n_routed_experts": int(group["n_routed_experts"].iloc[0]),
                     "n_slots": int(group["n_slots"].iloc[0]),
@@ -136,9 +141,7 @@ def unfinished(covered: Coverage) -> pd.DataFrame:
     absent = covered.missing.assign(status="missing", error=None)[[*IDENTITY, "status", "error"]]
     both = pd.concat([frame.astype(object) for frame in (absent, rows)], ignore_index=True)
     order = both["status"].map({"missing": 0, "diverged": 1, "failed": 2})
-    return (
-        both.assign(order=order).sort_values(["order", "size", "budget_flops", "rho", "seed"]).drop(columns="order").reset_index(drop=True)
-    )
+    return both.assign(order=order).sort_values(["order", *SERIES, "rho", "seed"]).drop(columns="order").reset_index(drop=True)
 
 
 def records(frame: pd.DataFrame) -> list[dict[str, Any]]:

@@ -18,10 +18,11 @@ from engram.training.machine import resolve_device
 from engram.training_config import TrainConfig
 from engramctl import console
 from engramctl.commands.sweep import PROBE_BUDGET, PROBE_S, train_missing
+from engramctl.expansion import expand, flops_per_step
 from engramctl.results_options import DEFAULT_SWEEP
 from engramctl.schedule import Event, Resources, measure_speeds, ray_session
 from engramctl.store import Store
-from engramctl.sweepfile import SweepSpec, deep_merge, expand, find_sweep, flops_per_step, load_sweep
+from engramctl.sweepfile import SweepSpec, deep_merge, find_sweep, load_sweep
 
 NAME = "bench"
 _CHECKPOINT_S = 60.0

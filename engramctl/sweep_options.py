@@ -16,6 +16,18 @@ BudgetOption = Annotated[
 RhoOption = Annotated[list[str] | None, typer.Option("--rho", metavar="R", help="Shares of experts, e.g. 0,0.5,1.")]
 SizeOption = Annotated[list[str] | None, typer.Option("--size", metavar="S", help="Sizes of the ladder, e.g. 1m,3m.")]
 SeedsOption = Annotated[int | None, typer.Option("--seeds", metavar="N", min=1, help="Seeds 0 .. N-1 for each point.")]
+SlotsOption = Annotated[
+    list[str] | None, typer.Option("--slots", metavar="N", help="Memory rows added to a fixed backbone instead of --rho, e.g. 0,1e4,1e5.")
+]
+AxisOption = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--axis", metavar="FIELD=VALUES", help="A further axis: a field below model or train, e.g. train.learning_rate=0.01,0.02."
+    ),
+]
+VariantOption = Annotated[
+    list[str] | None, typer.Option("--variant", metavar="NAME", help="Run only this variant of the sweep's axes; may be repeated.")
+]
 SetOption = Annotated[
     list[str] | None,
     typer.Option(
@@ -45,28 +57,39 @@ def _numbers(option: str, values: Sequence[str] | None) -> list[float]:
         raise UserError(f"{option}: {str(problem).split(': ')[-1]} is not a number; numbers are separated by commas") from None
 
 
-def overrides(
+def axis_overrides(
     budget: Sequence[str] | None,
     rho: Sequence[str] | None,
     size: Sequence[str] | None,
     seeds: int | None,
-    corpus: str | None,
-    corpus_bytes: str | None,
-    text_column: str | None,
-    tokenizer: str | None,
-    vocab_size: int | None,
-    fields: Sequence[str] | None,
+    slots: Sequence[str] | None,
+    axis: Sequence[str] | None,
+    variant: Sequence[str] | None,
 ) -> dict[str, Any]:
-    """What the options change in a sweep file; options that were not given change nothing."""
-    changes: dict[str, Any] = {
-        "budgets": items(budget),
-        "rhos": _numbers("--rho", rho),
-        "sizes": items(size),
-        "seeds": seeds,
-        "corpus": corpus_overrides(corpus, corpus_bytes, text_column, tokenizer, vocab_size),
+    """What the options change in the axes of a sweep file; options that were not given change nothing."""
+    given = {
+        "budgets": (budget, lambda: items(budget)),
+        "rhos": (rho, lambda: _numbers("--rho", rho)),
+        "sizes": (size, lambda: items(size)),
+        "seeds": (seeds, lambda: seeds),
+        "slots": (slots, lambda: _numbers("--slots", slots)),
+        "axes": (axis, lambda: dict(map(_axis, axis or []))),
+        "variants": (variant, lambda: [name.strip() for name in variant or []]),
     }
-    given = {"budgets": budget, "rhos": rho, "sizes": size, "seeds": seeds, "corpus": changes["corpus"] or None}
-    return {name: value for name, value in changes.items() if given[name] is not None} | field_overrides(fields)
+    return {name: value() for name, (option, value) in given.items() if option is not None}
+
+
+def _axis(text: str) -> tuple[str, Any]:
+    import yaml
+
+    field, equals, values = text.partition("=")
+    try:
+        listed = yaml.safe_load(f"[{values}]")
+    except yaml.YAMLError:
+        listed = None
+    if not equals or not listed:
+        raise UserError(f"--axis {text}: a field and its values are expected, such as train.learning_rate=0.01,0.02")
+    return field, listed
 
 
 def field_overrides(settings: Sequence[str] | None) -> dict[str, Any]:

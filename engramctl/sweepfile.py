@@ -1,6 +1,5 @@
 """Sweep files: read, validate, override from the command line, expand into trials."""
 
-import itertools
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Self
@@ -8,9 +7,8 @@ from typing import Any, Self
 import yaml
 from pydantic import Field, ValidationError, field_validator, model_validator
 
-from engram.accounting import count_parameters
-from engram.allocation import allocate, baseline, check_spread, memory_template
-from engram.config import ModelConfig, TrialConfig
+from engram.allocation import allocate, baseline, memory_template, with_slots
+from engram.config import ModelConfig
 from engram.corpus.sources import CorpusSpec
 from engram.designs.base import NO_ROWS
 from engram.designs.registry import NONE
@@ -20,12 +18,14 @@ from engram.ladder import LADDER, Size, size
 from engram.presets import PRESETS
 from engram.recipe import DEFAULT_OPTIMIZER, train_defaults
 from engram.training_config import TrainConfig
+from engramctl.axes import AxisValues, Variant, combinations, normalised
 from engramctl.units import parse_bytes, parse_duration, parse_flops
 
 _FORBIDDEN_IN_TRAIN = {"steps"}
 _DECIDED_BY_RHO = {"table_sizes"}
 _CHOICES = {"optimizer": "kind", "schedule": "kind", "attention": "kind", "memory": "design"}
 """Fields that hold one of several configs, and the field of theirs that chooses."""
+_FREE = {"question", "sizes", "rhos", "slots", "axes", "variants", "seeds", "budgets"}
 _LARGEST_NGRAM = 8
 DEFAULT_DESIGN, DEFAULT_ATTENTION = "engram", "mha"
 
@@ -36,7 +36,15 @@ class SweepSpec(FrozenConfig):
     question: str
     corpus: CorpusSpec = CorpusSpec(source="python")
     sizes: tuple[str, ...] = Field(min_length=1)
-    rhos: tuple[float, ...] = Field(min_length=1)
+    rhos: tuple[float, ...] = ()
+    slots: tuple[int, ...] = ()
+    """Rows of all tables together, added to a fixed backbone (paper, 3.2), in place of rhos."""
+    axes: dict[str, AxisValues] = Field(default_factory=dict)
+    """Fields or named variants (engramctl.axes)."""
+    variants: tuple[str, ...] = ()
+    """Variants to run, by name; none given: all."""
+    equal_across_variants: bool = True
+    """Whether P_total and P_active must agree over the variants as they must over rho."""
     seeds: int = Field(default=1, ge=1)
     budgets: tuple[str, ...] = Field(min_length=1)
     model: dict[str, Any] = Field(default_factory=dict)
@@ -63,6 +71,23 @@ class SweepSpec(FrozenConfig):
                 raise ValueError(f"rho is {rho:g}; it must be between 0 (all memory) and 1 (all experts)")
         return tuple(sorted(set(rhos)))
 
+    @field_validator("slots", mode="before")
+    @classmethod
+    def _whole_numbers(cls, slots: Any) -> Any:
+        return [_whole(s) for s in slots] if isinstance(slots, list | tuple) else slots
+
+    @field_validator("slots")
+    @classmethod
+    def _not_negative(cls, slots: tuple[int, ...]) -> tuple[int, ...]:
+        if slots and min(slots) < 0:
+            raise ValueError(f"slots are {min(slots)}; 0 (no memory) or more are allowed")
+        return tuple(sorted(set(slots)))
+
+    @field_validator("axes", mode="before")
+    @classmethod
+    def _labelled(cls, axes: Any) -> Any:
+        return normalised(axes or {})
+
     @field_validator("budgets", mode="before")
     @classmethod
     def _as_text(cls, budgets: Any) -> Any:
@@ -87,22 +112,67 @@ class SweepSpec(FrozenConfig):
 
     @model_validator(mode="after")
     def _overrides_fit(self) -> Self:
+        if bool(self.rhos) == bool(self.slots):
+            found = "both rhos and slots are given" if self.rhos else "neither rhos nor slots are given"
+            raise ValueError(f"rhos: {found}; a sweep varies one of the two")
+        if self.axes:
+            self._check_variants()
+            return self
+        if self.variants:
+            raise ValueError(f"variants: there is no {self.variants[0]!r}; this sweep has no axes")
         for name in _FORBIDDEN_IN_TRAIN & self.train.keys():
             raise ValueError(f"train.{name} can't be set: the budget decides it")
         for name in _DECIDED_BY_RHO & _group(self.model, "model", "memory").keys():
             raise ValueError(f"model.memory.{name} can't be set: rho decides it; max_ngram sets the largest order")
-        probes = [1.0] if memory_design(self) == NONE else [1.0, 0.5]
-        if probes == [1.0] and self.rhos != (1.0,):
-            raise ValueError("rhos: with model.memory.design none there is no memory to give parameters to; rhos must be [1]")
+        none = memory_design(self) == NONE
+        if none and not (self.rhos == (1.0,) or self.slots == (0,)):
+            field, only = ("slots", 0) if self.slots else ("rhos", 1)
+            raise ValueError(f"{field}: with model.memory.design none there is no memory to give parameters to; {field} must be [{only}]")
+        probes: list[float] = [1.0] if none else [1.0, 0.5]
         for name in self.sizes:
-            sized_models(self, size(name), probes, self.corpus.vocab_size)
+            if self.slots:
+                sized_models(self, size(name), self.slots, self.corpus.vocab_size)
+            else:
+                sized_models(self, size(name), probes, self.corpus.vocab_size)
             train_config(self, size(name), steps=1)
         return self
 
+    def _check_variants(self) -> None:
+        known = combinations(self.axes)
+        names = [variant.name for variant in known]
+        for name in self.variants:
+            if name not in names:
+                raise ValueError(f"variants: there is no {name!r}; there are {', '.join(names)}")
+        for variant in known:
+            try:
+                variant_spec(self, variant)
+            except ValidationError as problem:
+                raise ValueError(f"axes, variant {variant.name}: {first_error(problem)}") from None
+
     @property
     def fixed(self) -> dict[str, Any]:
-        """What can't change while a sweep goes on: everything but the axes and the question."""
-        return self.model_dump(mode="json", exclude={"question", "sizes", "rhos", "seeds", "budgets"})
+        """What can't change while a sweep goes on: everything but what may grow and the question."""
+        return self.model_dump(mode="json", exclude=_FREE)
+
+
+def variant_spec(spec: SweepSpec, variant: Variant) -> SweepSpec:
+    """The sweep of one variant: its changes laid over, without axes. ValidationError when they don't fit."""
+    values = spec.model_dump(exclude={"axes", "variants"})
+    return SweepSpec.model_validate(deep_merge(_without_old_choices(values, variant.changes), variant.changes))
+
+
+def sweep_variants(spec: SweepSpec) -> list[tuple[Variant, SweepSpec]]:
+    """The variants that a sweep runs, each with its sweep."""
+    wanted = [v for v in combinations(spec.axes) if not spec.variants or v.name in spec.variants]
+    return [(variant, variant_spec(spec, variant) if spec.axes else spec) for variant in wanted]
+
+
+def _whole(value: Any) -> Any:
+    """1e5 is text in YAML and 1.0e+5 a float; what is no whole number is left for the validation to name."""
+    try:
+        return int(float(value)) if float(value).is_integer() else value
+    except (TypeError, ValueError, OverflowError):
+        return value
 
 
 def wall_seconds(budget: str) -> float | None:
@@ -218,8 +288,8 @@ def _without_old_choices(values: Mapping[str, Any], overrides: Mapping[str, Any]
     return kept
 
 
-def sized_models(spec: SweepSpec, size: Size, rhos: Sequence[float], vocab_size: int) -> dict[float, ModelConfig]:
-    """The model of every rho: equal P_total and P_active, with the sweep's overrides."""
+def sized_models(spec: SweepSpec, size: Size, points: Sequence[float], vocab_size: int) -> dict[float, ModelConfig]:
+    """The model of every rho, with equal P_total and P_active, or of every number of slots; with the sweep's overrides, without its axes."""
     changes = {name: value for name, value in spec.model.items() if name != "memory"}
     attention = str(_group(changes, "model", "attention").get("kind", DEFAULT_ATTENTION))
     _group(changes, "model", "moe")
@@ -227,7 +297,7 @@ def sized_models(spec: SweepSpec, size: Size, rhos: Sequence[float], vocab_size:
     memory_changes, name = dict(_group(spec.model, "model", "memory")), memory_design(spec)
     if name == NONE:
         validated(ModelConfig, base.model_dump() | {"memory": memory_changes}, "model")
-        return dict.fromkeys(rhos, base)
+        return dict.fromkeys(points, base)
     template = memory_template(size, name)
     orders = memory_changes.pop("max_ngram", template.max_ngram)
     if not isinstance(orders, int) or not 2 <= orders <= _LARGEST_NGRAM:
@@ -238,7 +308,9 @@ def sized_models(spec: SweepSpec, size: Size, rhos: Sequence[float], vocab_size:
         memory.check(base.backbone)
     except ValueError as problem:
         raise UserError(f"model.{problem}") from None
-    return {rho: allocate(base, memory, rho) for rho in rhos}
+    if spec.slots:
+        return {slots: with_slots(base, memory, int(slots)) for slots in points}
+    return {rho: allocate(base, memory, rho) for rho in points}
 
 
 def train_config(spec: SweepSpec, size: Size, steps: int) -> TrainConfig:
@@ -254,45 +326,3 @@ def validated(kind: type[Any], values: Mapping[str, Any], where: str) -> Any:
         return kind.model_validate(values)
     except ValidationError as problem:
         raise UserError(f"{where}.{first_error(problem)}") from None
-
-
-def flops_per_step(spec: SweepSpec, size: Size, vocab_size: int) -> int:
-    """Training FLOPs of a step in the paper's count, of the pure MoE: the same for every rho, so that all see the same tokens."""
-    base = sized_models(spec, size, [1.0], vocab_size)[1.0]
-    return 6 * count_parameters(base).p_active * train_config(spec, size, 1).tokens_per_step
-
-
-def expand(spec: SweepSpec, budgets: Sequence[float], vocab_size: int, corpus: str, tokenizer: str) -> list[TrialConfig]:
-    """All trials of a sweep.
-
-    Args:
-        spec: the sweep.
-        budgets: FLOPs for each trial; wall times are already resolved.
-        vocab_size: tokens of the tokenizer.
-        corpus, tokenizer: fingerprints.
-
-    Raises UserError when a budget does not pay for one step, or when P_total or P_active differ too much over rho.
-    """
-    trials = []
-    for name in spec.sizes:
-        shape = size(name)
-        models = sized_models(spec, shape, spec.rhos, vocab_size)
-        check_spread({f"size {name} at rho = {rho:g}": model for rho, model in models.items()})
-        step = flops_per_step(spec, shape, vocab_size)
-        for budget, seed, rho in itertools.product(budgets, range(spec.seeds), spec.rhos):
-            steps = int(budget / step)
-            if steps < 1:
-                raise UserError(f"budget {budget:.3g} FLOPs is too small for one step of size {name}, which takes {step:.3g}")
-            trials.append(
-                TrialConfig(
-                    size=name,
-                    rho=rho,
-                    seed=seed,
-                    budget_flops=budget,
-                    model=models[rho],
-                    train=train_config(spec, shape, steps),
-                    corpus_fingerprint=corpus,
-                    tokenizer_fingerprint=tokenizer,
-                )
-            )
-    return trials

@@ -11,6 +11,9 @@ def plan(
     rho: sweep_options.RhoOption = None,
     size: sweep_options.SizeOption = None,
     seeds: sweep_options.SeedsOption = None,
+    slots: sweep_options.SlotsOption = None,
+    axis: sweep_options.AxisOption = None,
+    variant: sweep_options.VariantOption = None,
     corpus: corpus_options.CorpusOption = None,
     corpus_bytes: corpus_options.CorpusBytesOption = None,
     text_column: corpus_options.TextColumnOption = None,
@@ -35,7 +38,15 @@ def plan(
 
     sizes = sweep_options.items(size)
     if presets := [name for name in sizes if name in PRESETS]:
-        given = {"--budget": budget, "--rho": rho, "--seeds": seeds, "--set": fields, "other sizes": sizes != presets}
+        given: dict[str, object] = {
+            "--budget": budget,
+            "--rho": rho,
+            "--seeds": seeds,
+            "--slots": slots,
+            "--axis": axis,
+            "--variant": variant,
+        }
+        given |= {"--set": fields, "other sizes": sizes != presets}
         others = [name for name, value in given.items() if value]
         if others:
             raise UserError(f"{presets[0]} is a model of the paper, counted as it stands; it can't be combined with {', '.join(others)}")
@@ -45,7 +56,10 @@ def plan(
     from engramctl.store import Store
     from engramctl.sweepfile import find_sweep, load_sweep
 
-    changes = sweep_options.overrides(budget, rho, size, seeds, corpus, corpus_bytes, text_column, tokenizer, vocab_size, fields)
+    changes = sweep_options.axis_overrides(budget, rho, size, seeds, slots, axis, variant)
+    changes |= sweep_options.field_overrides(fields)
+    if text_changes := sweep_options.corpus_overrides(corpus, corpus_bytes, text_column, tokenizer, vocab_size):
+        changes["corpus"] = text_changes
     spec = load_sweep(find_sweep(sweep), changes)
     store = Store(results, sweep_options.sweep_name(sweep, name))
     planned = planned_rows(spec, store, workers, device)

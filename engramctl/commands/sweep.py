@@ -33,6 +33,9 @@ def sweep(
     rho: sweep_options.RhoOption = None,
     size: sweep_options.SizeOption = None,
     seeds: sweep_options.SeedsOption = None,
+    slots: sweep_options.SlotsOption = None,
+    axis: sweep_options.AxisOption = None,
+    variant: sweep_options.VariantOption = None,
     corpus: corpus_options.CorpusOption = None,
     corpus_bytes: corpus_options.CorpusBytesOption = None,
     text_column: corpus_options.TextColumnOption = None,
@@ -57,6 +60,7 @@ def sweep(
     Example: engramctl sweep --budget 20m
     Example: engramctl sweep allocation --size 3m --budget 1e13,3e13 --rho 0.2,0.4,0.6,0.8,1 --seeds 3
     Example: engramctl sweep --budget 20m --set model.memory.design=value --name value
+    Example: engramctl sweep --budget 1e12 --rho 0.5,1 --axis train.learning_rate=0.01,0.02 --name rates
     """
     from engramctl.schedule import Resources, local_workers
     from engramctl.store import Store
@@ -64,7 +68,10 @@ def sweep(
     from engramctl.units import parse_duration
 
     started, checkpoint_s = time.monotonic(), parse_duration(checkpoint_every)
-    changes = sweep_options.overrides(budget, rho, size, seeds, corpus, corpus_bytes, text_column, tokenizer, vocab_size, fields)
+    changes = sweep_options.axis_overrides(budget, rho, size, seeds, slots, axis, variant)
+    changes |= sweep_options.field_overrides(fields)
+    if text_changes := sweep_options.corpus_overrides(corpus, corpus_bytes, text_column, tokenizer, vocab_size):
+        changes["corpus"] = text_changes
     spec = load_sweep(find_sweep(sweep), changes)
     store = Store(results.absolute(), sweep_options.sweep_name(sweep, name))
     store.check_writable()
@@ -129,7 +136,7 @@ def train_missing(
 
 
 def _expand(spec: "SweepSpec", budgets: list[float], corpus: "Corpus") -> list["TrialConfig"]:
-    from engramctl.sweepfile import expand
+    from engramctl.expansion import expand
 
     return expand(spec, budgets, corpus.vocab_size, corpus.fingerprint, corpus.tokenizer_fingerprint)
 
@@ -138,7 +145,10 @@ def _check_same_sweep(store: "Store", spec: "SweepSpec", manifest: dict[str, Any
     """A results folder holds one experiment: only its axes may grow."""
     if "fixed" not in manifest:
         return
-    for path, was, now in _differences(manifest["fixed"], spec.fixed, ""):
+    kept = {axis: labels for axis, labels in manifest["sweep"].get("axes", {}).items() if axis in spec.axes}
+    before = {axis: {label: labels[label] for label in labels.keys() & spec.axes[axis].keys()} for axis, labels in kept.items()}
+    after = {axis: {label: spec.axes[axis][label] for label in labels} for axis, labels in before.items()}
+    for path, was, now in [*_differences(manifest["fixed"], spec.fixed, ""), *_differences(before, after, "axes")]:
         raise UserError(
             f"{store.folder} was made with {path} = {was!r}, now it is {now!r}; choose another folder with --name, or take the change back"
         )
@@ -206,20 +216,31 @@ def _timed_budget(spec: "SweepSpec", corpus: "Corpus", resources: "Resources", m
     assert seconds is not None
     began = time.monotonic()
     trials = _expand(spec, [PROBE_BUDGET], corpus)
-    # Most experts or most memory: which of the two ends is slower depends on the machine.
-    ends = [t for t in trials if t.seed == 0 and t.rho in (min(spec.rhos), max(spec.rhos))]
+    ends = _both_ends(trials)
     console.note(f"timing a few steps of {len(ends)} trials ...")
     speeds = measure_speeds(ends, corpus.folder, resources, PROBE_S)
     slowest: dict[str, Speed] = {}
     for trial, speed in zip(ends, speeds, strict=True):
         if trial.size not in slowest or speed.step_s > slowest[trial.size].step_s:
             slowest[trial.size] = speed
-            console.note(f"  {trial.size} rho {trial.rho:g}: {console.human(trial.train.tokens_per_step / speed.step_s)} tokens/s")
+            console.note(
+                f"  {trial.size} {trial.variant + ' ' if trial.variant else ''}rho {trial.rho:g}: {console.human(trial.train.tokens_per_step / speed.step_s)} tokens/s"
+            )
     left = seconds - (time.monotonic() - began)
     flops = fit_wall_time(left, trials, slowest, resources.workers or cluster_workers(resources))
     console.note(f"budget {text}: {flops:.2g} FLOPs a trial for {len(trials)} trials; kept with the sweep")
     manifest["budgets"][budget_key(spec, text)] = flops
     return flops
+
+
+def _both_ends(trials: list["TrialConfig"]) -> list["TrialConfig"]:
+    """Most experts and most memory of every size and variant: which of the two is slower depends on the machine."""
+    series: dict[tuple[str, str], list[TrialConfig]] = {}
+    for trial in trials:
+        if trial.seed == 0:
+            series.setdefault((trial.size, trial.variant), []).append(trial)
+    ends = [end for group in series.values() for end in (min(group, key=lambda t: t.rho), max(group, key=lambda t: t.rho))]
+    return list({trial.id: trial for trial in ends}.values())
 
 
 def _check_text(corpus: "Corpus", trials: list["TrialConfig"]) -> None:
@@ -244,7 +265,7 @@ def longest_first(trials: "Iterable[TrialConfig]") -> list["TrialConfig"]:
 
 def _wanted(old: list[dict[str, Any]], trials: list["TrialConfig"]) -> list[dict[str, Any]]:
     """The trials that the sweep's table should have: those asked for before and those asked for now."""
-    columns = ("rho", "size", "seed", "budget_flops")
+    columns = ("size", "budget_flops", "variant", "rho", "seed")
     new = [{"trial_id": trial.id, **{name: getattr(trial, name) for name in columns}} for trial in trials]
     return list({entry["trial_id"]: entry for entry in [*old, *new]}.values())
 
@@ -297,7 +318,7 @@ def _report(store: "Store", trials: list["TrialConfig"], started: float, as_json
     counts = table["status"].value_counts().to_dict()
     missing = len(trials) - len(table)
     if as_json:
-        columns = ["trial_id", "size", "rho", "seed", "budget_flops", "status", "val_loss"]
+        columns = ["trial_id", "size", "budget_flops", "variant", "rho", "seed", "status", "val_loss"]
         rows = table[columns].astype(object).where(table[columns].notna(), None).to_dict("records")
         console.print_json({"sweep": store.sweep, "folder": str(store.folder), "trials": rows, "missing": missing})
     parts = [f"{count} {status}" for status, count in counts.items()] + ([f"{missing} missing"] if missing else [])

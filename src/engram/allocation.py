@@ -8,7 +8,9 @@ P_total and P_active of the size at rho = 1 are the targets for every rho. Three
 - slots: whatever is left of P_total goes to the tables.
 """
 
-from engram.accounting import count_parameters
+from collections.abc import Callable
+
+from engram.accounting import count_parameters, table_rows
 from engram.config import ATTENTIONS, ModelConfig, MoEConfig
 from engram.designs.base import NO_ROWS, Memory
 from engram.designs.registry import design
@@ -62,38 +64,69 @@ def allocate(base: ModelConfig, memory: Memory, rho: float) -> ModelConfig:
     raise UserError(f"rho is {rho}: a model of {total:,} parameters has no room for this memory; take a larger size")
 
 
-def _with_memory(base: ModelConfig, memory: Memory, experts: int) -> ModelConfig | None:
-    def build(shared_width: int, rows_per_head: int) -> ModelConfig:
-        return base.model_copy(
-            update={
-                "moe": base.moe.model_copy(update={"n_routed_experts": experts, "shared_width": shared_width}),
-                "memory": memory.model_copy(update={"table_sizes": (rows_per_head,) * len(memory.table_sizes)}),
-            }
-        )
+def with_slots(base: ModelConfig, memory: Memory, slots: int) -> ModelConfig:
+    """Add tables of about `slots` rows in all to a fixed backbone (paper, 3.2): P_total grows, experts and P_active stay.
 
-    target = count_parameters(base)
+    `memory.table_sizes` is replaced; the tables of all heads are about equally long. 0 slots is `base`. Raises UserError when the
+    size is too small for the memory's projections.
+    """
+    if not slots:
+        return base
+    experts = base.moe.n_routed_experts
+    shared_width = _shared_width(base, memory, experts)
+
+    def excess(rows_per_head: int) -> int:
+        return table_rows(memory.model_copy(update={"table_sizes": (rows_per_head,) * len(memory.table_sizes)})) - slots
+
+    return ModelConfig.model_validate(_build(base, memory, experts, shared_width, _nearest_to_zero(excess)).model_dump())
+
+
+def _nearest_to_zero(excess: Callable[[int], int]) -> int:
+    """Rows of a head, `NO_ROWS` at least, that bring a count that rises with them nearest to what is wanted."""
+    low, high = NO_ROWS, 2 * NO_ROWS
+    while excess(high) <= 0:
+        high *= 2
+    while high - low > 1:
+        middle = (low + high) // 2
+        low, high = (middle, high) if excess(middle) <= 0 else (low, middle)
+    return low if -excess(low) <= excess(high) else high
+
+
+def _build(base: ModelConfig, memory: Memory, experts: int, shared_width: int, rows_per_head: int) -> ModelConfig:
+    return base.model_copy(
+        update={
+            "moe": base.moe.model_copy(update={"n_routed_experts": experts, "shared_width": shared_width}),
+            "memory": memory.model_copy(update={"table_sizes": (rows_per_head,) * len(memory.table_sizes)}),
+        }
+    )
+
+
+def _shared_width(base: ModelConfig, memory: Memory, experts: int) -> int:
+    """Width of the shared expert that leaves P_active as it is in `base`; UserError when there is too little of it."""
     # What the memory's projections add for every token, less the router columns of experts that are gone.
-    added = count_parameters(build(base.moe.shared_width, NO_ROWS)).p_active - target.p_active
+    with_memory = count_parameters(_build(base, memory, experts, base.moe.shared_width, NO_ROWS))
+    added = with_memory.p_active - count_parameters(base).p_active
     shared_width = base.moe.shared_width - round(added / (3 * base.width * base.n_moe_layers))
     if shared_width < 0:
         raise UserError(
             f"the memory's projections use {added:,} parameters a token, more than the shared expert can give up"
             f" (width {base.moe.shared_width}); take a smaller memory_dim, fewer memory layers or a larger size"
         )
+    return shared_width
+
+
+def _with_memory(base: ModelConfig, memory: Memory, experts: int) -> ModelConfig | None:
+    target, shared_width = count_parameters(base), _shared_width(base, memory, experts)
+
+    def build(rows_per_head: int) -> ModelConfig:
+        return _build(base, memory, experts, shared_width, rows_per_head)
 
     def excess(rows_per_head: int) -> int:
-        return count_parameters(build(shared_width, rows_per_head)).p_total - target.p_total
+        return count_parameters(build(rows_per_head)).p_total - target.p_total
 
-    low, high = NO_ROWS, 2 * NO_ROWS
-    if excess(low) > 0:
+    if excess(NO_ROWS) > 0:
         return None
-    while excess(high) <= 0:
-        high *= 2
-    while high - low > 1:
-        middle = (low + high) // 2
-        low, high = (middle, high) if excess(middle) <= 0 else (low, middle)
-    best = low if -excess(low) <= excess(high) else high
-    return ModelConfig.model_validate(build(shared_width, best).model_dump())
+    return ModelConfig.model_validate(build(_nearest_to_zero(excess)).model_dump())
 
 
 def spread(values: list[int]) -> float:
@@ -101,10 +134,10 @@ def spread(values: list[int]) -> float:
     return (max(values) - min(values)) / min(values)
 
 
-def check_spread(configs: dict[str, ModelConfig]) -> None:
-    """UserError unless P_total and P_active of all configs, by label, agree within `TOLERANCE`."""
+def check_spread(configs: dict[str, ModelConfig], names: tuple[str, ...] = ("p_total", "p_active")) -> None:
+    """UserError unless the counts of those names of all configs, by label, agree within `TOLERANCE`."""
     counts = {label: count_parameters(config) for label, config in configs.items()}
-    for name in ("p_total", "p_active"):
+    for name in names:
         values = {label: getattr(count, name) for label, count in counts.items()}
         if values and spread(list(values.values())) > TOLERANCE:
             low, high = min(values, key=values.__getitem__), max(values, key=values.__getitem__)

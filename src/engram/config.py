@@ -279,9 +279,16 @@ class TrialConfig(FrozenConfig):
     train: TrainConfig
     corpus_fingerprint: str
     tokenizer_fingerprint: str
+    axes: tuple[tuple[str, str], ...] = ()
+    """Axis and label of every further axis of the sweep: a name for what the other fields hold, and no part of the id."""
+
+    @property
+    def variant(self) -> str:
+        """The labels in a line; empty where a sweep has no further axes."""
+        return ", ".join(label for _, label in self.axes)
 
     @property
     def id(self) -> str:
         """12 hexadecimal digits of the SHA-256 of this config in canonical JSON."""
-        text = json.dumps(self.model_dump(mode="json"), sort_keys=True, separators=(",", ":"))
+        text = json.dumps(self.model_dump(mode="json", exclude={"axes"}), sort_keys=True, separators=(",", ":"))
         return hashlib.sha256(text.encode()).hexdigest()[:12]

@@ -118,12 +118,13 @@ def test_counting_needs_no_torch():
     memory=st.booleans(),
     branches=st.integers(1, 3),
     branch_gates=st.booleans(),
+    gate=st.sampled_from(["plain", "none"]),
     query_rank=st.none() | st.integers(1, 9),
     latent=st.booleans(),
     tied=st.booleans(),
 )
 def test_counts_equal_the_built_module_for_any_config(
-    layers, experts, shared, dense, orders, heads, conv, bias, memory, branches, branch_gates, query_rank, latent, tied
+    layers, experts, shared, dense, orders, heads, conv, bias, memory, branches, branch_gates, gate, query_rank, latent, tied
 ):
     engram = Engram(
         layers=tuple(range(0, layers, 2)),
@@ -133,6 +134,7 @@ def test_counts_equal_the_built_module_for_any_config(
         conv_kernel=conv,
         projection_bias=bias,
         branch_gates=branch_gates or branches == 1,
+        gate=gate,
     )
     mla = LatentAttentionConfig(n_heads=3, head_dim=4, rope_dim=2, value_dim=5, kv_rank=6, query_rank=query_rank)
     config = ModelConfig(

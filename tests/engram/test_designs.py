@@ -33,7 +33,8 @@ from engram.model import Transformer
 from engram.recipe import train_defaults
 from engram.ladder import LADDER
 from engram.training.optimizers import Optimizers
-from engramctl.sweepfile import SweepSpec, expand
+from engramctl.expansion import expand
+from engramctl.sweepfile import SweepSpec
 
 spec = SweepSpec.model_validate(
     {"question": "loud?", "sizes": ["1m"], "rhos": [0.5, 1], "budgets": ["1e12"],

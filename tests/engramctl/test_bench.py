@@ -14,8 +14,8 @@ from engram import kernels
 from engram.benchmarks import transformers_model
 from engram.benchmarks.shapes import STUDY, Setup
 from engramctl.cli import app
+from engramctl.expansion import expand
 from engramctl.sweep_bench import SweepSpeed, Watch, bench_spec
-from engramctl.sweepfile import expand
 
 COMMANDS = ("train", "memory", "compare", "sweep")
 MACHINE = {"cpu", "cores", "cpus", "threads", "device", "gpu", "pytorch", "kernels", "precision"}

@@ -5,7 +5,8 @@ from hypothesis import strategies as st
 from engram.errors import UserError
 from engram.training.speed import Speed
 from engramctl.budget import SAFETY, fit_wall_time, makespan
-from engramctl.sweepfile import expand, find_sweep, load_sweep
+from engramctl.expansion import expand
+from engramctl.sweepfile import find_sweep, load_sweep
 
 
 def make_trials(**changes):

@@ -57,7 +57,7 @@ def test_plan_of_a_wall_time_says_that_it_guesses(tmp_path):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["nosuch"], "sweep 'nosuch' is unknown; there are allocation, smoke"),
+        (["nosuch"], "sweep 'nosuch' is unknown; there are allocation, components, designs"),
         (["--size", "7m"], "size '7m' is unknown; the ladder has 1m, 3m"),
         (["--rho", "0.5,1.2"], "rho is 1.2; it must be between 0"),
         (["--rho", "half"], "--rho: 'half' is not a number"),

@@ -1,7 +1,8 @@
 import pytest
 
 from engramctl import display
-from engramctl.sweepfile import expand, find_sweep, load_sweep
+from engramctl.expansion import expand
+from engramctl.sweepfile import find_sweep, load_sweep
 
 
 @pytest.fixture

@@ -15,7 +15,8 @@ import pyarrow.parquet as pq
 import pytest
 
 from engramctl.commands.sweep import _report, longest_first
-from engramctl.sweepfile import expand, find_sweep, load_sweep
+from engramctl.expansion import expand
+from engramctl.sweepfile import find_sweep, load_sweep
 
 ENGRAMCTL = Path(sys.executable).parent / "engramctl"
 

@@ -8,7 +8,8 @@ from engram.accounting import count_parameters
 from engram.errors import UserError
 from engram.ladder import LADDER
 from engram.recipe import learning_rate
-from engramctl.sweepfile import deep_merge, expand, find_sweep, flops_per_step, load_sweep, wall_seconds
+from engramctl.expansion import expand, flops_per_step
+from engramctl.sweepfile import deep_merge, find_sweep, load_sweep, wall_seconds
 
 MINIMAL = """
 question: what?
@@ -131,7 +132,7 @@ def test_the_rate_follows_the_optimiser_unless_it_is_given(tmp_path):
         (MINIMAL + "train: {schedule: {kind: step, drops: [0.9, 0.8]}}\n", "train.schedule: drops are [0.9, 0.8]; they must rise"),
         (MINIMAL + "train: {steps: 5}\n", "train.steps can't be set"),
         (MINIMAL + "model: {moe: {top_k: many}}\n", "model.moe.top_k: 'many' is not allowed"),
-        (MINIMAL + "model: {memory: {gate: tanh}}\n", "model.memory.gate: 'tanh' is not allowed: input should be 'plain' or 'signed_sqrt'"),
+        (MINIMAL + "model: {memory: {gate: tanh}}\n", "model.memory.gate: 'tanh' is not allowed: input should be 'plain'"),
         (MINIMAL + "model: {memory: {design: ngram}}\n", "memory design 'ngram' is unknown; there are engram, engram-v4.1, over-encoding"),
         (MINIMAL + "model: {memory: {design: value, gate: plain}}\n", "model.memory.gate: no such field"),
         (MINIMAL + "model: {memory: engram}\n", "model.memory: 'engram' is not allowed: fields of it are expected"),
@@ -177,7 +178,7 @@ def test_bytes_that_are_not_text(tmp_path):
 
 
 def test_unknown_sweep_names_the_ones_there_are():
-    with pytest.raises(UserError, match="sweep 'alocation' is unknown; there are allocation, smoke"):
+    with pytest.raises(UserError, match="sweep 'alocation' is unknown; there are allocation, components, designs"):
         find_sweep("alocation")
     with pytest.raises(UserError, match="does not exist"):
         find_sweep("some/where.yaml")

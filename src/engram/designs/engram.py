@@ -17,20 +17,21 @@ CONV_EPS = 1e-5
 """Epsilon of the convolution's norm (public module)."""
 
 
-def fusion_weights(model: Backbone, memory_dim: int, branches: int, bias: bool, conv_kernel: int) -> dict[str, Weight]:
+def fusion_weights(model: Backbone, memory_dim: int, branches: int, bias: bool, conv_kernel: int, gate: bool = True) -> dict[str, Weight]:
     """Weights of the context-aware gate, the value and the convolution (paper, 2.3, 2.4).
 
     One key projection and one pair of norms for each branch, one value projection for all. The convolution starts at zero.
     """
     d, spread = model.width, 1 / math.sqrt(memory_dim)
-    weights = {
-        "key": Weight((branches, d, memory_dim), spread, matrix=True),
-        "value": Weight((d, memory_dim), spread * model.residual_scale, matrix=True),
-        "key_norm": Weight((branches, d), 0.0, centre=1.0),
-        "query_norm": Weight((branches, d), 0.0, centre=1.0),
-    }
+    weights = {"value": Weight((d, memory_dim), spread * model.residual_scale, matrix=True)}
+    if gate:
+        weights |= {
+            "key": Weight((branches, d, memory_dim), spread, matrix=True),
+            "key_norm": Weight((branches, d), 0.0, centre=1.0),
+            "query_norm": Weight((branches, d), 0.0, centre=1.0),
+        }
     if bias:
-        weights |= {"key_bias": Weight((branches, d), 0.0), "value_bias": Weight((d,), 0.0)}
+        weights |= {"value_bias": Weight((d,), 0.0)} | ({"key_bias": Weight((branches, d), 0.0)} if gate else {})
     if conv_kernel:
         weights |= {"conv_norm": Weight((branches, d), 0.0, centre=1.0), "conv": Weight((branches, d, conv_kernel), 0.0)}
     return weights
@@ -42,8 +43,8 @@ class Engram(LayeredMemory):
     site = "residual"
 
     design: Literal["engram"] = "engram"
-    gate: Literal["plain", "signed_sqrt"] = "plain"
-    """`plain` is the paper's equation, `signed_sqrt` the public module's."""
+    gate: Literal["plain", "signed_sqrt", "none"] = "plain"
+    """`plain` is the paper's equation, `signed_sqrt` the public module's; `none` lets every value in as it is (paper, 6.2)."""
     projection_bias: bool = False
     """Bias on the key and value projections, as in the public module; the paper's equation has none."""
     conv_kernel: int = Field(default=4, ge=0)
@@ -68,10 +69,13 @@ class Engram(LayeredMemory):
 
     def weights(self, model: Backbone) -> dict[str, Weight]:
         branches = model.branches if self.branch_gates else 1
-        return fusion_weights(model, self.memory_dim, branches, self.projection_bias, self.conv_kernel)
+        return fusion_weights(model, self.memory_dim, branches, self.projection_bias, self.conv_kernel, self.gate != "none")
 
     def add(self, weights: Mapping[str, "Tensor"], vectors: "Tensor", stream: "Tensor", model: Backbone, past: "History") -> "Tensor":
-        from engram.memory.fusion import convolved, gated_values
+        from engram.memory.fusion import convolved, gated_values, ungated_values
 
-        update = gated_values(weights, vectors, stream, self.gate, model.norm_eps)
+        if self.gate == "none":
+            update = ungated_values(weights, vectors, stream.shape[2])
+        else:
+            update = gated_values(weights, vectors, stream, self.gate, model.norm_eps)
         return convolved(weights, update, self.max_ngram, CONV_EPS, past) if self.conv_kernel else update

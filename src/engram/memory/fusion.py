@@ -65,6 +65,12 @@ def gated_values(
     return gates(weights, keys, hidden, kind, eps).unsqueeze(-1) * values.unsqueeze(2)
 
 
+def ungated_values(weights: Mapping[str, Tensor], vectors: Tensor, branches: int) -> Tensor:
+    """`u = W_V e` for every branch: memory vectors [B, T, d_mem] -> [B, T, M, d]."""
+    values = ops.linear(vectors, weights["value"], weights.get("value_bias"))  # [B, T, d]
+    return values.unsqueeze(2).expand(-1, -1, branches, -1).contiguous()
+
+
 def convolved(weights: Mapping[str, Tensor], update: Tensor, dilation: int, eps: float, past: History) -> Tensor:
     """`Y = SiLU(conv(norm(u))) + u`: [B, T, M, d] -> [B, T, M, d]."""
     if past.is_empty:

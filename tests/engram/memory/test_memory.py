@@ -141,6 +141,15 @@ def test_version_4_1_is_the_papers_memory_with_a_root_and_no_convolution():
     assert torch.equal(shipped(vectors, hidden, History()), paper(vectors, hidden, History()))
 
 
+def test_without_a_gate_every_value_goes_in_as_it_is():
+    open_site = site_of(model_config(2, gate="none", conv_kernel=0))
+    assert not any("key" in name or "query" in name for name, _ in open_site.named_parameters())
+    vectors, hidden = torch.randn(2, 5, 8), torch.randn(2, 5, 2, 8)
+    update = open_site(vectors, hidden, History())
+    assert torch.allclose(update, (vectors @ open_site.value.T).unsqueeze(2).expand(2, 5, 2, 8), atol=1e-6)
+    assert torch.equal(update, open_site(vectors, torch.randn(2, 5, 2, 8), History()))
+
+
 def test_version_4_1_by_hand():
     """The gate as the published inference code writes it, branch by branch."""
     config = model_config(2, design="engram-v4.1", table_sizes=[11, 13, 17], memory_dim=12)

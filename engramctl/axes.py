@@ -1,0 +1,117 @@
+"""Axes of a sweep beside size, rho, budget and seed: fields of the configs, or named variants of them.
+
+In a sweep file an axis is a field with its values,
+
+    axes:
+      train.learning_rate: [0.01, 0.02]
+
+or a name with variants, each a set of changes below `model` and `train`; `rhos` or `slots` give a variant
+values of its own:
+
+    axes:
+      design:
+        engram: {}
+        none: {model.memory.design: none, rhos: [1]}
+
+A trial is run for every combination. Its variant is the labels of that combination.
+"""
+
+import itertools
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import yaml
+
+AxisValues = dict[str, dict[str, Any]]
+"""Label -> changes by dotted path."""
+
+ROOTS = ("model", "train")
+OWN_POINTS = ("rhos", "slots")
+
+
+@dataclass(frozen=True)
+class Variant:
+    """One combination of the axes' values."""
+
+    labels: tuple[tuple[str, str], ...]
+    """Axis and label, in the order of the sweep file."""
+    changes: dict[str, Any]
+    """Nested changes of a sweep: keys `model`, `train`, `rhos` and `slots`."""
+
+    @property
+    def name(self) -> str:
+        return variant_name(self.labels)
+
+
+def variant_name(labels: tuple[tuple[str, str], ...]) -> str:
+    """The labels in a line; empty where a sweep has no axes."""
+    return ", ".join(label for _, label in labels)
+
+
+def normalised(axes: Any) -> dict[str, AxisValues]:
+    """Axes as in a sweep file -> axis -> label -> changes by path. ValueError names the axis and what is allowed."""
+    if not isinstance(axes, Mapping):
+        raise ValueError(f"{axes!r} is not allowed: a mapping of axes is expected")
+    return {str(name): _axis(str(name), values) for name, values in axes.items()}
+
+
+def _axis(name: str, values: Any) -> AxisValues:
+    if not values:
+        raise ValueError(f"{name}: a list of values or a mapping of named variants is expected, and at least one")
+    if isinstance(values, list | tuple):
+        if not _is_field(name):
+            raise ValueError(f"{name}: a list of values is for a field below model or train, such as train.learning_rate")
+        labelled: AxisValues = {}
+        for value in values:
+            text = yaml.safe_dump(value, default_flow_style=True, width=10_000).removesuffix("...\n").strip()
+            labelled[f"{name.rpartition('.')[2]}={text}"] = {name: value}
+        return labelled
+    if not isinstance(values, Mapping):
+        raise ValueError(f"{name}: {values!r} is not allowed: a list of values or a mapping of named variants is expected")
+    labelled = {}
+    for label, changes in values.items():
+        where = f"{name}.{label}"
+        if not str(label).strip():
+            raise ValueError(f"{name}: a variant needs a name")
+        if not isinstance(changes or {}, Mapping):
+            raise ValueError(f"{where}: {changes!r} is not allowed: changes such as {{model.memory.design: value}} are expected")
+        for path in changes or {}:
+            if path not in OWN_POINTS and not (_is_field(str(path)) or path in ROOTS):
+                raise ValueError(f"{where}.{path}: no such field; a variant changes fields below model and train, rhos and slots")
+        labelled[str(label)] = dict(changes or {})
+    return labelled
+
+
+def _is_field(path: str) -> bool:
+    root, dot, rest = path.partition(".")
+    return root in ROOTS and bool(dot) and all(rest.split("."))
+
+
+def nested(changes: Mapping[str, Any]) -> dict[str, Any]:
+    """`{"model.memory.design": "value"}` -> `{"model": {"memory": {"design": "value"}}}`; ValueError when two paths collide."""
+    tree: dict[str, Any] = {}
+    for path, value in changes.items():
+        *groups, field = path.split(".")
+        inner = tree
+        for group in groups:
+            inner = inner.setdefault(group, {})
+            if not isinstance(inner, dict):
+                raise ValueError(f"{path}: {group} is set to a value as well")
+        old = inner.get(field)
+        inner[field] = {**old, **value} if isinstance(old, dict) and isinstance(value, dict) else value
+    return tree
+
+
+def combinations(axes: Mapping[str, AxisValues]) -> list[Variant]:
+    """All variants; one without labels and changes where there are no axes. ValueError when two axes set one field."""
+    variants = []
+    for choice in itertools.product(*[list(values.items()) for values in axes.values()]):
+        paths: dict[str, Any] = {}
+        for (label, changes), name in zip(choice, axes, strict=True):
+            if both := paths.keys() & changes.keys():
+                raise ValueError(f"{name}.{label}: {sorted(both)[0]} is set by another axis too")
+            paths |= changes
+        labels = tuple((name, label) for name, (label, _) in zip(axes, choice, strict=True))
+        variants.append(Variant(labels, nested(paths)))
+    return variants
