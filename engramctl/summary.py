@@ -57,8 +57,8 @@ def require_one_trial_each(trials: pd.DataFrame) -> None:
     config += ["corpus_fingerprint", "tokenizer_fingerprint", "config"]
     differs = next((c for c in config if group[c].nunique() > 1), "trial_id")
     raise UserError(
-        f"sweep {first['sweep']} has {len(group)} finished trials at size {first['size']}, {_of_variant(first['variant'])}budget {format_flops(first['budget_flops'])}, "
-        f"rho {format_rho(first['rho'])}, seed {first['seed']}; the allocation figure needs one (they differ in {differs})"
+        f"sweep {first['sweep']} has {len(group)} finished trials at size {first['size']}, budget {format_flops(first['budget_flops'])}, "
+        f"{_of_variant(first['variant'])}rho {format_rho(first['rho'])}, seed {first['seed']}; the allocation figure needs one (they differ in {differs})"
     )
 
 

@@ -289,7 +289,7 @@ def _without_old_choices(values: Mapping[str, Any], overrides: Mapping[str, Any]
 
 
 def sized_models(spec: SweepSpec, size: Size, points: Sequence[float], vocab_size: int) -> dict[float, ModelConfig]:
-    """The model of every rho, with equal P_total and P_active, or of every number of slots; with the sweep's overrides, without its axes."""
+    """The model of every rho, with equal P_total and P_active, or of every number of slots; with the sweep's overrides."""
     changes = {name: value for name, value in spec.model.items() if name != "memory"}
     attention = str(_group(changes, "model", "attention").get("kind", DEFAULT_ATTENTION))
     _group(changes, "model", "moe")

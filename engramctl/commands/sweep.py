@@ -223,9 +223,9 @@ def _timed_budget(spec: "SweepSpec", corpus: "Corpus", resources: "Resources", m
     for trial, speed in zip(ends, speeds, strict=True):
         if trial.size not in slowest or speed.step_s > slowest[trial.size].step_s:
             slowest[trial.size] = speed
-            console.note(
-                f"  {trial.size} {trial.variant + ' ' if trial.variant else ''}rho {trial.rho:g}: {console.human(trial.train.tokens_per_step / speed.step_s)} tokens/s"
-            )
+            variant = f" {trial.variant}" if trial.variant else ""
+            tokens_per_s = console.human(trial.train.tokens_per_step / speed.step_s)
+            console.note(f"  {trial.size}{variant} rho {trial.rho:.3g}: {tokens_per_s} tokens/s")
     left = seconds - (time.monotonic() - began)
     flops = fit_wall_time(left, trials, slowest, resources.workers or cluster_workers(resources))
     console.note(f"budget {text}: {flops:.2g} FLOPs a trial for {len(trials)} trials; kept with the sweep")
