@@ -56,9 +56,12 @@ def require_one_trial_each(trials: pd.DataFrame) -> None:
     config += ["branches", "attention", "memory_design", "memory_dim", "max_ngram", "hash_heads", "optimizer", "schedule"]
     config += ["corpus_fingerprint", "tokenizer_fingerprint", "config"]
     differs = next((c for c in config if group[c].nunique() > 1), "trial_id")
+    where = (
+        f"size {first['size']}, budget {format_flops(first['budget_flops'])}, {_of_variant(first['variant'])}rho {format_rho(first['rho'])}"
+    )
     raise UserError(
-        f"sweep {first['sweep']} has {len(group)} finished trials at size {first['size']}, budget {format_flops(first['budget_flops'])}, "
-        f"{_of_variant(first['variant'])}rho {format_rho(first['rho'])}, seed {first['seed']}; the allocation figure needs one (they differ in {differs})"
+        f"sweep {first['sweep']} has {len(group)} finished trials at {where}, seed {first['seed']};"
+        f" the allocation figure needs one (they differ in {differs})"
     )
 
 
