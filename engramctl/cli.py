@@ -8,9 +8,13 @@ from typer.core import TyperGroup
 from engram.errors import UserError
 from engramctl import __version__, console
 from engramctl.commands.bench import bench
+from engramctl.commands.compare import compare
 from engramctl.commands.corpus import corpus
+from engramctl.commands.fit import fit
 from engramctl.commands.plan import plan
 from engramctl.commands.plot import plot
+from engramctl.commands.report import report
+from engramctl.commands.rm import rm
 from engramctl.commands.sample import sample
 from engramctl.commands.status import status
 from engramctl.commands.sweep import sweep
@@ -53,7 +57,11 @@ app.command("corpus")(corpus)
 app.command("plan")(plan)
 app.command("sweep")(sweep)
 app.command("status")(status)
+app.command("fit")(fit)
 app.command("plot")(plot)
+app.command("report")(report)
+app.command("compare")(compare)
 app.command("sample")(sample)
+app.command("rm")(rm)
 app.command("verify")(verify)
 app.add_typer(bench, name="bench")

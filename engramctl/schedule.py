@@ -124,7 +124,7 @@ def measure_speeds(trials: Sequence[TrialConfig], corpus_folder: Path, resources
     """Time a few steps of each trial on the sweep's own workers, with all of them busy as they will be later."""
     import ray
 
-    from engramctl.worker import Process
+    from engramctl.running import Process
 
     wanted = trial_resources(resources)
 

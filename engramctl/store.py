@@ -52,7 +52,8 @@ def list_sweeps(results: Path) -> list[str]:
     """Names of the sweeps in a results folder, sorted; UserError when there is no such folder."""
     if not results.is_dir():
         raise UserError(f"--results {results}: there is no such folder; `engramctl sweep` creates it")
-    return sorted(p.name for p in results.iterdir() if (p / "sweep.json").is_file() or (p / "trials").is_dir())
+    folders = (p for p in results.iterdir() if not p.name.startswith("."))
+    return sorted(p.name for p in folders if (p / "sweep.json").is_file() or (p / "trials").is_dir())
 
 
 class Store:
@@ -71,8 +72,10 @@ class Store:
         self.curves = self.folder / "curves"
         self.documents = self.folder / "documents"
         self.figures = self.folder / "figures"
+        self.fits = self.folder / "fits.parquet"
         self.checkpoints = self.folder / "checkpoints"
         self.manifest = self.folder / "sweep.json"
+        self.running = self.folder / "running.json"
 
     @classmethod
     def open_existing(cls, results: Path, sweep: str) -> Self:
@@ -128,37 +131,54 @@ class Store:
 
     # Reading
 
-    def read_trials(self) -> pd.DataFrame:
+    def read_trials(self, columns: Sequence[str] | None = None) -> pd.DataFrame:
         """All trials, one row each, in the order of their ids; nulls of number columns are NaN.
+
+        `columns` are those that the caller needs; a thousand trials are read three times faster with a dozen than with all.
 
         UserError naming the file when one can't be read or has another schema version.
         """
-        tables = [_read(path, TRIAL_SCHEMA) for path in sorted(self.trials.glob("*.parquet"))]
-        return pa.concat_tables([TRIAL_SCHEMA.empty_table(), *tables]).to_pandas()
+        names = TRIAL_SCHEMA.names if columns is None else list(columns)
+        tables = [TRIAL_SCHEMA.empty_table().select(names)]
+        for path in sorted(self.trials.glob("*.parquet")):
+            try:
+                tables.append(_read(path, TRIAL_SCHEMA, names))
+            except FileNotFoundError:
+                # `engramctl rm` took it a moment ago.
+                continue
+        return pa.concat_tables(tables).to_pandas()
 
     def finished_ids(self) -> set[str]:
         """Ids of the trials that need not run again: finished and diverged ones."""
-        trials = self.read_trials()
+        trials = self.read_trials(["trial_id", "status"])
         return set(trials.loc[trials["status"] != "failed", "trial_id"])
 
     def status(self, trial_id: str) -> str | None:
         """Status of one trial, None when it has no row; UserError like `read_trials`."""
-        path = self.trials / f"{trial_id}.parquet"
-        return _read(path, TRIAL_SCHEMA).column("status")[0].as_py() if path.is_file() else None
+        try:
+            status: str = _read(self.trials / f"{trial_id}.parquet", TRIAL_SCHEMA, ["status"]).column("status")[0].as_py()
+        except FileNotFoundError:
+            return None
+        return status
 
     def read_curve(self, trial_id: str) -> pd.DataFrame:
         """Training curve of a trial, one row a step; UserError when it has none."""
-        return self._read_one(self.curves, trial_id, CURVE_SCHEMA, "curve")
+        return self._read_one(self.curves, trial_id, CURVE_SCHEMA, "curve").to_pandas()
 
     def read_documents(self, trial_id: str) -> pd.DataFrame:
         """Validation losses of a trial, one row a document; UserError when it has none."""
+        return self.read_documents_table(trial_id).to_pandas()
+
+    def read_documents_table(self, trial_id: str) -> pa.Table:
+        """The same as an Arrow table: pandas would take most of the time of a thousand small ones."""
         return self._read_one(self.documents, trial_id, DOCUMENT_SCHEMA, "documents")
 
-    def _read_one(self, folder: Path, trial_id: str, schema: pa.Schema, what: str) -> pd.DataFrame:
+    def _read_one(self, folder: Path, trial_id: str, schema: pa.Schema, what: str) -> pa.Table:
         path = folder / f"{trial_id}.parquet"
-        if not path.is_file():
-            raise UserError(f"trial {trial_id} of sweep {self.sweep} has no {what}: there is no {path}")
-        return _read(path, schema).to_pandas()
+        try:
+            return _read(path, schema, schema.names)
+        except FileNotFoundError:
+            raise UserError(f"trial {trial_id} of sweep {self.sweep} has no {what}: there is no {path}") from None
 
     def read_manifest(self) -> dict[str, Any] | None:
         """What the sweep is, or None before its first run; UserError when it is damaged or of another schema version."""
@@ -200,7 +220,7 @@ class Store:
 
     def _remove_debris(self) -> None:
         """Remove temporary files of killed processes, but not of an orphaned worker that may still be writing."""
-        for temp in self.folder.glob("*/.*.tmp"):
+        for temp in (*self.folder.glob(".*.tmp"), *self.folder.glob("*/.*.tmp")):
             try:
                 if time.time() - temp.stat().st_mtime > _STALE_TEMP_S:
                     temp.unlink()
@@ -243,10 +263,14 @@ def _write(path: Path, table: pa.Table) -> None:
     write_atomically(path, buffer.getvalue())
 
 
-def _read(path: Path, schema: pa.Schema) -> pa.Table:
+def _read(path: Path, schema: pa.Schema, columns: Sequence[str]) -> pa.Table:
+    """Some columns of a file; FileNotFoundError when there is none, UserError when it is damaged or not of this schema."""
     try:
-        file = pq.ParquetFile(path)
+        # One read of the file: Arrow's own would be one for each column, and most of the time of a thousand small files.
+        file = pq.ParquetFile(pa.BufferReader(path.read_bytes()))
         found = file.schema_arrow
+    except FileNotFoundError:
+        raise
     except (pa.ArrowException, OSError):
         raise _damaged(path) from None
     with file:
@@ -255,7 +279,7 @@ def _read(path: Path, schema: pa.Schema) -> pa.Table:
             raise UserError(f"{path} does not have the columns of schema version {SCHEMA_VERSION}; it was not written by engramctl")
         try:
             # One row or a few thousand: threads would cost more than they save.
-            return file.read(use_threads=False)
+            return file.read(columns=list(columns), use_threads=False).select(columns)
         except (pa.ArrowException, OSError):
             raise _damaged(path) from None
 

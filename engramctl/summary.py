@@ -1,7 +1,8 @@
 """The allocation question in numbers: loss against rho for each size and budget, from the table of trials."""
 
 import math
-from collections.abc import Mapping
+import statistics
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -80,43 +81,55 @@ def allocation_summary(trials: pd.DataFrame) -> pd.DataFrame:
     if trials.empty:
         return pd.DataFrame(columns=SUMMARY_COLUMNS)
     weight = trials.groupby("size")["p_total"].min().to_dict()
+    # Plain Python from here on: a pandas group for every point is most of the time of a large sweep's figure.
+    series: dict[tuple[str, float, str], dict[float, list[dict[str, Any]]]] = {}
+    columns = [*SERIES, "rho", "seed", "status", "val_loss", "n_routed_experts", "n_slots"]
+    for trial in trials[columns].to_dict("records"):
+        series.setdefault(tuple(trial[name] for name in SERIES), {}).setdefault(trial["rho"], []).append(trial)  # type: ignore[arg-type]
     rows = []
-    for key, series in sorted(trials.groupby(SERIES), key=lambda item: (weight[item[0][0]], *item[0])):
-        losses = {rho: _losses(group) for rho, group in series.groupby("rho")}
-        reference = losses.get(1.0, pd.Series(dtype=float))
-        means = {rho: loss.mean() for rho, loss in losses.items() if len(loss)}
+    for key, points in sorted(series.items(), key=lambda item: (weight[item[0][0]], *item[0])):
+        losses = {rho: _losses(points[rho]) for rho in sorted(points)}
+        reference = losses.get(1.0, {})
+        means = {rho: _mean(loss.values()) for rho, loss in losses.items() if loss}
         lowest = min(means, key=means.__getitem__) if len(means) > 1 else None
-        for rho, group in series.groupby("rho"):
-            loss = losses[rho]
-            delta = (loss - reference).dropna()
+        for rho, loss in losses.items():
+            group, values = points[rho], list(loss.values())
+            delta = [loss[seed] - reference[seed] for seed in loss if seed in reference]
             rows.append(
                 {
                     "size": key[0],
                     "budget_flops": key[1],
                     "variant": key[2],
                     "rho": rho,
-                    "n_routed_experts": int(group["n_routed_experts"].iloc[0]),
-                    "n_slots": int(group["n_slots"].iloc[0]),
-                    "seeds": [int(s) for s in loss.index],
+                    "n_routed_experts": int(group[0]["n_routed_experts"]),
+                    "n_slots": int(group[0]["n_slots"]),
+                    "seeds": list(loss),
                     "n_seeds": len(loss),
-                    "val_loss": loss.mean(),
-                    "val_loss_sd": loss.std(ddof=1),
-                    "val_loss_min": loss.min(),
-                    "val_loss_max": loss.max(),
-                    "delta_rho1": delta.mean(),
+                    "val_loss": _mean(values),
+                    "val_loss_sd": statistics.stdev(values) if len(values) > 1 else math.nan,
+                    "val_loss_min": min(values, default=math.nan),
+                    "val_loss_max": max(values, default=math.nan),
+                    "delta_rho1": _mean(delta),
                     "delta_rho1_seeds": len(delta),
-                    "n_diverged": int((group["status"] == "diverged").sum()),
-                    "n_failed": int((group["status"] == "failed").sum()),
+                    "n_diverged": sum(trial["status"] == "diverged" for trial in group),
+                    "n_failed": sum(trial["status"] == "failed" for trial in group),
                     "is_minimum": rho == lowest,
                 }
             )
     return pd.DataFrame(rows, columns=SUMMARY_COLUMNS)
 
 
-def _losses(group: pd.DataFrame) -> pd.Series:
-    """Validation loss by seed, finished trials only, sorted by seed."""
-    done = group[group["status"] == "finished"]
-    return done.groupby("seed")["val_loss"].mean()
+def _losses(group: list[dict[str, Any]]) -> dict[int, float]:
+    """Validation loss by seed, finished trials only, sorted by seed; the mean where a seed has several."""
+    by_seed: dict[int, list[float]] = {}
+    for trial in group:
+        if trial["status"] == "finished":
+            by_seed.setdefault(int(trial["seed"]), []).append(float(trial["val_loss"]))
+    return {seed: _mean(by_seed[seed]) for seed in sorted(by_seed)}
+
+
+def _mean(values: Collection[float]) -> float:
+    return math.fsum(values) / len(values) if values else math.nan
 
 
 def remarks(series: pd.DataFrame) -> list[str]:

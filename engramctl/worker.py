@@ -4,7 +4,6 @@ The worker keeps a finished trial itself, atomically, before it tells anybody: a
 """
 
 import os
-import socket
 import threading
 import time
 import traceback
@@ -12,7 +11,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import psutil
 from ray import tune
 
 from engram.config import TrialConfig
@@ -20,6 +18,7 @@ from engram.corpus.dataset import Corpus
 from engram.training.loop import Trainer
 from engram.training.machine import peak_rss_bytes, reset_peak_rss, resolve_device, settle_process
 from engramctl.rows import SweepContext, trial_row
+from engramctl.running import Process
 from engramctl.store import Store
 
 _ORPHAN_CHECK_S = 2.0
@@ -36,29 +35,7 @@ class WorkerSettings:
     threads: int
     report_s: float
     checkpoint_s: float
-    driver: "Process"
-
-
-@dataclass(frozen=True)
-class Process:
-    """A process that can be recognised later."""
-
-    host: str
-    pid: int
-    created: float
-
-    @classmethod
-    def this(cls) -> "Process":
-        return cls(socket.gethostname(), os.getpid(), psutil.Process().create_time())
-
-    def gone(self) -> bool:
-        """Whether it has ended; False when it lives on another machine."""
-        if self.host != socket.gethostname():
-            return False
-        try:
-            return psutil.Process(self.pid).create_time() != self.created
-        except psutil.NoSuchProcess:
-            return True
+    driver: Process
 
 
 def exit_with(driver: Process) -> None:

@@ -1,4 +1,4 @@
-"""`engramctl plot`: the allocation figure and its numbers."""
+"""`engramctl plot`: the figures of a sweep and their numbers."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -9,121 +9,168 @@ from engramctl.results_options import DEFAULT_RESULTS, DEFAULT_SWEEP, JsonOption
 
 if TYPE_CHECKING:
     import pandas as pd
-    from rich.console import RenderableType
+    from rich.console import Console, RenderableType
+
+    from engramctl.fits import SweepFits
+    from engramctl.reading import Read
 
 OutOption = Annotated[
     Path | None, typer.Option("--out", metavar="DIR", help="Folder for the figures.", show_default="RESULTS/SWEEP/figures")
 ]
+KindOption = Annotated[
+    str, typer.Option("--kind", metavar="K", help="allocation, drift, memory, variants or layers; auto: all that apply to the sweep.")
+]
+FormatOption = Annotated[str, typer.Option("--format", metavar="F", help="Files to write: png, svg and pdf, with commas between.")]
 
 
 def plot(
     sweep: SweepArgument = DEFAULT_SWEEP,
     results: ResultsOption = DEFAULT_RESULTS,
     out: OutOption = None,
+    kind: KindOption = "auto",
+    formats: FormatOption = "png,svg,pdf",
     as_json: JsonOption = False,
 ) -> None:
-    """Draw validation loss against rho and print the numbers behind the figure.
+    """Draw what a sweep has measured and print the numbers behind the figures.
 
-    Writes allocation.png and allocation.svg. The table has one block for each size and budget.
+    Writes one figure for each kind that applies: loss against rho (allocation), its lowest point against the budget (drift), loss
+    against slots (memory), variants against the first one (variants), loss by layer (layers).
 
     val_loss is the mean over seeds in nats per token, sd their spread.
 
-    "vs rho=1" is the mean difference to experts alone, over the seeds that both have.
+    "vs rho=1" is the mean difference to experts alone, over the seeds that both have. Intervals are 95 %.
 
     Trials without a loss are listed, never hidden.
 
-    Example: engramctl plot allocation --out figures/
+    Example: engramctl plot allocation --out figures/ --format pdf
     """
-    from engram.errors import UserError
+    from engramctl.threads import one_blas_thread
+
+    one_blas_thread()
     from engramctl import console
-    from engramctl.figures import allocation_figure, save
-    from engramctl.store import Store
-    from engramctl.summary import SERIES, allocation_summary, coverage, records, remarks, require_one_trial_each, unfinished
+    from engramctl.figures.kinds import draw
+    from engramctl.figures.save import check_formats, save
+    from engramctl.fit_json import fits_as_json
+    from engramctl.kinds import chosen_kinds
+    from engramctl.reading import read_wanted
+    from engramctl.summary import SERIES, allocation_summary, records, remarks, unfinished
 
-    store = Store.open_existing(results, sweep)
-    covered = coverage(store.read_trials(), store.read_manifest())
-    absent = unfinished(covered)
-    counts = ", ".join(f"{n} {status}" for status, n in absent["status"].value_counts(sort=False).items())
-    if len(absent) == len(covered.trials) + len(covered.missing):
-        more = f"{command('status', sweep, results)} tells more"
-        raise UserError(f"sweep '{sweep}' in {results} has no finished trial ({counts or 'none was started'}); {more}")
-    require_one_trial_each(covered.trials)
-    summary = allocation_summary(covered.trials)
+    wanted_formats = check_formats(formats)
+    read = read_wanted(results, sweep)
+    fits = _fits(read, chosen_kinds(kind, read.wanted, read.manifest, sweep))
+    folder = out or read.store.figures
+    paths = {name: save(draw(name, read.wanted, fits), folder, name, wanted_formats) for name in fits.kinds}
+    summary = allocation_summary(read.covered.trials)
     blocks = [(series, remarks(series)) for _, series in summary.groupby(SERIES, sort=False)]
-    paths = save(allocation_figure(covered.trials, covered.missing), out or store.figures, "allocation")
-
+    absent = unfinished(read.covered)
     if as_json:
-        notes = [{**records(series[SERIES])[0], "note": line} for series, lines in blocks for line in lines]
+        over_rho = {"allocation", "drift"} & set(fits.kinds)
+        notes = [{**records(series[SERIES])[0], "note": line} for series, lines in blocks for line in lines] if over_rho else []
         console.print_json(
             {
-                "figures": [str(path) for path in paths],
+                "figures": [str(path) for each in paths.values() for path in each],
                 "points": records(summary),
                 "missing": records(absent),
                 "notes": notes,
-                "left_out": covered.left_out["trial_id"].tolist(),
+                "left_out": read.covered.left_out["trial_id"].tolist(),
+                "fits": fits_as_json(fits, bands=False),
             }
         )
     else:
-        terminal = console.out()
+        _print(console.out(), fits, blocks, absent)
+    for each in paths.values():
+        console.note(f"figure: {each[0]}" + "".join(f", {path.suffix[1:]}" for path in each[1:]))
+    _next(read, absent, sweep, results)
+
+
+def _fits(read: "Read", kinds: list[str]) -> "SweepFits":
+    """The fits that the figures show; trials whose losses on documents are gone are still drawn over rho."""
+    from engram.errors import UserError
+    from engramctl import console
+    from engramctl.fits import SweepFits, sweep_fits
+
+    try:
+        return sweep_fits(read.store, read.wanted, kinds)
+    except UserError as problem:
+        if "allocation" not in kinds:
+            raise
+        console.note(f"no fits: {problem}")
+        return SweepFits(kinds=("allocation",))
+
+
+def _print(terminal: "Console", fits: "SweepFits", blocks: "list[tuple[pd.DataFrame, list[str]]]", absent: "pd.DataFrame") -> None:
+    from engramctl.fit_tables import print_fits
+
+    # Variants and layers have their losses in the tables of their differences.
+    if {"allocation", "drift", "memory"} & set(fits.kinds):
         for series, lines in blocks:
-            terminal.print(_block(series))
-            for line in lines:
+            over_slots = "memory" in fits.kinds
+            terminal.print(_block(series, over_slots))
+            for line in [] if over_slots else lines:
                 terminal.print(f"! {line}", style="yellow")
             terminal.print()
-        if len(absent):
-            terminal.print(_absent_table(absent))
-            terminal.print()
+    print_fits(terminal, fits)
+    if len(absent):
+        terminal.print(_absent_table(absent))
+        terminal.print()
 
-    console.note(f"figure: {' and '.join(str(path) for path in paths)}")
-    if len(covered.left_out):
-        console.note(f"left out: {len(covered.left_out)} trials of an earlier version of the sweep, which sweep.json no longer names")
+
+def _next(read: "Read", absent: "pd.DataFrame", sweep: str, results: Path) -> None:
+    from engramctl import console
+
+    if n := len(read.covered.left_out):
+        console.note(f"left out: {n} trials of an earlier version of the sweep, which sweep.json no longer names")
     if to_run := int((absent["status"] != "diverged").sum()):
         console.note(f"next: {command('sweep', sweep, results)} runs the {to_run} missing or failed trial{'' if to_run == 1 else 's'}")
     else:
-        seeds = int(covered.trials["seed"].max()) + 2
+        seeds = int(read.covered.trials["seed"].max()) + 2
         console.note(f"next: the same `engramctl sweep` command with --seeds {seeds} adds a seed")
 
 
-def _block(series: "pd.DataFrame") -> "RenderableType":
-    """Table of one size and budget."""
+def _block(series: "pd.DataFrame", over_slots: bool) -> "RenderableType":
+    """Table of one size, budget and variant."""
     from engramctl import console
-    from engramctl.summary import format_flops, format_rho
+    from engramctl.fit_tables import series_name
+    from engramctl.summaries.pairs import Series
+    from engramctl.summary import SERIES, format_rho
 
     def number(value: float, form: str) -> str:
         return "-" if value != value else format(value, form)
 
     rows = []
-    for r in series.to_dict("records"):
+    for r in (series.sort_values("n_slots") if over_slots else series).to_dict("records"):
         marks = ["<- lowest mean"] if r["is_minimum"] else []
         marks += [f"{r[f'n_{status}']} {status}" for status in ("diverged", "failed") if r[f"n_{status}"]]
+        slots, rho = console.human(r["n_slots"]), format_rho(r["rho"])
         rows.append(
             [
-                format_rho(r["rho"]),
-                r["n_routed_experts"],
-                console.human(r["n_slots"]),
+                *([slots, f"{r['rho']:.3f}"] if over_slots else [rho, r["n_routed_experts"], slots]),
                 r["n_seeds"],
                 number(r["val_loss"], ".4f"),
                 number(r["val_loss_sd"], ".4f"),
-                number(r["delta_rho1"], "+.4f"),
+                *([] if over_slots else [number(r["delta_rho1"], "+.4f")]),
                 ", ".join(marks),
             ]
         )
-    first = series.iloc[0]
-    names = ["rho", "experts", "slots", "seeds", "val_loss", "sd", "vs rho=1", ""]
-    table = console.table(names, rows, left=1, title=f"{first['size']}, {format_flops(first['budget_flops'])} FLOPs")
-    table.columns[-1].justify = "left"
+    names = ["slots", "rho"] if over_slots else ["rho", "experts", "slots"]
+    names += ["seeds", "val_loss", "sd", *([] if over_slots else ["vs rho=1"]), ""]
+    table = console.table(names, rows, left=1, title=series_name(Series(*series.iloc[0][SERIES])))
+    table.columns[-1].justify, table.columns[-1].no_wrap = "left", False
     return table
 
 
 def _absent_table(absent: "pd.DataFrame") -> "RenderableType":
-    """Trials without a loss, one row for each status, size, budget and rho."""
+    """Trials without a loss, one row for each status, series and rho."""
     from engramctl import console
-    from engramctl.summary import format_flops, format_rho
+    from engramctl.fit_tables import series_name
+    from engramctl.summaries.pairs import Series
+    from engramctl.summary import SERIES, format_rho
 
     rows = []
-    for _, group in absent.groupby(["status", "size", "budget_flops", "rho"], sort=False):
+    for _, group in absent.groupby(["status", *SERIES, "rho"], sort=False):
         first, seeds = group.iloc[0], ", ".join(str(seed) for seed in group["seed"])
-        rows.append([first["status"], first["size"], format_flops(first["budget_flops"]), format_rho(first["rho"]), seeds])
-    table = console.table(["status", "size", "FLOPs", "rho", "seeds"], rows, left=2, title="Trials without a loss")
+        rows.append([first["status"], series_name(Series(*first[SERIES])), format_rho(first["rho"]), seeds])
+    table = console.table(["status", "of", "rho", "seeds"], rows, left=2, title="Trials without a loss")
     table.columns[-1].justify = "left"
+    table.columns[1].no_wrap = table.columns[-1].no_wrap = False
     return table

@@ -11,24 +11,29 @@ if TYPE_CHECKING:
     import pandas as pd
     from rich.console import Console
 
+    from engramctl.running import Running
     from engramctl.store import Store
 
 OptionalSweepArgument = Annotated[str | None, typer.Argument(metavar="SWEEP", help="Name of a sweep. Without it: all sweeps, a line each.")]
 
-STATUSES = ("finished", "diverged", "failed", "missing")
-MARKS = {"finished": "●", "diverged": "x", "failed": "!", "missing": "·"}
+STATUSES = ("finished", "diverged", "failed", "running", "missing")
+MARKS = {"finished": "●", "diverged": "x", "failed": "!", "running": "◐", "missing": "·"}
 
 
 def status(sweep: OptionalSweepArgument = None, results: ResultsOption = DEFAULT_RESULTS, as_json: JsonOption = False) -> None:
-    """Show what is finished, diverged, failed and missing, and how far unfinished trials have come.
+    """Show what is finished, diverged, failed, running now and missing, and how far unfinished trials have come.
 
     Example: engramctl status allocation --json
     """
     from engramctl import console
+    from engramctl.running import read_running
     from engramctl.store import Store, list_sweeps
 
     if sweep is None:
-        overview = [_counts(Store(results, name)) for name in list_sweeps(results)]
+        overview = []
+        for name in list_sweeps(results):
+            store = Store(results, name)
+            overview.append(_counts(name, *_trials(store, read_running(store))))
         if as_json:
             console.print_json(overview)
         elif overview:
@@ -37,40 +42,54 @@ def status(sweep: OptionalSweepArgument = None, results: ResultsOption = DEFAULT
             console.note(f"no sweeps in {results}; `engramctl sweep` runs one")
         return
     store = Store.open_existing(results, sweep)
-    trials = _trials(store)
+    running = read_running(store)
+    trials, n_left_out = _trials(store, running)
     if as_json:
         from engramctl.summary import records
 
-        console.print_json({**_counts(store), "trials": records(trials)})
+        console.print_json({**_counts(sweep, trials, n_left_out), "trials": records(_with_progress(store, trials))})
+        return
+    _print_sweep(console.out(), _with_progress(store, trials))
+    if running:
+        console.note(f"process {running.process.pid} on {running.process.host} is running this sweep")
+    elif trials["status"].isin(["failed", "missing"]).any():
+        console.note(f"next: {command('sweep', sweep, results)} continues it")
     else:
-        _print_sweep(console.out(), trials)
-        if trials["status"].isin(["failed", "missing"]).any():
-            console.note(f"next: {command('sweep', sweep, results)} continues it")
-        else:
-            console.note(f"complete; next: {command('plot', sweep, results)}")
+        console.note(f"complete; next: {command('plot', sweep, results)}")
 
 
-def _trials(store: "Store") -> "pd.DataFrame":
-    """Every trial the sweep wants: IDENTITY, status, val_loss, error, finished_at, and step and steps of unfinished ones."""
+def _trials(store: "Store", running: "Running | None") -> "tuple[pd.DataFrame, int]":
+    """Every trial the sweep wants (IDENTITY, status, val_loss, error, finished_at), and how many rows it no longer names."""
     import pandas as pd
 
     from engramctl.summary import IDENTITY, coverage
 
     manifest = store.read_manifest()
-    covered = coverage(store.read_trials(), manifest)
-    rows = covered.trials[[*IDENTITY, "status", "val_loss", "error", "finished_at"]].astype(object)
-    trials = pd.concat([rows, covered.missing.astype(object).assign(status="missing")], ignore_index=True)
-    progress = [
-        _progress(store.checkpoints / i) if s in ("failed", "missing") else None
-        for i, s in zip(trials.trial_id, trials.status, strict=True)
-    ]
-    trials["step"] = pd.Series([p and p[0] for p in progress], dtype=object)
-    trials["steps"] = pd.Series([p and p[1] for p in progress], dtype=object)
+    columns = [*IDENTITY, "status", "val_loss", "error", "finished_at"]
+    covered = coverage(store.read_trials(columns), manifest)
+    missing = covered.missing.astype(object).assign(status="missing")
+    trials = pd.concat([covered.trials.astype(object), missing], ignore_index=True)[columns]
+    if running:
+        trials.loc[trials["trial_id"].isin(running.trials) & trials["status"].isin(["failed", "missing"]), "status"] = "running"
     if manifest is None or "trials" not in manifest:
-        return trials.sort_values(["budget_flops", "size", "rho", "seed"], ignore_index=True)
-    # The manifest's order is the one that the sweep's author gave.
-    place = {trial["trial_id"]: i for i, trial in enumerate(manifest["trials"])}
-    return trials.sort_values("trial_id", key=lambda ids: ids.map(place), ignore_index=True)
+        trials = trials.sort_values(["budget_flops", "size", "variant", "rho", "seed"], ignore_index=True)
+    else:
+        # The manifest's order is the one that the sweep's author gave.
+        place = {trial["trial_id"]: i for i, trial in enumerate(manifest["trials"])}
+        trials = trials.sort_values("trial_id", key=lambda ids: ids.map(place), ignore_index=True)
+    return trials, len(covered.left_out)
+
+
+def _with_progress(store: "Store", trials: "pd.DataFrame") -> "pd.DataFrame":
+    """The trials with `step` and `steps` of unfinished ones."""
+    import pandas as pd
+
+    progress = [
+        _progress(store.checkpoints / i) if s in ("failed", "running", "missing") else None
+        for i, s in zip(trials["trial_id"], trials["status"], strict=True)
+    ]
+    step, steps = ([p and p[k] for p in progress] for k in (0, 1))
+    return trials.assign(step=pd.Series(step, dtype=object), steps=pd.Series(steps, dtype=object))
 
 
 def _progress(folder: Path) -> tuple[int, int] | None:
@@ -88,18 +107,14 @@ def _progress(folder: Path) -> tuple[int, int] | None:
     return max(found, default=None)
 
 
-def _counts(store: "Store") -> dict[str, Any]:
-    from engramctl.summary import coverage
-
-    covered = coverage(store.read_trials(), store.read_manifest())
-    counts = {name: int((covered.trials["status"] == name).sum()) for name in STATUSES[:3]} | {"missing": len(covered.missing)}
-    budgets = {*covered.trials["budget_flops"], *covered.missing["budget_flops"]}
+def _counts(sweep: str, trials: "pd.DataFrame", n_left_out: int) -> dict[str, Any]:
+    ends = trials["finished_at"].dropna()
     return {
-        "sweep": store.sweep,
-        **{f"n_{name}": n for name, n in counts.items()},
-        "n_left_out": len(covered.left_out),
-        "budget_flops": sorted(float(b) for b in budgets),
-        "finished_at": str(covered.trials["finished_at"].max()) if len(covered.trials) else None,
+        "sweep": sweep,
+        **{f"n_{name}": int((trials["status"] == name).sum()) for name in STATUSES},
+        "n_left_out": n_left_out,
+        "budget_flops": sorted({float(b) for b in trials["budget_flops"]}),
+        "finished_at": str(ends.max()) if len(ends) else None,
     }
 
 
@@ -113,7 +128,7 @@ def _print_overview(overview: list[dict[str, Any]]) -> None:
         # To the minute; --json has the seconds.
         last = (line["finished_at"] or "-")[:16].replace("T", " ")
         rows.append([line["sweep"], *(line[f"n_{name}"] for name in STATUSES), "-".join(dict.fromkeys(budgets[:1] + budgets[-1:])), last])
-    table = console.table(["sweep", "done", "diverged", "failed", "missing", "FLOPs", "last (UTC)"], rows)
+    table = console.table(["sweep", "done", *STATUSES[1:], "FLOPs", "last (UTC)"], rows)
     # In a narrow terminal a long name folds, so that nothing is cut.
     table.columns[0].no_wrap, table.columns[0].overflow = False, "fold"
     console.out().print(table)
@@ -123,15 +138,18 @@ def _print_sweep(terminal: "Console", trials: "pd.DataFrame") -> None:
     from engramctl import console
     from engramctl.summary import SERIES, format_flops, format_rho
 
+    variants = bool((trials["variant"] != "").any())
     rows = []
     for _, group in trials.groupby(SERIES, sort=False):
-        first = group.iloc[0]
-        rows.append([first["size"], format_flops(first["budget_flops"]), *(int((group["status"] == name).sum()) for name in STATUSES)])
-    terminal.print(console.table(["size", "FLOPs", "done", *STATUSES[1:]], rows))
+        first, counts = group.iloc[0], [int((group["status"] == name).sum()) for name in STATUSES]
+        rows.append([*([first["variant"]] if variants else []), first["size"], format_flops(first["budget_flops"]), *counts])
+    names = ["size", "FLOPs", "done", *STATUSES[1:]]
+    terminal.print(console.table(["variant", *names] if variants else names, rows, left=1 + variants))
     terminal.print()
     for _, group in trials.groupby(SERIES, sort=False):
         first = group.iloc[0]
-        terminal.print(f"{first['size']}, {format_flops(first['budget_flops'])} FLOPs", style="italic")
+        variant = f"{first['variant']}, " if first["variant"] else ""
+        terminal.print(f"{variant}{first['size']}, {format_flops(first['budget_flops'])} FLOPs", style="italic", markup=False)
         _print_grid(terminal, group)
         terminal.print()
     terminal.print("   ".join(f"{MARKS[name]} {name}" for name in STATUSES) + "   12% trained so far")
@@ -154,7 +172,7 @@ def _print_grid(terminal: "Console", group: "pd.DataFrame") -> None:
     for t in group.to_dict("records"):
         share = f"{int(100 * t['step'] / t['steps'])}%" if t["step"] is not None and t["steps"] else None
         mark = MARKS[t["status"]]
-        mark = mark if share is None else share if t["status"] == "missing" else mark + share
+        mark = share if share and t["status"] == "missing" else mark + (share or "")
         # Two trials in one cell (a sweep that varies something else too) show both.
         cells[t["seed"], t["rho"]] = cells.get((t["seed"], t["rho"]), "") + mark
     rhos = sorted(set(group["rho"]))

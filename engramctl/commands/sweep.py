@@ -282,8 +282,9 @@ def _train(
     from engramctl import origin
     from engramctl.display import SweepDisplay
     from engramctl.rows import SweepContext
+    from engramctl.running import Process, RunningTrials
     from engramctl.schedule import run_trials, trial_resources
-    from engramctl.worker import Process, WorkerSettings
+    from engramctl.worker import WorkerSettings
 
     finished = store.finished_ids()
     left = longest_first([trial for trial in trials if trial.id not in finished])
@@ -298,9 +299,10 @@ def _train(
         driver=Process.this(),
     )
     try:
-        with SweepDisplay(left, len(trials) - len(left)) as display:
+        with RunningTrials(store) as running, SweepDisplay(left, len(trials) - len(left)) as display:
 
             def tell(event: "Event") -> None:
+                running.on_event(event)
                 display.on_event(event)
                 if on_event is not None:
                     on_event(event)

@@ -1,13 +1,19 @@
 """Synthetic rows of the trials table for the tests of the results store, figures and reports."""
 
 import hashlib
+import json
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import pandas as pd
 import pytest
 
+from engramctl.columns import TRIAL_SCHEMA
 from engramctl.store import Store
+from engramctl.summary import coverage
+from engramctl.wanted import wanted_trials
 
 
 def _row(
@@ -19,7 +25,7 @@ def _row(
     p_total = {"3m": 3_000_000, "10m": 10_000_000, "30m": 30_000_000}.get(size, 5_000_000)
     row: dict[str, Any] = {
         "trial_id": hashlib.sha256(key.encode()).hexdigest()[:12],
-        "sweep": "allocation", "size": size, "rho": rho, "seed": seed, "budget_flops": budget,
+        "sweep": "allocation", "size": size, "rho": rho, "variant": "", "axes": "{}", "seed": seed, "budget_flops": budget,
         "config": "{}", "corpus": "python", "n_layers": 4, "width": 96, "n_heads": 4, "expert_width": 48, "top_k": 2,
         "n_routed_experts": round(4 + 60 * rho), "shared_width": 64, "n_slots": round(200_000 * (1 - rho)),
         "memory_dim": 48 if rho < 1 else 0, "max_ngram": 3 if rho < 1 else 0, "hash_heads": 2 if rho < 1 else 0,
@@ -42,18 +48,41 @@ def _row(
 
 
 def _identity(row: dict[str, Any]) -> dict[str, Any]:
-    return {name: row[name] for name in ("trial_id", "rho", "size", "seed", "budget_flops")}
+    return {name: row[name] for name in ("trial_id", "rho", "size", "variant", "seed", "budget_flops")}
 
 
-def _fill(results: Path, rows: Iterable[dict[str, Any]], missing: Iterable[dict[str, Any]] = (), sweep: str = "allocation") -> Store:
+def _documents(row: dict[str, Any]) -> dict[str, list[Any]]:
+    """Losses on documents of a finished row: some are harder for all trials, and together they have the row's loss."""
+    tokens = np.arange(50, 62)
+    noise = np.random.default_rng(int(row["trial_id"], 16)).normal(0, 0.005, len(tokens))
+    losses = np.linspace(-1, 1, len(tokens)) + noise
+    losses += row["val_loss"] - (losses * tokens).sum() / tokens.sum()
+    ids = [f"{i:04x}" for i in range(len(tokens))]
+    return {"document": ids, "n_tokens": tokens.tolist(), "n_bytes": (3 * tokens).tolist(), "loss_sum": (losses * tokens).tolist()}
+
+
+def _manifest(rows: Iterable[dict[str, Any]], sweep: str, declared: dict[str, Any]) -> dict[str, Any]:
+    wanted = [_identity(row) for row in rows]
+    return {"sweep": {"name": sweep, **declared}, "budgets": sorted({r["budget_flops"] for r in wanted}), "trials": wanted}
+
+
+def _fill(
+    results: Path, rows: Iterable[dict[str, Any]], missing: Iterable[dict[str, Any]] = (), sweep: str = "allocation", **declared: Any
+) -> Store:
     store = Store(results, sweep)
     store.check_writable()
     rows = [row | {"sweep": sweep} for row in rows]
-    wanted = [_identity(row) for row in [*rows, *missing]]
-    store.write_manifest({"sweep": {"name": sweep}, "budgets": sorted({r["budget_flops"] for r in wanted}), "trials": wanted})
+    store.write_manifest(_manifest([*rows, *missing], sweep, declared))
     for row in rows:
-        store.write_trial(row, None, None)
+        store.write_trial(row, None, _documents(row) if row["status"] == "finished" else None)
     return store
+
+
+def _wanted(rows: Iterable[dict[str, Any]], missing: Iterable[dict[str, Any]] = (), **declared: Any) -> pd.DataFrame:
+    rows, missing = list(rows), list(missing)
+    manifest = _manifest([*rows, *missing], "allocation", declared)
+    covered = coverage(pd.DataFrame(rows, columns=TRIAL_SCHEMA.names), manifest)
+    return wanted_trials(covered, manifest)
 
 
 @pytest.fixture
@@ -64,8 +93,28 @@ def make_row() -> Callable[..., dict[str, Any]]:
 
 @pytest.fixture
 def fill() -> Callable[..., Store]:
-    """Write rows, and a manifest that names them and the missing ones, into a results folder."""
+    """Write rows with documents, and a manifest that names them and the missing ones, into a results folder."""
     return _fill
+
+
+@pytest.fixture
+def wanted() -> Callable[..., pd.DataFrame]:
+    """All trials of a sweep, rows and missing ones, as fits and figures take them."""
+    return _wanted
+
+
+@pytest.fixture
+def variant_rows() -> Callable[..., list[dict[str, Any]]]:
+    """Rows of one variant of an axis, one a seed, with these differences to a common loss; None: diverged."""
+
+    def rows(axis: str, label: str, losses: Iterable[float | None], **columns: Any) -> list[dict[str, Any]]:
+        made = []
+        for seed, loss in enumerate(losses):
+            at = {"rho": 0.5, "seed": seed, "variant": label, "axes": json.dumps({axis: label})} | columns
+            made.append(_row(**at, **({"status": "diverged"} if loss is None else {"val_loss": loss})))
+        return made
+
+    return rows
 
 
 @pytest.fixture

@@ -19,7 +19,7 @@ def run(*arguments: str, code: int = 0):
     return result
 
 
-@pytest.mark.parametrize("command", ["corpus", "plan", "sweep", "status", "plot", "sample", "verify"])
+@pytest.mark.parametrize("command", ["corpus", "plan", "sweep", "status", "plot", "compare", "sample", "rm", "verify"])
 def test_every_command_has_help_with_an_example(command):
     assert "Example: engramctl " + command in " ".join(run(command, "--help").output.replace("│", " ").split())
 

@@ -1,4 +1,5 @@
 import json
+import os
 
 import pytest
 import typer
@@ -6,6 +7,7 @@ from typer.testing import CliRunner
 
 from engramctl.cli import app as main
 from engramctl.commands.status import status
+from engramctl.running import RunningTrials
 
 
 @pytest.fixture
@@ -27,13 +29,13 @@ def test_all_sweeps_a_line_each(run, fill, make_row, mixed, tmp_path):
     fill(tmp_path, [], missing=[make_row()], sweep="fresh")
     lines = run().stdout.splitlines()
     assert [line.split() for line in lines[1:]] == [
-        ["allocation", "1", "1", "1", "2", "8.2e12", "2025-01-01", "10:01"],
-        ["fresh", "0", "0", "0", "1", "8.2e12", "-"],
+        ["allocation", "1", "1", "1", "0", "2", "8.2e12", "2025-01-01", "10:01"],
+        ["fresh", "0", "0", "0", "0", "1", "8.2e12", "-"],
     ]
     assert max(len(line) for line in lines) <= 80
     overview = json.loads(run("--json").stdout)
     assert overview[0] == {
-        "sweep": "allocation", "n_finished": 1, "n_diverged": 1, "n_failed": 1, "n_missing": 2, "n_left_out": 0,
+        "sweep": "allocation", "n_finished": 1, "n_diverged": 1, "n_failed": 1, "n_running": 0, "n_missing": 2, "n_left_out": 0,
         "budget_flops": [8.2e12], "finished_at": "2025-01-01T10:01:02Z",
     }  # fmt: skip
     assert overview[1]["finished_at"] is None
@@ -46,7 +48,7 @@ def test_one_sweep_with_progress_and_errors(run, mixed, make_row):
         (checkpoint / name / "state.json").write_text(state)
     result = run("allocation")
     lines = result.stdout.splitlines()
-    assert lines[1].split() == ["3m", "8.2e12", "1", "1", "1", "2"]
+    assert lines[1].split() == ["3m", "8.2e12", "1", "1", "1", "0", "2"]
     grid = [line.split() for line in lines if line.startswith(("seed", "0 "))]
     assert dict(zip(*grid, strict=True)) == {"seed": "0", "0.00": "●", "0.25": "47%", "0.50": "x", "0.75": "·", "1.00": "!"}
     assert "MemoryError: no room" in result.stdout
@@ -58,6 +60,39 @@ def test_one_sweep_with_progress_and_errors(run, mixed, make_row):
     assert by_rho[1.0]["error"].startswith("Traceback")
     assert by_rho[0.75]["val_loss"] is None
     assert data["n_missing"] == 2
+
+
+def test_running_trials_have_a_mark_of_their_own(run, mixed, make_row):
+    ids = {rho: make_row(rho)["trial_id"] for rho in (0.0, 0.25, 0.75)} | {1.0: mixed.read_trials().query("rho == 1")["trial_id"].iloc[0]}
+    checkpoint = mixed.checkpoints / ids[0.25] / "step-470"
+    checkpoint.mkdir(parents=True)
+    (checkpoint / "state.json").write_text('{"step": 470, "steps": 1000}')
+    with RunningTrials(mixed) as running:
+        # 0 was finished by this run, 1.0 failed in an earlier one.
+        for rho in (0.0, 0.25, 1.0):
+            running.on_event({"trial_id": ids[rho], "kind": "started"})
+        result = run("allocation")
+        lines = result.stdout.splitlines()
+        assert lines[1].split() == ["3m", "8.2e12", "1", "1", "0", "2", "1"]
+        grid = [line.split() for line in lines if line.startswith(("seed", "0 "))]
+        assert dict(zip(*grid, strict=True)) == {"seed": "0", "0.00": "●", "0.25": "◐47%", "0.50": "x", "0.75": "·", "1.00": "◐"}
+        assert "◐ running" in result.stdout
+        assert f"process {os.getpid()} on " in result.stderr
+        assert "next" not in result.stderr
+        data = json.loads(run("allocation", "--json").stdout)
+        assert (data["n_running"], data["n_failed"], data["n_missing"]) == (2, 0, 1)
+        assert {t["rho"] for t in data["trials"] if t["status"] == "running"} == {0.25, 1.0}
+        assert run().stdout.splitlines()[1].split()[:6] == ["allocation", "1", "1", "0", "2", "1"]
+    assert "next: `engramctl sweep" in run("allocation").stderr
+
+
+def test_variants_are_named(run, fill, make_row, tmp_path):
+    fill(tmp_path, [make_row(0.5), make_row(0.5, variant="learning_rate=0.01")], missing=[make_row(0.75, variant="learning_rate=0.01")])
+    lines = run("allocation").stdout.splitlines()
+    assert lines[0].split()[:2] == ["variant", "size"]
+    assert lines[1].split() == ["3m", "8.2e12", "1", "0", "0", "0", "0"]
+    assert lines[2].split() == ["learning_rate=0.01", "3m", "8.2e12", "1", "0", "0", "0", "1"]
+    assert "learning_rate=0.01, 3m, 8.2e12 FLOPs" in lines
 
 
 def test_a_complete_sweep_points_to_the_plot(run, fill, make_row, tmp_path):

@@ -1,0 +1,58 @@
+"""`engramctl report`: a sweep on one page."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from engramctl.results_options import DEFAULT_RESULTS, DEFAULT_SWEEP, JsonOption, ResultsOption, SweepArgument, command
+
+OutOption = Annotated[Path | None, typer.Option("--out", metavar="FILE", help="The HTML file.", show_default="RESULTS/SWEEP/report.html")]
+
+
+def report(
+    sweep: SweepArgument = DEFAULT_SWEEP,
+    results: ResultsOption = DEFAULT_RESULTS,
+    out: OutOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Write one self-contained HTML page: question, verdict, figures, tables, cost, configs, versions.
+
+    It needs no network and nothing beside it; it reads on a phone and prints. The fitted numbers also land in fits.parquet.
+
+    Example: engramctl report laptop --results results/reference --out laptop.html
+    """
+    from engram.errors import UserError
+    from engramctl import console
+    from engramctl.figures.kinds import draw
+    from engramctl.fits import sweep_fits
+    from engramctl.report.fit_tables import fit_rows, verdicts
+    from engramctl.report.page import page_figure, render
+    from engramctl.store import Store, write_atomically
+    from engramctl.summary import coverage, require_one_trial_each
+    from engramctl.wanted import wanted_trials
+
+    store = Store.open_existing(results, sweep)
+    manifest = store.read_manifest() or {}
+    covered = coverage(store.read_trials(), manifest or None)
+    if not (covered.trials["status"] == "finished").any():
+        raise UserError(f"sweep '{sweep}' in {results} has no finished trial; {command('status', sweep, results)} tells more")
+    require_one_trial_each(covered.trials)
+    wanted = wanted_trials(covered, manifest)
+    fits = sweep_fits(store, wanted)
+    figures = [page_figure(kind, draw(kind, wanted, fits)) for kind in fits.kinds]
+    again = "--results " + str(results) if results != DEFAULT_RESULTS else ""
+    commands = [f"engramctl {name} {sweep} {again}".rstrip() for name in ("status", "fit", "plot")]
+    page = render(sweep, manifest, covered, fits, figures, commands)
+    path = out or store.folder / "report.html"
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_atomically(path, page.encode())
+        write_atomically(store.fits, fit_rows(fits).to_parquet(index=False))
+    except OSError as problem:
+        raise UserError(f"{path} can't be written: {problem.strerror}") from None
+    if as_json:
+        sentences = [{"of": of, "text": text} for of, text in verdicts(fits)]
+        console.print_json({"report": str(path), "fits": str(store.fits), "verdicts": sentences})
+    console.note(f"report: {path}")
+    console.note(f"fitted numbers: {store.fits}")

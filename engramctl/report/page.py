@@ -1,0 +1,110 @@
+"""The page: one HTML file with its figures inside."""
+
+import base64
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from io import BytesIO
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import matplotlib
+import pandas as pd
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+
+from engramctl import __version__
+from engramctl.fits import SweepFits
+from engramctl.report import content
+from engramctl.report.fit_tables import fit_tables, verdicts
+from engramctl.summary import Coverage
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+
+@dataclass(frozen=True)
+class PageFigure:
+    """A figure with the words around it."""
+
+    svg: str
+    """Base64."""
+    width: int
+    """CSS pixels."""
+    alt: str
+    caption: str
+
+
+_PIXELS = 125
+"""CSS pixels for an inch of the figure: its small print is made for paper."""
+
+CAPTIONS = {
+    "allocation": "Validation loss against rho, the experts' share of the inactive parameters. Points are trials, lines are fits.",
+    "drift": "Best rho and gain over rho = 1 against the budget, with 95 % intervals.",
+    "memory": "Validation loss against memory slots on a fixed backbone. Beyond the measured range the line is an extrapolation.",
+    "variants": "Difference in loss to the first variant, paired by seed, with 95 % intervals; below zero is better.",
+    "layers": "Validation loss by the layers that have a memory.",
+}
+
+
+def page_figure(kind: str, figure: "Figure") -> PageFigure:
+    """A figure as SVG with its caption."""
+    from engramctl.figures.style import RC
+
+    buffer = BytesIO()
+    with matplotlib.rc_context(RC):
+        figure.savefig(buffer, format="svg", metadata={"Date": None})
+    return PageFigure(
+        base64.b64encode(buffer.getvalue()).decode(), round(_PIXELS * figure.get_figwidth()), f"Figure: {kind}", CAPTIONS[kind]
+    )
+
+
+def render(
+    sweep: str,
+    manifest: dict[str, Any],
+    covered: Coverage,
+    fits: SweepFits,
+    figures: Sequence[PageFigure],
+    commands: Sequence[str],
+) -> str:
+    """The whole page as text."""
+    trials, done = covered.trials, covered.trials[covered.trials["status"] == "finished"]
+    environment = Environment(loader=FileSystemLoader(Path(__file__).parent), autoescape=True, undefined=StrictUndefined, trim_blocks=True)
+    varied, fixed = content.configs(trials)
+    return environment.get_template("template.html").render(
+        sweep=sweep,
+        question=manifest.get("sweep", {}).get("question") or f"Sweep {sweep}",
+        counts=_counts(covered),
+        version=__version__,
+        date=datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
+        verdicts=[{"of": of, "text": text} for of, text in verdicts(fits)] or [{"of": "", "text": "Nothing to fit yet."}],
+        warnings=_warnings(covered, done),
+        figures=figures,
+        fit_tables=fit_tables(fits),
+        point_tables=content.points(trials),
+        cost=content.cost(done),
+        varied=varied,
+        fixed=fixed,
+        origin=content.origin(trials),
+        trials=content.every_trial(covered),
+        commands="\n".join(commands),
+    )
+
+
+def _counts(covered: Coverage) -> str:
+    counts = covered.trials["status"].value_counts().to_dict() | ({"missing": len(covered.missing)} if len(covered.missing) else {})
+    return ", ".join(f"{n} trial{'' if n == 1 else 's'} {status}" for status, n in counts.items())
+
+
+def _warnings(covered: Coverage, done: pd.DataFrame) -> list[str]:
+    lines = []
+    absent = {"missing": len(covered.missing)}
+    absent |= {status: int((covered.trials["status"] == status).sum()) for status in ("diverged", "failed")}
+    if any(absent.values()):
+        lines.append("Not every trial has a loss: " + ", ".join(f"{n} {status}" for status, n in absent.items() if n) + ".")
+    if done.groupby([*content.SERIES, "rho"])["seed"].nunique().max() == 1:
+        lines.append("One seed: the spread between seeds is judged from how far trials lie from a smooth curve.")
+    if (shas := done["git_sha"].dropna().unique()).size > 1:
+        lines.append(f"Trials were made by {shas.size} versions of the code.")
+    if any(str(sha).endswith("-dirty") for sha in shas):
+        lines.append("Some trials were made by code with uncommitted changes.")
+    return lines

@@ -1,0 +1,17 @@
+"""Threads of the linear algebra behind fits."""
+
+import os
+import sys
+
+_NAMES = ("OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "VECLIB_MAXIMUM_THREADS")
+
+
+def one_blas_thread() -> None:
+    """Keep NumPy's and SciPy's linear algebra to one thread, if they are not loaded yet and nobody has said otherwise.
+
+    The matrices of the fits are small. While a sweep trains on the same cores, threads that wait for each other take a fit from a
+    third of a second to fifteen; and the last digits do not depend on the number of cores.
+    """
+    if "numpy" not in sys.modules:
+        for name in _NAMES:
+            os.environ.setdefault(name, "1")

@@ -1,0 +1,21 @@
+"""Trials as they are typed: an id or the beginning of one."""
+
+from collections.abc import Iterable
+
+from engram.errors import UserError
+
+_SHOWN = 5
+
+
+def find_trial(typed: str, ids: Iterable[str], sweep: str) -> str:
+    """The one id that begins with what was typed; UserError when there is none, or several."""
+    ids = set(ids)
+    if typed in ids:
+        return typed
+    found = sorted(i for i in ids if typed and i.startswith(typed))
+    if not found:
+        there = ", ".join(sorted(ids)[:_SHOWN]) + (f" and {len(ids) - _SHOWN} more" if len(ids) > _SHOWN else "")
+        raise UserError(f"sweep {sweep} has no trial '{typed}'; it has {there or 'no trials'}")
+    if len(found) > 1:
+        raise UserError(f"'{typed}' begins the ids of {len(found)} trials of sweep {sweep}: {', '.join(found[:_SHOWN])}; give more of it")
+    return found[0]

@@ -1,0 +1,36 @@
+"""Fits in a few words: for panels, table rows and legends."""
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from engram.fitting.results import AllocationFit, Drift, MemoryFit
+
+
+def short_verdict(fit: "AllocationFit", rho: str = "rho") -> str:
+    """What a curve has shown of its minimum; `rho` is how the word is written."""
+    star, verdict = fit.rho_star, fit.verdict
+    if verdict.kind == "too-few-points":
+        return "too few points for a curve"
+    if verdict.kind == "interior":
+        return f"interior minimum {star.estimate:.2f} ({star.low:.2f}\N{EN DASH}{star.high:.2f})"
+    lowest, top = (0.0, 1.0) if fit.band is None else (float(fit.band.x[0]), float(fit.band.x[-1]))
+    if verdict.kind == "not-distinguishable":
+        return f"not distinguishable from {rho} = {top:g}"
+    if lowest < star.estimate < top:
+        return f"no rise shown towards {rho} = {lowest:g}"
+    return f"falls all the way to {rho} = {lowest if star.estimate <= lowest else top:g}"
+
+
+def short_drift(drift: "Drift") -> str:
+    """Slope for ten times the budget."""
+    slope = drift.slope
+    return f"{slope.estimate:+.2f} ({slope.low:+.2f}, {slope.high:+.2f}) per \N{MULTIPLICATION SIGN}10 budget"
+
+
+def short_memory(fit: "MemoryFit") -> str:
+    """What ten times the slots change, or the exponent of the power law."""
+    if fit.form == "log-linear":
+        slope = fit.parameters[fit.form]["slope"]
+        return f"{slope.estimate:+.3f} ({slope.low:+.3f}, {slope.high:+.3f}) per \N{MULTIPLICATION SIGN}10 slots"
+    exponent = fit.parameters[fit.form]["exponent"]
+    return f"power law: exponent {exponent.estimate:.2f} ({exponent.low:.2f}, {exponent.high:.2f})"

@@ -1,0 +1,61 @@
+"""Replicates of a sweep: other documents, other noise of the trials.
+
+Documents are drawn again with replacement. The weights depend on the seed of the random numbers and on the number of documents alone,
+so curves that were fitted with one seed share their documents (they are paired), while the noise of their trials is independent.
+
+Trials cannot be drawn again: of one to five seeds a resample is far too alike (with one it is always the same). Their noise is
+Gaussian with a variance that is itself drawn from what the residuals allow, which gives the tails of Student's t.
+"""
+
+import hashlib
+
+import numpy as np
+
+from engram.fitting.layout import Layout
+
+_CHUNK = 2**22
+"""Numbers of a block of weights: 32 MB."""
+
+
+def resample_documents(loss_sum: np.ndarray, n_tokens: np.ndarray, replicates: int, seed: int) -> np.ndarray:
+    """Mean losses with documents drawn again, nats per token, [B, n], of loss sums [n, D] and tokens [D]."""
+    n_documents = len(n_tokens)
+    rng = np.random.default_rng([seed, n_documents])
+    columns = np.vstack([loss_sum, n_tokens]).T
+    block = max(1, _CHUNK // n_documents)
+    means = np.empty((replicates, len(loss_sum)))
+    for start in range(0, replicates, block):
+        size = min(block, replicates - start)
+        drawn = rng.integers(0, n_documents, (size, n_documents)) + np.arange(size)[:, None] * n_documents
+        weights = np.bincount(drawn.ravel(), minlength=size * n_documents).reshape(size, n_documents)
+        sums = weights.astype(float) @ columns
+        means[start : start + size] = sums[:, :-1] / sums[:, -1:]
+    return means
+
+
+def document_deviations(layout: Layout, replicates: int, seed: int) -> np.ndarray:
+    """By how much other documents would have moved the mean at each x, nats per token, [B, k]."""
+    obs = layout.observations
+    means = resample_documents(obs.loss_sum, obs.n_tokens, replicates, seed)
+    deviations: np.ndarray = (means - obs.loss) @ layout.to_means.T
+    return deviations
+
+
+def trial_rng(layout: Layout, seed: int) -> np.random.Generator:
+    """Random numbers for the noise of the trials: fixed for a curve, other ones for another curve, also with the same `seed`.
+
+    They come from the shape of the curve, rounded: another unit or another level of the losses changes nothing.
+    """
+    means = layout.means - layout.means.min()
+    shape = means / means.max() if means.max() > 0 else means
+    # The offset keeps round numbers off the edges between two bins, where the last digit would decide
+    digest = hashlib.sha256(np.floor(shape * 1000 + 0.3718).astype(np.int64).tobytes()).digest()
+    return np.random.default_rng([seed, int.from_bytes(digest[:8], "big")])
+
+
+def trial_errors(layout: Layout, variances: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """Errors of the means from the trials' own noise, of one variance in each replicate, nats^2 [B]; [B, k]."""
+    k = len(layout.x)
+    root = np.linalg.cholesky(layout.spread + 1e-12 * np.eye(k))
+    errors: np.ndarray = np.sqrt(variances)[:, None] * (rng.standard_normal((len(variances), k)) @ root.T)
+    return errors

@@ -1,0 +1,179 @@
+"""The two-way layout of a sweep: every trial is its x plus the common effect of its seed plus noise of its own.
+
+    loss[t] = f(x[t]) + seed_effect[seed[t]] + noise[t]
+
+Least squares over both factors, so a missing trial does not shift the curve by the effect of its seed.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+from scipy import stats
+
+from engram.errors import UserError
+from engram.fitting.results import Observations
+
+ENOUGH_DOF = 3
+"""Degrees of freedom of seeds within an x from which their spread alone gives the noise."""
+_RANK = 1e-9
+_OUTLIER_LEVEL = 0.001
+_OUTLIER_DOF = 6
+"""Degrees of freedom below which an outlier cannot be told from noise."""
+
+
+@dataclass(frozen=True)
+class Layout:
+    """Trials in the order of (x, seed), and what is linear in their losses."""
+
+    observations: Observations
+    """Sorted by x, then seed."""
+    x: np.ndarray
+    """Distinct x, rising, [k]."""
+    means: np.ndarray
+    """Loss at each x, for the average seed, [k]."""
+    to_means: np.ndarray
+    """[k, n]: means = to_means @ loss."""
+    spread: np.ndarray
+    """[k, k]: covariance of the means for noise of variance 1 in every trial; seed effects of the average seed apart."""
+    counts: np.ndarray
+    """Trials at each x, [k]."""
+    n_seeds: int
+    """Seeds that every x has."""
+    residual: np.ndarray
+    """[n, n]: projection of the losses on what the layout does not explain."""
+    dof: int
+    """Rank of `residual`."""
+    seed_means: np.ndarray
+    """Effect of each seed less their average, [S]; one zero where seeds cannot be told from x."""
+
+
+@dataclass(frozen=True)
+class TrialNoise:
+    """Noise of one trial around its curve, the effect of its seed taken out."""
+
+    variance: float
+    """nats^2"""
+    from_documents: float
+    """Part of it that document sampling makes: it comes with the documents and is not to be counted twice."""
+    dof: int
+    """Degrees of freedom of the estimate; 0 when there is none."""
+
+    @property
+    def own(self) -> float:
+        """What trials have beyond their documents, nats^2."""
+        return max(self.variance - self.from_documents, 0)
+
+    @property
+    def sd(self) -> float:
+        """nats"""
+        return self.variance**0.5
+
+    def draw(self, count: int, rng: np.random.Generator) -> np.ndarray:
+        """Values of `own` that the residuals allow, [count]."""
+        drawn: np.ndarray = np.maximum(self.variance * self.dof / rng.chisquare(self.dof, count) - self.from_documents, 0)
+        return drawn
+
+
+def noise_under(layout: "Layout", projection: np.ndarray, dof: int) -> TrialNoise:
+    """Noise from what a projection [n, n] of rank `dof` leaves of the losses."""
+    observed = projection @ layout.observations.loss
+    parts = projection @ document_parts(layout.observations)
+    return TrialNoise(float(observed @ observed) / dof, float((parts**2).sum()) / dof, dof)
+
+
+def document_parts(observations: Observations) -> np.ndarray:
+    """What each document adds to the deviation of a trial's mean loss, [n, D]; the sum of squares is the sampling variance."""
+    total = observations.n_tokens.sum()
+    parts: np.ndarray = (observations.loss_sum - observations.loss[:, None] * observations.n_tokens) / total
+    return parts
+
+
+def lay_out(observations: Observations) -> Layout:
+    """Estimate the means over seeds. UserError when arrays do not fit together or hold anything but finite numbers."""
+    obs = _checked(observations)
+    x, which = np.unique(obs.x, return_inverse=True)
+    seeds, whose = np.unique(obs.seed, return_inverse=True)
+    n, k = len(obs.x), len(x)
+    at_x = np.eye(k)[which]
+    of_seed = np.eye(len(seeds))[whose]
+    counts = at_x.sum(axis=0)
+    complete = int((at_x.T @ of_seed > 0).all(axis=0).sum())
+    # Sum-to-zero coding, so that the x effects are for the average seed
+    coded = of_seed[:, :-1] - of_seed[:, -1:]
+    design = np.hstack([at_x, coded])
+    if np.linalg.matrix_rank(design, tol=_RANK * n) < design.shape[1]:
+        # Seeds and x do not overlap enough to be told apart: a seed's effect is then part of the noise of its trials
+        design, seeds = at_x, seeds[:1]
+    inverse = np.linalg.pinv(design)
+    to_means = inverse[:k]
+    effects = inverse[k:] @ obs.loss
+    return Layout(
+        observations=obs,
+        x=x,
+        means=to_means @ obs.loss,
+        to_means=to_means,
+        # Of the x effects among each other: what all share is the level of the average seed
+        spread=to_means @ to_means.T,
+        counts=counts,
+        n_seeds=complete,
+        residual=np.eye(n) - design @ inverse,
+        dof=n - design.shape[1],
+        seed_means=np.append(effects, -effects.sum()),
+    )
+
+
+def without_outliers(layout: Layout) -> tuple[Layout, str]:
+    """Leave out trials so far off that noise does not explain them, and say which, in a sentence; empty if none.
+
+    Least squares would spread one training that went wrong over the whole curve. Only where at least three trials share an x: of two
+    nobody can say which one is wrong. Externally studentised residuals of the two-way layout (Cook & Weisberg 1982), at 0.001 for all
+    trials together; at most one trial in ten.
+    """
+    said = []
+    for _ in range(len(layout.observations.x) // 10):
+        obs = layout.observations
+        if layout.dof < _OUTLIER_DOF:
+            break
+        residual, share = layout.residual @ obs.loss, np.diagonal(layout.residual)
+        judged = (layout.counts[np.searchsorted(layout.x, obs.x)] >= 3) & (share > _RANK)
+        safe = np.where(judged, share, 1)
+        others = np.maximum((residual @ residual - residual**2 / safe) / (layout.dof - 1), 1e-300)
+        t = np.where(judged, np.abs(residual) / np.sqrt(safe * others), 0)
+        worst = int(t.argmax())
+        # Rounding is no noise to judge by
+        rounding = 1e-9 * (1 + float(np.abs(obs.loss).max()))
+        if np.abs(residual[worst]) < rounding or 2 * stats.t.sf(t[worst], layout.dof - 1) * len(t) > _OUTLIER_LEVEL:
+            break
+        off = residual[worst] / share[worst]
+        said.append(f"x = {obs.x[worst]:g}, seed {obs.seed[worst]} ({off:+.3f} nats off)")
+        keep = np.arange(len(t)) != worst
+        layout = lay_out(Observations(obs.x[keep], obs.seed[keep], obs.loss_sum[keep], obs.n_tokens))
+    return layout, f"Left out as outliers: {'; '.join(said)}." if said else ""
+
+
+def smooth_residual(layout: Layout, basis: np.ndarray) -> tuple[np.ndarray, int]:
+    """Projection of the losses on what neither seeds nor a smooth curve explain, and its rank.
+
+    `basis` is the curve's design at the distinct x, [k, p], with the constant. For one seed it is all that shows the noise; where the
+    curve does not fit, the misfit counts as noise.
+    """
+    obs = layout.observations
+    which = np.searchsorted(layout.x, obs.x)
+    whose = np.unique(obs.seed, return_inverse=True)[1]
+    seeds = np.eye(whose.max() + 1)[whose] if len(layout.seed_means) > 1 else np.empty((len(obs.x), 0))
+    design = np.hstack([basis[which], seeds])
+    left, sizes, _ = np.linalg.svd(design, full_matrices=False)
+    left = left[:, sizes > _RANK * sizes[0]]
+    return np.eye(len(design)) - left @ left.T, len(design) - left.shape[1]
+
+
+def _checked(observations: Observations) -> Observations:
+    """Sorted by (x, seed)."""
+    x, seed = np.asarray(observations.x, float), np.asarray(observations.seed)
+    loss_sum, n_tokens = np.asarray(observations.loss_sum, float), np.asarray(observations.n_tokens, float)
+    if loss_sum.ndim != 2 or loss_sum.shape != (len(x), len(n_tokens)) or len(seed) != len(x) or not loss_sum.size:
+        raise UserError(f"losses are {loss_sum.shape} for {len(x)} trials, {len(seed)} seeds and {len(n_tokens)} documents")
+    if not (np.isfinite(x).all() and np.isfinite(loss_sum).all() and np.isfinite(n_tokens).all() and (n_tokens > 0).all()):
+        raise UserError("losses, x and numbers of tokens must be finite, and every document needs a token")
+    order = np.lexsort((seed, x))
+    return Observations(x[order], seed[order], loss_sum[order], n_tokens)

@@ -1,0 +1,177 @@
+"""Where loss is lowest over rho, how much memory gains there, how surely, and whether that moves with the budget."""
+
+from collections.abc import Sequence
+
+import numpy as np
+from scipy import stats
+
+from engram.errors import UserError
+from engram.fitting.bootstrap import document_deviations, trial_errors, trial_rng
+from engram.fitting.curves import Noise, Posterior
+from engram.fitting.layout import ENOUGH_DOF, Layout, TrialNoise, document_parts, lay_out, noise_under, smooth_residual, without_outliers
+from engram.fitting.results import AllocationFit, Band, Drift, Interval, Observations
+from engram.fitting.verdict import advantage, decide, too_few
+
+FEWEST_RHOS = 4
+"""With fewer every curve fits."""
+TAILS = (0.025, 0.975)
+_NONE = Interval(float("nan"), float("nan"), float("nan"))
+_NOISE_STEPS = 8
+"""Values of the noise that the curves are averaged over."""
+_SEED_PRIOR_DOF = 3
+"""Seeds are few: their common effect is taken to be like the noise of a trial, as firmly as three seeds would say it."""
+
+
+def fit_allocation(observations: Observations, *, replicates: int = 2000, seed: int = 0) -> AllocationFit:
+    """Fit loss against rho.
+
+    A trial that is far off all others of its rho and seed is left out, and the verdict says so (`layout.without_outliers`). Fits with
+    the same `seed` draw the same documents (see `bootstrap`). With fewer than four rhos there is no curve: NaN, and the verdict
+    says so. UserError when arrays do not fit together or hold anything but finite numbers.
+    """
+    layout = lay_out(observations)
+    if len(layout.x) < FEWEST_RHOS:
+        return _without_curve(layout)
+    layout, left_out = without_outliers(layout)
+    noise = _trial_noise(layout)
+    rng = trial_rng(layout, seed)
+    deviations = document_deviations(layout, replicates, seed)
+    parts = layout.to_means @ document_parts(layout.observations)
+    document_covariance = parts @ parts.T
+    test_errors = deviations + trial_errors(layout, noise.draw(replicates, rng), rng)
+    over_top, over_lowest = (advantage(layout, document_covariance, noise, test_errors, end) for end in (-1, 0))
+
+    posterior = Posterior(layout, document_covariance, _possible_noise(noise))
+    curves, errors = posterior.draw(deviations, rng)
+    grid = np.linspace(layout.x[0], layout.x[-1], curves.shape[1])
+    fitted = posterior.mean_curve()
+    rho, low = minimum(grid, curves)
+    best, lowest = (float(value[0]) for value in minimum(grid, fitted[None]))
+    at_best = curves[:, fitted.argmin()]
+    rho_star = interval(best, rho)
+    # The measured mean, not the curve: the wall at rho = 1 is steep, and a misfit there would be taken for a gain. The lowest point of a
+    # curve drawn is lower than the curve at any fixed rho, so each is used for the bound on the side of which it errs
+    top = layout.means[-1] - errors[:, -1]
+    gain = _outer(float(layout.means[-1]) - lowest, top - at_best, top - low)
+    if over_top.p >= TAILS[0]:
+        gain = Interval(gain.estimate, min(gain.low, 0.0), gain.high)
+    seeds = _seed_level(layout, noise, replicates, rng)
+    cv_error = posterior.cv_errors()
+    has_one = layout.x[-1] == 1  # rho is a share: a sweep has it exactly or not at all
+    return AllocationFit(
+        form=posterior.chosen(),
+        cv_error=cv_error,
+        noise_sd=noise.sd,
+        n_seeds=layout.n_seeds,
+        rho_star=rho_star,
+        loss_min=_outer(lowest, low + seeds, at_best + seeds),
+        gain=gain if has_one else _NONE,
+        crossing=_crossing(grid, fitted, float(layout.means[-1]), best, curves, top) if has_one else _NONE,
+        band=Band(grid, fitted, *np.quantile(curves, TAILS, axis=0)),
+        verdict=decide(layout, noise, over_top, over_lowest, rho_star, gain, left_out),
+        rho_star_replicates=rho,
+    )
+
+
+def interval(estimate: float, replicates: np.ndarray) -> Interval:
+    """The middle 95 % of the replicates; always with the estimate."""
+    return _outer(estimate, replicates, replicates)
+
+
+def _outer(estimate: float, for_low: np.ndarray, for_high: np.ndarray) -> Interval:
+    low, high = float(np.quantile(for_low, TAILS[0])), float(np.quantile(for_high, TAILS[1]))
+    return Interval(estimate, min(low, estimate), max(high, estimate))
+
+
+def _trial_noise(layout: Layout) -> TrialNoise:
+    """From the seeds at each rho; where they are too few, from what a smooth curve leaves as well."""
+    if layout.dof >= ENOUGH_DOF:
+        return noise_under(layout, layout.residual, layout.dof)
+    z = (layout.x - layout.x[0]) / (layout.x[-1] - layout.x[0])
+    # A parabola and a wall at the top, or what leaves at least one degree of freedom; curves that it does not fit count as noise
+    basis = np.column_stack([np.ones_like(z), z, z**2, -np.log(1.05 - z)])[:, : len(z) - 1]
+    return noise_under(layout, *smooth_residual(layout, basis))
+
+
+def _possible_noise(noise: TrialNoise) -> Noise:
+    """Values that the residuals allow, equally probable."""
+    shares = (np.arange(_NOISE_STEPS) + 0.5) / _NOISE_STEPS
+    sds = np.sqrt(noise.variance * noise.dof / stats.chi2.ppf(1 - shares, noise.dof))
+    return Noise(np.maximum(sds, noise.from_documents**0.5), noise.from_documents)
+
+
+def _seed_level(layout: Layout, noise: TrialNoise, count: int, rng: np.random.Generator) -> np.ndarray:
+    """How far the average seed may be from the average over all seeds, nats, [count]."""
+    squares = float((layout.seed_means**2).sum()) + _SEED_PRIOR_DOF * noise.variance
+    n_seeds = len(layout.seed_means)
+    variance = squares / rng.chisquare(n_seeds - 1 + _SEED_PRIOR_DOF, count)
+    level: np.ndarray = np.sqrt(variance / n_seeds) * rng.standard_normal(count)
+    return level
+
+
+def minimum(grid: np.ndarray, curves: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Position and value of the lowest point of each curve, [B] each, of [B, G]; between grid points by a parabola."""
+    best = curves.argmin(axis=1)
+    rows = np.arange(len(curves))
+    inner = np.clip(best, 1, len(grid) - 2)
+    left, middle, right = curves[rows, inner - 1], curves[rows, inner], curves[rows, inner + 1]
+    bend = left - 2 * middle + right
+    inside = (bend > 0) & (best == inner)
+    shift = np.where(inside, 0.5 * (left - right) / np.where(inside, bend, 1), 0.0)
+    return grid[best] + shift * (grid[1] - grid[0]), curves[rows, best] - 0.25 * (left - right) * shift
+
+
+def _crossing(grid: np.ndarray, fitted: np.ndarray, level: float, best: float, curves: np.ndarray, levels: np.ndarray) -> Interval:
+    """Where the curve left of its minimum comes down through the level of rho = 1; replicates that never do, do so below the lowest rho."""
+    estimate = float(_comes_down(grid, fitted[None], np.array([level]))[0])
+    if np.isnan(estimate) or best == grid[-1]:
+        return _NONE
+    return interval(estimate, np.nan_to_num(_comes_down(grid, curves, levels), nan=grid[0]))
+
+
+def _comes_down(grid: np.ndarray, curves: np.ndarray, levels: np.ndarray) -> np.ndarray:
+    """The largest x left of each curve's lowest point where the curve is at least as high as its level, [B]; NaN where it is nowhere."""
+    above = (curves >= levels[:, None]) & (np.arange(len(grid)) < curves.argmin(axis=1)[:, None])
+    rows = np.arange(len(curves))
+    last = len(grid) - 1 - above[:, ::-1].argmax(axis=1)
+    found = above.any(axis=1)
+    last = np.where(found, last, 0)
+    here, after = curves[rows, last], curves[rows, last + 1]
+    step = np.where(found, here - after, 1)
+    place = grid[last] + (here - levels) / np.where(step > 0, step, 1) * (grid[1] - grid[0])
+    return np.where(found, np.minimum(place, grid[last + 1 - (last == len(grid) - 1)]), np.nan)
+
+
+def _without_curve(layout: Layout) -> AllocationFit:
+    x = ", ".join(f"{value:g}" for value in layout.x)
+    verdict = too_few(f"Too few points: rho = {x} measured; a minimum needs at least {FEWEST_RHOS} different rhos, one of them 1.")
+    nan = float("nan")
+    return AllocationFit("none", {}, nan, layout.n_seeds, _NONE, _NONE, _NONE, _NONE, None, verdict, np.empty(0))
+
+
+def fit_drift(budgets: Sequence[float], fits: Sequence[AllocationFit]) -> Drift | None:
+    """Slope of rho_star over the logarithm of the budget (FLOPs); None with fewer than two budgets that have a curve.
+
+    Budgets weigh as surely as their rho_star is known. Replicates are matched by number: fits with one seed share their documents.
+    UserError when fits have different numbers of replicates.
+    """
+    usable = [(float(np.log10(budget)), fit) for budget, fit in zip(budgets, fits, strict=True) if len(fit.rho_star_replicates)]
+    if len({log for log, _ in usable}) < 2:
+        return None
+    if len({len(fit.rho_star_replicates) for _, fit in usable}) > 1:
+        raise UserError("the fits of all budgets need the same number of replicates")
+    logs = np.array([log for log, _ in usable])
+    replicates = np.array([fit.rho_star_replicates for _, fit in usable])
+    estimates = np.array([fit.rho_star.estimate for _, fit in usable])
+    certainty = 1 / (replicates.var(axis=1) + 1e-6)
+    centred = logs - (certainty * logs).sum() / certainty.sum()
+    to_slope = certainty * centred / (certainty * centred**2).sum()
+    slope = interval(float(to_slope @ estimates), to_slope @ replicates)
+    size = f"{slope.estimate:+.3f} ({slope.low:+.3f} to {slope.high:+.3f}) for ten times the budget"
+    if slope.low > 0:
+        text = f"The best rho moves up: {size}."
+    elif slope.high < 0:
+        text = f"The best rho moves down: {size}."
+    else:
+        text = f"No movement of the best rho is shown: {size}."
+    return Drift(slope, text)

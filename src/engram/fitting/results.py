@@ -1,0 +1,132 @@
+"""What the fits take and what they return. Losses are nats per token, intervals are 95 %."""
+
+from dataclasses import dataclass, field
+from typing import Literal
+
+import numpy as np
+
+VerdictKind = Literal["interior", "not-distinguishable", "monotone", "too-few-points"]
+
+
+@dataclass(frozen=True)
+class Observations:
+    """Finished trials of one curve: one size, one budget, one variant; validated on the same documents."""
+
+    x: np.ndarray
+    """rho, or slots, of every trial, float [n]."""
+    seed: np.ndarray
+    """Seed of every trial, int [n]. Trials of one seed are paired: same data order, same starting weights where shapes agree."""
+    loss_sum: np.ndarray
+    """Sum of the losses of every trial on every document, nats, float [n, D]."""
+    n_tokens: np.ndarray
+    """Predicted tokens of every document, float [D]."""
+
+    @property
+    def loss(self) -> np.ndarray:
+        """Mean loss of every trial, nats per token, [n]."""
+        loss: np.ndarray = self.loss_sum.sum(axis=1) / self.n_tokens.sum()
+        return loss
+
+
+@dataclass(frozen=True)
+class Interval:
+    """An estimate with its 95 % interval; NaN bounds where there is none."""
+
+    estimate: float
+    low: float
+    high: float
+
+
+@dataclass(frozen=True)
+class Band:
+    """A fitted curve with its pointwise 95 % interval."""
+
+    x: np.ndarray
+    """[G]"""
+    loss: np.ndarray
+    """[G]"""
+    low: np.ndarray
+    """[G]"""
+    high: np.ndarray
+    """[G]"""
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What the sweep has shown, in a code for scripts and in words."""
+
+    kind: VerdictKind
+    text: str
+    """One or two plain sentences with the numbers."""
+    p_over_one: float
+    """Probability of so large an advantage of some rho below 1 over rho = 1 if there were none; NaN if not tested."""
+    p_over_lowest: float
+    """The same over the lowest rho."""
+    further_seeds: int | None
+    """Seeds to add that would likely settle it, from the measured variances; 0 when it is settled, None when no sensible number would."""
+
+
+@dataclass(frozen=True)
+class AllocationFit:
+    """Loss against rho at one size and budget."""
+
+    form: str
+    """The form that cross-validation chose, by name. The curve itself averages over all forms, each as probable as the data make it."""
+    cv_error: dict[str, float]
+    """Root mean square error of leaving out one inner rho at a time, by form, nats per token."""
+    noise_sd: float
+    """Standard deviation of one trial around its curve once the common effect of its seed is taken out."""
+    n_seeds: int
+    """Seeds that every rho has."""
+    rho_star: Interval
+    """Where the curve is lowest."""
+    loss_min: Interval
+    """The curve at rho_star."""
+    gain: Interval
+    """Loss at rho = 1 less loss_min: above zero, memory helps. NaN without trials at rho = 1."""
+    crossing: Interval
+    """The rho below rho_star where the curve is again as high as at rho = 1 (paper: 0.4); NaN when it does not rise so far."""
+    band: Band | None
+    """The fitted curve; None with too few points."""
+    verdict: Verdict
+    rho_star_replicates: np.ndarray = field(repr=False)
+    """rho_star in every bootstrap replicate, [B]; replicates of budgets that were fitted with the same seed are paired."""
+
+
+@dataclass(frozen=True)
+class Drift:
+    """Whether the best rho moves with the budget."""
+
+    slope: Interval
+    """Change of rho_star for ten times the budget."""
+    text: str
+    """In words."""
+
+
+@dataclass(frozen=True)
+class MemoryFit:
+    """Loss against memory slots on a fixed backbone (paper, 3.2)."""
+
+    form: Literal["log-linear", "power-law"]
+    """Chosen by cross-validation."""
+    cv_error: dict[str, float]
+    parameters: dict[str, dict[str, Interval]]
+    """By form: `log-linear` has `intercept` and `slope` (nats for ten times the slots), `power-law` `offset`, `scale` and `exponent`."""
+    band: Band
+    """The chosen form over the measured range and a factor of ten beyond."""
+    measured: tuple[float, float]
+    """Range of slots that has data; the rest of the band is extrapolation."""
+    text: str
+
+
+@dataclass(frozen=True)
+class PairedDifference:
+    """Loss of A less loss of B on the same documents: below zero, A is better."""
+
+    difference: Interval
+    p_value: float
+    """Two-sided probability of so large a difference if there were none."""
+    n_documents: int
+    n_pairs: int
+    """Trials that were paired by seed."""
+    text: str

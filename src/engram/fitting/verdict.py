@@ -1,0 +1,110 @@
+"""What a sweep has shown of its minimum: tests that assume no form of the curve, and words.
+
+The advantage of other rhos over an end is the largest over all runs of neighbours, each in units of its standard error. If no rho were
+better than the end, the largest advantages would come from a flat curve: its distribution under the noise of this very design gives p.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+from scipy import stats
+
+from engram.fitting.layout import Layout, TrialNoise
+from engram.fitting.results import Interval, Verdict, VerdictKind
+
+LEVEL = 0.05
+"""Of each test."""
+_POWER = 0.8
+_MOST_SEEDS = 100
+"""More further seeds than that are no advice."""
+
+
+@dataclass(frozen=True)
+class Advantage:
+    """Of other rhos over one end."""
+
+    p: float
+    nats: float
+    """Of the run of neighbours that stands out most."""
+    further_seeds: int | None
+    """To show an advantage of this size four times out of five; None when no number up to 100 would."""
+
+
+def too_few(reason: str) -> Verdict:
+    """The verdict when nothing can be tested; `reason` is a whole sentence."""
+    return Verdict("too-few-points", reason, float("nan"), float("nan"), None)
+
+
+def advantage(layout: Layout, document_covariance: np.ndarray, noise: TrialNoise, errors: np.ndarray, end: int) -> Advantage:
+    """Test all points against the first (`end` 0) or the last (-1); `errors` are those of the means in every replicate, [B, k]."""
+    contrasts = np.insert(-_runs(len(layout.x) - 1), 0 if end == 0 else len(layout.x) - 1, 1.0, axis=1)
+    from_documents = np.einsum("wk,kl,wl->w", contrasts, document_covariance, contrasts)
+    from_trials = noise.own * np.einsum("wk,kl,wl->w", contrasts, layout.spread, contrasts)
+    se = np.sqrt(np.maximum(from_documents, 0) + from_trials) + 1e-12 * max(float(np.ptp(layout.means)), 1e-300)
+    observed = contrasts @ layout.means
+    best = int((observed / se).argmax())
+    null = (errors @ contrasts.T / se).max(axis=1)
+    p = float((1 + (null >= observed[best] / se[best]).sum()) / (1 + len(null)))
+    critical = float(np.quantile(null, 1 - LEVEL))
+    further = 0 if p < LEVEL else _further_seeds(layout, noise, float(observed[best]), from_documents[best], from_trials[best], critical)
+    return Advantage(p, float(observed[best]), further)
+
+
+def _runs(k: int) -> np.ndarray:
+    """Means over every run of neighbours among k points, [W, k]."""
+    rows = [np.pad(np.full(size, 1 / size), (start, k - start - size)) for start in range(k) for size in range(1, k - start + 1)]
+    return np.array(rows)
+
+
+def _further_seeds(
+    layout: Layout, noise: TrialNoise, nats: float, from_documents: float, from_trials: float, critical: float
+) -> int | None:
+    """More seeds shrink the part of the trials, not that of the documents, and bring degrees of freedom."""
+    seeds = float(layout.counts.mean())
+    for further in range(1, _MOST_SEEDS + 1):
+        dof = noise.dof + further * (len(layout.x) - 1)
+        threshold = critical * stats.t.ppf(1 - LEVEL, dof) / stats.t.ppf(1 - LEVEL, noise.dof)
+        se = np.sqrt(from_documents + from_trials * seeds / (seeds + further))
+        if nats >= (threshold + stats.norm.ppf(_POWER)) * se:
+            return further
+    return None
+
+
+def decide(
+    layout: Layout, noise: TrialNoise, over_top: Advantage, over_lowest: Advantage, rho_star: Interval, gain: Interval, remark: str
+) -> Verdict:
+    """Both ends beaten and the curve lowest inside: an interior minimum. `gain` is over the highest rho measured."""
+    lowest, top = float(layout.x[0]), float(layout.x[-1])
+    best, inside = rho_star.estimate, lowest < rho_star.estimate < top
+    beats_top, beats_lowest = over_top.p < LEVEL, over_lowest.p < LEVEL
+    gained = f"{gain.estimate:.3f} nats ({gain.low:.3f} to {gain.high:.3f})"
+    one_trial = f"noise of one trial is {noise.sd:.3f}"
+    kind: VerdictKind
+    further: int | None = 0
+    if beats_top and beats_lowest and inside:
+        kind = "interior"
+        text = f"Interior minimum shown: rho* = {best:.2f} ({rho_star.low:.2f} to {rho_star.high:.2f}), {gained} below rho = {top:g}."
+    elif beats_top and best == lowest:
+        kind = "monotone"
+        text = f"Memory helps, and loss falls all the way to rho = {lowest:g}, the lowest measured: {gained} below rho = {top:g}."
+    elif beats_top:
+        kind, further = "monotone", over_lowest.further_seeds
+        text = f"Memory helps: {gained} below rho = {top:g}. A minimum inside is not shown: the best rho is "
+        text += f"{max(over_lowest.nats, 0):.3f} nats below rho = {lowest:g}, {one_trial}; {_advice(further)}"
+    elif beats_lowest and best == top:
+        kind = "monotone"
+        text = f"Loss falls all the way to rho = {top:g}: no share of memory is shown to help."
+    else:
+        kind, further = "not-distinguishable", over_top.further_seeds
+        text = f"Not distinguishable from rho = {top:g}: the best rho is {max(over_top.nats, 0):.3f} nats lower, {one_trial}; "
+        text += _advice(further)
+    if top < 1:
+        text += " There are no trials at rho = 1, so what memory gains cannot be told."
+    text = f"{text} {remark}".rstrip()
+    return Verdict(kind, text, over_top.p if top == 1 else float("nan"), over_lowest.p, further)
+
+
+def _advice(further: int | None) -> str:
+    if further is None:
+        return "no sensible number of further seeds would settle it."
+    return f"about {further} further seed{'s' if further != 1 else ''} would settle it."
