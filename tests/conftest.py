@@ -3,6 +3,11 @@ from pathlib import Path
 
 import pytest
 
+from engramctl.threads import one_blas_thread
+
+# Before anything loads NumPy: fits beside busy cores would take fifty times as long.
+one_blas_thread()
+
 WORDS = (Path(__file__).parent / "data" / "words.txt").read_text().split()
 
 

@@ -31,6 +31,9 @@ def compare(
     """
     if ("/" in a) != ("/" in b):
         raise UserError(f"'{a}' and '{b}': two sweeps, or two trials as SWEEP/TRIAL, are expected")
+    from engramctl.threads import one_blas_thread
+
+    one_blas_thread()
     from engramctl import console
     from engramctl.comparison import compare_sweeps, compare_trials
 

@@ -22,6 +22,9 @@ def report(
 
     Example: engramctl report laptop --results results/reference --out laptop.html
     """
+    from engramctl.threads import one_blas_thread
+
+    one_blas_thread()
     from engram.errors import UserError
     from engramctl import console
     from engramctl.figures.kinds import draw

@@ -8,7 +8,7 @@ Least squares over both factors, so a missing trial does not shift the curve by 
 from dataclasses import dataclass
 
 import numpy as np
-from scipy import stats
+from scipy import special
 
 from engram.errors import UserError
 from engram.fitting.results import Observations
@@ -142,7 +142,7 @@ def without_outliers(layout: Layout) -> tuple[Layout, str]:
         worst = int(t.argmax())
         # Rounding is no noise to judge by
         rounding = 1e-9 * (1 + float(np.abs(obs.loss).max()))
-        if np.abs(residual[worst]) < rounding or 2 * stats.t.sf(t[worst], layout.dof - 1) * len(t) > _OUTLIER_LEVEL:
+        if np.abs(residual[worst]) < rounding or 2 * special.stdtr(layout.dof - 1, -t[worst]) * len(t) > _OUTLIER_LEVEL:
             break
         off = residual[worst] / share[worst]
         said.append(f"x = {obs.x[worst]:g}, seed {obs.seed[worst]} ({off:+.3f} nats off)")

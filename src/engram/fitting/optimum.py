@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 
 import numpy as np
-from scipy import stats
+from scipy import special
 
 from engram.errors import UserError
 from engram.fitting.bootstrap import document_deviations, trial_errors, trial_rng
@@ -96,7 +96,7 @@ def _trial_noise(layout: Layout) -> TrialNoise:
 def _possible_noise(noise: TrialNoise) -> Noise:
     """Values that the residuals allow, equally probable."""
     shares = (np.arange(_NOISE_STEPS) + 0.5) / _NOISE_STEPS
-    sds = np.sqrt(noise.variance * noise.dof / stats.chi2.ppf(1 - shares, noise.dof))
+    sds = np.sqrt(noise.variance * noise.dof / special.chdtri(noise.dof, shares))
     return Noise(np.maximum(sds, noise.from_documents**0.5), noise.from_documents)
 
 

@@ -7,7 +7,7 @@ better than the end, the largest advantages would come from a flat curve: its di
 from dataclasses import dataclass
 
 import numpy as np
-from scipy import stats
+from scipy import special
 
 from engram.fitting.layout import Layout, TrialNoise
 from engram.fitting.results import Interval, Verdict, VerdictKind
@@ -60,14 +60,13 @@ def _further_seeds(
     layout: Layout, noise: TrialNoise, nats: float, from_documents: float, from_trials: float, critical: float
 ) -> int | None:
     """More seeds shrink the part of the trials, not that of the documents, and bring degrees of freedom."""
+    further = np.arange(1, _MOST_SEEDS + 1)
     seeds = float(layout.counts.mean())
-    for further in range(1, _MOST_SEEDS + 1):
-        dof = noise.dof + further * (len(layout.x) - 1)
-        threshold = critical * stats.t.ppf(1 - LEVEL, dof) / stats.t.ppf(1 - LEVEL, noise.dof)
-        se = np.sqrt(from_documents + from_trials * seeds / (seeds + further))
-        if nats >= (threshold + stats.norm.ppf(_POWER)) * se:
-            return further
-    return None
+    dof = noise.dof + further * (len(layout.x) - 1)
+    threshold = critical * special.stdtrit(dof, 1 - LEVEL) / special.stdtrit(noise.dof, 1 - LEVEL)
+    se = np.sqrt(from_documents + from_trials * seeds / (seeds + further))
+    enough = nats >= (threshold + special.ndtri(_POWER)) * se
+    return int(further[enough.argmax()]) if enough.any() else None
 
 
 def decide(
