@@ -10,7 +10,7 @@ setup: $(SETUP)  ## A virtual environment with exactly the versions of constrain
 
 $(SETUP): pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev,eval]'
 	touch $(SETUP)
 
 sweep: setup  ## Set up, then a first real sweep on this machine's own Python text, and its figure

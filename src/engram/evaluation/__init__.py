@@ -1,0 +1,1 @@
+"""Downstream evaluation of trained models: benchmarks, their prompts and their scores."""
