@@ -3,7 +3,8 @@
 import os
 import sys
 
-_NAMES = ("OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "VECLIB_MAXIMUM_THREADS")
+_NAMES = ("OPENBLAS_NUM_THREADS", "VECLIB_MAXIMUM_THREADS")
+"""Of NumPy's own libraries alone: MKL's variable would set PyTorch's threads too."""
 
 
 def one_blas_thread() -> None:
