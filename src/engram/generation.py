@@ -74,6 +74,8 @@ class Cache(History):
 class _Layer(History):
     """A layer's view of a cache: the same, with names of its own."""
 
+    is_empty = False
+
     def __init__(self, cache: Cache, layer: int) -> None:
         self.cache, self.layer = cache, layer
 

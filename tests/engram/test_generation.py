@@ -115,3 +115,9 @@ def test_sampling_follows_the_seed_and_the_temperature():
 def test_what_can_t_be_continued(prompts, temperature, message):
     with pytest.raises(ValueError, match=message):
         generate(build("none", "mha", 1), prompts, 3, PAD, temperature=temperature)
+
+
+def test_a_layers_view_of_a_cache_remembers_too():
+    """Compiled kernels take whole sequences only, and ask a layer's history whether it is one."""
+    assert not Cache().is_empty
+    assert not Cache().at(0).is_empty
