@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import pandas as pd
 
 from engram.errors import UserError
@@ -41,7 +42,9 @@ class SweepComparison:
     points: list[Point]
     """By size, budget, variant and rho."""
     overall: "PairedDifference"
-    """All pairs together."""
+    """Over all points. Its pairs are the seeds, each with the mean over its points: trials of one seed are not independent."""
+    n_pairs: int
+    """Pairs of trials."""
     alone_a: list[str]
     """Ids of finished trials of A that B has no partner for."""
     alone_b: list[str]
@@ -118,9 +121,12 @@ def compare_sweeps(results: Path, a: str, b: str) -> SweepComparison:
                 paired=compare_pairs(sums_a[group.index], sums_b[group.index], losses.n_tokens),
             )
         )
+    of_seed = [group.index for _, group in pairs.groupby("seed")]
+    by_seed = [np.stack([sums[index].mean(axis=0) for index in of_seed]) for sums in (sums_a, sums_b)]
     return SweepComparison(
         points=points,
-        overall=compare_pairs(sums_a, sums_b, losses.n_tokens),
+        overall=compare_pairs(by_seed[0], by_seed[1], losses.n_tokens),
+        n_pairs=len(pairs),
         alone_a=one.loc[~one["trial_id"].isin(ids_a), "trial_id"].tolist(),
         alone_b=two.loc[~two["trial_id"].isin(ids_b), "trial_id"].tolist(),
     )

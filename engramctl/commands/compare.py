@@ -81,7 +81,7 @@ def _sweeps_json(a: str, b: str, found: "SweepComparison") -> dict[str, Any]:
         }
         for point in found.points
     ]
-    overall = {**_numbers(found.overall), "text": found.overall.text}
+    overall = {**_numbers(found.overall), "n_pairs": found.n_pairs, "n_seeds": found.overall.n_pairs, "text": found.overall.text}
     return {"a": a, "b": b, "points": points, "overall": overall, "without_partner": {"a": found.alone_a, "b": found.alone_b}}
 
 
@@ -126,7 +126,7 @@ def _print_sweeps(a: str, b: str, found: "SweepComparison") -> None:
         ]
         for point in found.points
     ]
-    rows.append([*([""] if variants else []), "all", "", "", found.overall.n_pairs, "", "", *_cells(found.overall)])
+    rows.append([*([""] if variants else []), "all", "", "", found.n_pairs, "", "", *_cells(found.overall)])
     names = ["size", "FLOPs", "rho", "pairs", "loss A", "loss B", "A - B", "95 % interval", "p"]
     terminal = console.out()
     terminal.print(f"A: {a}, B: {b}; nats per token, {found.overall.n_documents} documents", markup=False)

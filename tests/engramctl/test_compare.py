@@ -63,7 +63,7 @@ def test_two_sweeps_are_paired_by_size_budget_rho_and_seed(run, keep):
     data = json.loads(run("one", "two", "--json").stdout)
     assert [(p["rho"], p["n_pairs"]) for p in data["points"]] == [(0.5, 2), (1.0, 3)]
     assert all(p["high"] < 0 and p["variant"] == "" for p in data["points"])
-    assert data["overall"]["n_pairs"] == 5
+    assert (data["overall"]["n_pairs"], data["overall"]["n_seeds"]) == (5, 3)
     assert data["overall"]["difference"] == pytest.approx(-0.1, abs=0.01)
     assert set(data["without_partner"]["a"]) == {alone["trial_id"], keep("one", [both[0]])[0]["trial_id"]}
     assert data["without_partner"]["b"] == []
@@ -73,6 +73,20 @@ def test_two_sweeps_are_paired_by_size_budget_rho_and_seed(run, keep):
     assert lines[2].split()[:4] == ["3m", "8.2e12", "0.50", "2"]
     assert lines[4].split()[:2] == ["all", "5"]
     assert "left out: 2 finished trials of one without a partner" in result.stderr
+
+
+def test_trials_of_a_seed_count_once_in_all(run, keep):
+    """A difference that goes with the seed alone: ten rhos of it say no more than one."""
+    rhos, shifts = [round(0.1 * i, 1) for i in range(10)], (0.0, 0.1, 0.3)
+    for sweep, used in (("one", 1), ("ten", 10)):
+        keep(sweep, [{"rho": rho, "seed": seed} for rho in rhos[:used] for seed in range(3)])
+        shifted = [{"rho": rho, "seed": seed, "shift": shift} for rho in rhos[:used] for seed, shift in enumerate(shifts)]
+        keep(f"{sweep}-shifted", shifted)
+    one, ten = (json.loads(run(sweep, f"{sweep}-shifted", "--json").stdout)["overall"] for sweep in ("one", "ten"))
+    assert (one["n_pairs"], ten["n_pairs"], ten["n_seeds"]) == (3, 30, 3)
+    assert ten["difference"] == pytest.approx(one["difference"], abs=1e-9)
+    assert ten["high"] - ten["low"] == pytest.approx(one["high"] - one["low"], rel=0.01)
+    assert ten["low"] < -0.3  # Student's t with two degrees of freedom: -0.13 -+ 4.3 * 0.15 / sqrt(3)
 
 
 def test_several_variants_are_paired_by_variant(run, keep):
