@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import groupby
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -74,7 +75,7 @@ def document_losses(trials: Sequence[tuple[Store, str]]) -> DocumentLosses:
 
     Raises UserError when a trial has no documents or two trials were validated on different documents.
     """
-    tables = [store.read_documents_table(trial_id).sort_by("document") for store, trial_id in trials]
+    tables = _documents(trials)
     first = tables[0]
     for (store, trial_id), table in zip(trials, tables, strict=True):
         if not (table["document"].equals(first["document"]) and table["n_tokens"].equals(first["n_tokens"])):
@@ -87,6 +88,21 @@ def document_losses(trials: Sequence[tuple[Store, str]]) -> DocumentLosses:
         n_tokens=first["n_tokens"].to_numpy().astype(float),
         loss_sum=np.stack([table["loss_sum"].to_numpy() for table in tables]),
     )
+
+
+def _documents(trials: Sequence[tuple[Store, str]]) -> "list[pa.Table]":
+    """Their tables in the order of the documents' ids."""
+    tables: list[pa.Table] = []
+    for store, group in groupby(trials, key=lambda trial: trial[0]):
+        tables += store.read_documents_tables([trial_id for _, trial_id in group])
+    order, same_order = np.empty(0, dtype=int), None
+    for i, table in enumerate(tables):
+        # Trials of a sweep meet the documents in one order, so a thousand tables need one sorting.
+        if same_order is None or not table["document"].equals(same_order):
+            same_order = table["document"]
+            order = np.argsort(same_order.to_numpy(), kind="stable")
+        tables[i] = table.take(order)
+    return tables
 
 
 def _count(table: "pa.Table") -> str:

@@ -9,7 +9,9 @@ import socket
 import time
 import uuid
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from functools import cache
 from io import BytesIO
 from pathlib import Path
 from typing import Any, Self
@@ -26,6 +28,8 @@ from engramctl.columns import CURVE_SCHEMA, DOCUMENT_SCHEMA, SCHEMA_VERSION, STA
 Columns = Mapping[str, Sequence[Any] | np.ndarray]
 """A table as its columns, all of one length."""
 
+_READERS = 4
+"""Threads that read files side by side."""
 _STALE_TEMP_S = 3600.0
 """Age at which a temporary file is debris of a killed process and not somebody's write in progress."""
 
@@ -139,14 +143,10 @@ class Store:
         UserError naming the file when one can't be read or has another schema version.
         """
         names = TRIAL_SCHEMA.names if columns is None else list(columns)
-        tables = [TRIAL_SCHEMA.empty_table().select(names)]
-        for path in sorted(self.trials.glob("*.parquet")):
-            try:
-                tables.append(_read(path, TRIAL_SCHEMA, names))
-            except FileNotFoundError:
-                # `engramctl rm` took it a moment ago.
-                continue
-        return pa.concat_tables(tables).to_pandas()
+        tables = _read_many(sorted(self.trials.glob("*.parquet")), TRIAL_SCHEMA, names)
+        # `engramctl rm` took those that are None a moment ago.
+        there = [table for table in tables if table is not None]
+        return pa.concat_tables([TRIAL_SCHEMA.empty_table().select(names), *there]).to_pandas()
 
     def finished_ids(self) -> set[str]:
         """Ids of the trials that need not run again: finished and diverged ones."""
@@ -163,22 +163,23 @@ class Store:
 
     def read_curve(self, trial_id: str) -> pd.DataFrame:
         """Training curve of a trial, one row a step; UserError when it has none."""
-        return self._read_one(self.curves, trial_id, CURVE_SCHEMA, "curve").to_pandas()
+        return self._read_existing(self.curves, [trial_id], CURVE_SCHEMA, "curve")[0].to_pandas()
 
     def read_documents(self, trial_id: str) -> pd.DataFrame:
         """Validation losses of a trial, one row a document; UserError when it has none."""
-        return self.read_documents_table(trial_id).to_pandas()
+        return self.read_documents_tables([trial_id])[0].to_pandas()
 
-    def read_documents_table(self, trial_id: str) -> pa.Table:
-        """The same as an Arrow table: pandas would take most of the time of a thousand small ones."""
-        return self._read_one(self.documents, trial_id, DOCUMENT_SCHEMA, "documents")
+    def read_documents_tables(self, trial_ids: Sequence[str]) -> list[pa.Table]:
+        """The same of several trials as Arrow tables: pandas would take most of the time of a thousand small ones."""
+        return self._read_existing(self.documents, trial_ids, DOCUMENT_SCHEMA, "documents")
 
-    def _read_one(self, folder: Path, trial_id: str, schema: pa.Schema, what: str) -> pa.Table:
-        path = folder / f"{trial_id}.parquet"
-        try:
-            return _read(path, schema, schema.names)
-        except FileNotFoundError:
-            raise UserError(f"trial {trial_id} of sweep {self.sweep} has no {what}: there is no {path}") from None
+    def _read_existing(self, folder: Path, trial_ids: Sequence[str], schema: pa.Schema, what: str) -> list[pa.Table]:
+        paths = [folder / f"{trial_id}.parquet" for trial_id in trial_ids]
+        tables = _read_many(paths, schema, schema.names)
+        for trial_id, path, table in zip(trial_ids, paths, tables, strict=True):
+            if table is None:
+                raise UserError(f"trial {trial_id} of sweep {self.sweep} has no {what}: there is no {path}")
+        return tables
 
     def read_manifest(self) -> dict[str, Any] | None:
         """What the sweep is, or None before its first run; UserError when it is damaged or of another schema version."""
@@ -268,20 +269,46 @@ def _read(path: Path, schema: pa.Schema, columns: Sequence[str]) -> pa.Table:
     try:
         # One read of the file: Arrow's own would be one for each column, and most of the time of a thousand small files.
         file = pq.ParquetFile(pa.BufferReader(path.read_bytes()))
-        found = file.schema_arrow
+        metadata = file.metadata.metadata or {}
     except FileNotFoundError:
         raise
     except (pa.ArrowException, OSError):
         raise _damaged(path) from None
     with file:
-        _check_version(path, (found.metadata or {}).get(b"schema_version", b"").decode() or None)
-        if not found.equals(schema):
+        _check_version(path, metadata.get(b"schema_version", b"").decode() or None)
+        # To build the schema of a file costs a fifth of reading it; its text is nearly always the one that this Arrow writes.
+        if metadata.get(b"ARROW:schema") != _written(schema) and not file.schema_arrow.equals(schema):
             raise UserError(f"{path} does not have the columns of schema version {SCHEMA_VERSION}; it was not written by engramctl")
         try:
             # One row or a few thousand: threads would cost more than they save.
             return file.read(columns=list(columns), use_threads=False).select(columns)
         except (pa.ArrowException, OSError):
             raise _damaged(path) from None
+
+
+def _read_many(paths: Sequence[Path], schema: pa.Schema, columns: Sequence[str]) -> list[pa.Table | None]:
+    """`_read` of every path, in order; None where there is no file."""
+
+    def read(path: Path) -> pa.Table | None:
+        try:
+            return _read(path, schema, columns)
+        except FileNotFoundError:
+            return None
+
+    if len(paths) < 2:
+        return [read(path) for path in paths]
+    # Most of the time of a small file is waiting for it, the more so in a shared folder of a cluster.
+    with ThreadPoolExecutor(_READERS) as pool:
+        return list(pool.map(read, paths))
+
+
+@cache
+def _written(schema: pa.Schema) -> bytes:
+    """A schema as Arrow writes it into a Parquet file."""
+    buffer = BytesIO()
+    pq.write_table(schema.empty_table(), buffer)
+    written: bytes = pq.ParquetFile(buffer).metadata.metadata[b"ARROW:schema"]
+    return written
 
 
 def _damaged(path: Path) -> UserError:

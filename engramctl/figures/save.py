@@ -1,11 +1,12 @@
 """Figures as files: equal figures give equal bytes."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from io import BytesIO
 from pathlib import Path
 from typing import Any
 
 import matplotlib
+from matplotlib.backends import backend_agg, backend_pdf, backend_svg
 from matplotlib.figure import Figure
 
 from engram.errors import UserError
@@ -16,6 +17,11 @@ FORMATS = ("png", "svg", "pdf")
 _DPI = 300
 _METADATA: dict[str, Any] = {"png": None, "svg": {"Date": None}, "pdf": {"CreationDate": None}}
 """Without the time of day."""
+_PRINT: dict[str, Callable[..., None]] = {
+    "png": lambda figure, *args, **kwargs: backend_agg.FigureCanvasAgg(figure).print_png(*args, **kwargs),
+    "svg": lambda figure, *args, **kwargs: backend_svg.FigureCanvasSVG(figure).print_svg(*args, **kwargs),
+    "pdf": lambda figure, *args, **kwargs: backend_pdf.FigureCanvasPdf(figure).print_pdf(*args, **kwargs),
+}
 
 
 def check_formats(text: str) -> tuple[str, ...]:
@@ -40,7 +46,9 @@ def save(figure: Figure, folder: Path, name: str, formats: Sequence[str] = FORMA
             figure.set_layout_engine("none")
             for kind in formats:
                 buffer = BytesIO()
-                figure.savefig(buffer, format=kind, dpi=_DPI, metadata=_METADATA[kind])
+                figure.dpi = _DPI
+                # Not `savefig`: it draws every file twice, once for a layout that is fixed here.
+                _PRINT[kind](figure, buffer, metadata=_METADATA[kind])
                 paths.append(folder / f"{name}.{kind}")
                 write_atomically(paths[-1], buffer.getvalue())
     except OSError as problem:
