@@ -13,8 +13,8 @@ class Cache(History):
     """Remembers, for each layer, what the next tokens need: keys and values (or their latents), shifted keys, convolution
     inputs, N-gram ids.
 
-    Sequences of different lengths are padded on the left; a pad leaves nothing behind, so that each sequence gets the numbers
-    it would get alone.
+    Sequences of different lengths are padded on the left, or on the right of what is new (`advance` then moves the pads to the
+    left); a pad leaves nothing behind, so that each sequence gets the numbers it would get alone.
 
     Args:
         padding: pads before the first token of each sequence, int64 [B]; None: none.
@@ -26,11 +26,46 @@ class Cache(History):
         self.padding = padding if padding is not None and bool(padding.any()) else None
         self.seen = 0
         """Tokens and pads of every sequence so far."""
-        self._kept: dict[str, Tensor] = {}
+        self._all: dict[str, Tensor] = {}
+        """What `extend` keeps: every position, [B, S, ...], and room for more behind the first `seen`."""
+        self._last: dict[str, tuple[int, Tensor]] = {}
+        """What `window` keeps: how many positions are needed, and those with the tokens of a pass that is under way after them."""
 
-    def advance(self, length: int) -> None:
-        """Take note that `length` more tokens have gone through the whole model."""
+    def advance(self, length: int, real: Tensor | None = None) -> None:
+        """Take note that `length` more tokens have gone through the whole model.
+
+        Args:
+            length: tokens of each sequence, pads among them.
+            real: tokens of each sequence that are not pads, int64 [B], where the rest of the `length` was padded on the right;
+                the outputs at those pads mean nothing. None: there are none.
+        """
+        pads = None if real is None else length - real
+        if pads is not None and not bool(pads.any()):
+            pads = None
+        for name, (keep, window) in self._last.items():
+            if pads is None:
+                kept = window[:, window.shape[1] - keep :]
+            else:
+                kept = _take(window, (window.shape[1] - keep - pads)[:, None] + torch.arange(keep, device=window.device))
+            self._last[name] = keep, kept
         self.seen += length
+        if pads is not None:
+            for name, rows in self._all.items():
+                places = torch.arange(self.seen, device=rows.device) - pads[:, None]  # [B, S]
+                moved = _take(rows, places.clamp_min(0))  # a copy, as in `branch`: rooms are never shared
+                self._all[name] = moved.masked_fill(_like(places < 0, moved), 0)
+            self.padding = pads if self.padding is None else self.padding + pads
+
+    def branch(self, rows: Tensor) -> "Cache":
+        """A cache of its own for sequences that go on from those of this one: row b of the new one continues row rows[b].
+
+        One beginning goes through the model once for many continuations, and finished sequences are left behind.
+        """
+        other = Cache(None if self.padding is None else self.padding[rows])
+        other.seen = self.seen
+        other._all = {name: x[:, : self.seen][rows] for name, x in self._all.items()}
+        other._last = {name: (keep, x[rows]) for name, (keep, x) in self._last.items()}
+        return other
 
     def at(self, layer: int) -> History:
         return _Layer(self, layer)
@@ -41,16 +76,23 @@ class Cache(History):
 
     def window(self, name: str, x: Tensor, keep: int, fill: int = 0) -> Tensor:
         x = self._without_pads(x, fill)
-        before = self._kept.get(name)
-        window = super().window(name, x, keep, fill) if before is None else torch.cat([before, x], dim=1)
-        self._kept[name] = window[:, window.shape[1] - keep :]
+        before = self._last.get(name)
+        window = super().window(name, x, keep, fill) if before is None else torch.cat([before[1], x], dim=1)
+        self._last[name] = keep, window
         return window
 
     def extend(self, name: str, x: Tensor) -> Tensor:
         x = self._without_pads(x, 0)
-        before = self._kept.get(name)
-        self._kept[name] = x if before is None else torch.cat([before, x], dim=1)
-        return self._kept[name]
+        before, end = self._all.get(name), self.seen + x.shape[1]
+        if before is None:
+            self._all[name] = x
+            return x
+        if before.shape[1] < end:  # a quarter more than is needed: copying everything at every token costs more than attention
+            grown = before.new_empty(len(before), end + end // 4, *before.shape[2:])
+            grown[:, : self.seen] = before[:, : self.seen]
+            self._all[name] = before = grown
+        before[:, self.seen : end] = x
+        return before[:, :end]
 
     def mask(self, length: int, device: torch.device) -> Tensor | None:
         if self.padding is None and self.seen == 0:
@@ -68,7 +110,17 @@ class Cache(History):
             return x
         places = torch.arange(self.seen, self.seen + x.shape[1], device=x.device)
         pads = places < self.padding[:, None]  # [B, T]
-        return x.masked_fill(pads.view(*pads.shape, *(1,) * (x.ndim - 2)), fill)
+        return x.masked_fill(_like(pads, x), fill)
+
+
+def _like(marks: Tensor, x: Tensor) -> Tensor:
+    """Marks [B, S] in a shape that broadcasts over x [B, S, ...]."""
+    return marks.view(*marks.shape, *(1,) * (x.ndim - 2))
+
+
+def _take(x: Tensor, places: Tensor) -> Tensor:
+    """The positions `places` int64 [B, n] of each sequence of x [B, S, ...]: [B, n, ...]."""
+    return x[torch.arange(len(x), device=x.device)[:, None], places]
 
 
 class _Layer(History):

@@ -1,6 +1,7 @@
 import pytest
 import torch
 
+from engram import kernels
 from engram.config import ModelConfig
 from engram.generation import Cache, generate, next_logits, pad_left
 from engram.model import Transformer
@@ -81,6 +82,69 @@ def test_several_tokens_at_a_time_after_a_cache():
         parts.append(model.logits(part, cache))
         cache.advance(part.shape[1])
     assert torch.allclose(torch.cat(parts, dim=1), model.logits(tokens), atol=1e-5)
+
+
+@pytest.mark.parametrize(("memory", "attention", "branches"), combinations())
+@torch.no_grad()
+def test_one_beginning_for_several_continuations(memory, attention, branches):
+    """Beginnings of different lengths, each with continuations of different lengths padded on the right, and one token after them."""
+    model = build(memory, attention, branches)
+    generator = torch.Generator().manual_seed(4)
+    beginnings = [torch.randint(0, VOCABULARY, (n,), generator=generator) for n in (1, 23)]
+    continuations = [(row, torch.randint(0, VOCABULARY, (n,), generator=generator)) for row, n in ((1, 9), (0, 2), (1, 1), (0, 30))]
+    beginning, padding = pad_left([tokens.tolist() for tokens in beginnings], PAD, torch.device("cpu"))
+    shared = Cache(padding)
+    model(beginning, shared)
+    shared.advance(beginning.shape[1])
+    tokens = torch.nn.utils.rnn.pad_sequence([tokens[:-1] for _, tokens in continuations], batch_first=True, padding_value=5)
+    real = torch.tensor([len(tokens) - 1 for _, tokens in continuations])
+    for _ in range(2):  # the shared cache stays as it was
+        cache = shared.branch(torch.tensor([row for row, _ in continuations]))
+        logits = model.logits(tokens, cache)
+        cache.advance(tokens.shape[1], real)
+        last = next_logits(model, torch.stack([tokens[-1:] for _, tokens in continuations]), cache)
+        kept = cache.branch(torch.tensor([3, 1]))
+        after = next_logits(model, torch.tensor([[7], [7]]), kept)
+        for b, (row, continuation) in enumerate(continuations):
+            expected = model.logits(torch.cat([beginnings[row], continuation, torch.tensor([7])])[None])[0]
+            start = len(beginnings[row])
+            assert torch.allclose(logits[b, : real[b]], expected[start : start + real[b]], atol=1e-5)
+            assert torch.allclose(last[b], expected[-2], atol=1e-5)
+            if b in (3, 1):
+                assert torch.allclose(after[(3, 1).index(b)], expected[-1], atol=1e-5)
+
+
+@pytest.mark.parametrize(("memory", "attention"), [("none", "mha"), ("engram", "mha"), ("engram", "mla")])
+@pytest.mark.usefixtures("one_thread")
+@torch.no_grad()
+def test_a_cache_with_the_compiled_kernels(memory, attention, monkeypatch):
+    """The fused kernels know nothing of a past: they may take whole sequences only."""
+    monkeypatch.setattr(kernels, "_library", kernels._library)
+    if reason := kernels.load():
+        pytest.skip(reason)
+    model = build(memory, attention, 4)
+    tokens = torch.randint(0, VOCABULARY, (2, 20), generator=torch.Generator().manual_seed(0))
+    expected = model.logits(tokens)
+    for padding in (None, torch.zeros(2, dtype=torch.int64)):
+        cache, parts = Cache(padding), []
+        for part in tokens.split([12, 7, 1], dim=1):
+            parts.append(model.logits(part, cache))
+            cache.advance(part.shape[1])
+        assert torch.allclose(torch.cat(parts, dim=1), expected, atol=1e-5)
+
+
+@torch.no_grad()
+def test_pads_on_the_right_of_the_first_tokens():
+    model = build("engram", "mla", 4)
+    sequences = [torch.randint(0, VOCABULARY, (n,), generator=torch.Generator().manual_seed(n)) for n in (12, 1, 7)]
+    tokens = torch.nn.utils.rnn.pad_sequence(sequences, batch_first=True, padding_value=9)
+    cache = Cache()
+    model(tokens, cache)
+    cache.advance(tokens.shape[1], torch.tensor([len(sequence) for sequence in sequences]))
+    got = next_logits(model, torch.tensor([[1], [2], [3]]), cache)
+    for b, sequence in enumerate(sequences):
+        expected = model.logits(torch.cat([sequence, torch.tensor([b + 1])])[None])[0, -1]
+        assert torch.allclose(got[b], expected, atol=1e-5)
 
 
 def test_a_prompt_continues_alone_as_in_a_batch():

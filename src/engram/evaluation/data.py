@@ -1,0 +1,197 @@
+"""Rows of benchmarks from a folder of the user's, in the forms in which they are published, as lm-eval's tasks expect them."""
+
+import csv
+import io
+import json
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from engram.errors import UserError
+
+Rows = list[dict[str, Any]]
+
+MMLU = frozenset({"cais/mmlu", "hails/mmlu_no_train"})
+"""Names that lm-eval's tasks have for it on the hub; so below."""
+BBH = frozenset({"SaylorTwift/bbh", "lukaemon/bbh"})
+_MMLU_FOLDERS = {"dev": "dev", "validation": "val", "test": "test"}
+_MMLU_FIELDS = 6
+FORMS = (
+    "DIR/mmlu/{dev,val,test}/SUBJECT_{dev,val,test}.csv, DIR/bbh/TASK.json, or for any task DIR/NAME_SPLIT.jsonl or "
+    "DIR/NAME/SPLIT.jsonl, where NAME is lm-eval's name of the task or of its configuration of a data set"
+)
+
+
+class LocalData:
+    """A folder with the data of tasks.
+
+    Args:
+        folder: as the user gave it; files may be in it or in the folders in it (`FORMS`).
+    """
+
+    def __init__(self, folder: Path) -> None:
+        if not folder.is_dir():
+            raise UserError(f"--data {folder} is not a folder; it holds {FORMS}")
+        self.folder = folder
+        self.places = [folder, *sorted(path for path in folder.iterdir() if path.is_dir())]
+
+    def splits(self, config: Mapping[str, Any], shots: int) -> Any | None:
+        """Data set of a task, a `datasets.Dataset` for each of its splits; None when the folder has nothing of it.
+
+        Args:
+            config: lm-eval's of the task.
+            shots: examples that its prompts will have: their split has to be there.
+
+        Raises UserError when a file that is needed is missing or wrong.
+        """
+        task, name = str(config["task"]), config.get("dataset_name")
+        wanted = _splits(config)
+        evaluated = config.get("test_split") or config.get("validation_split")
+        find = self._json_lines(task, wanted)
+        if find is None and config.get("dataset_path") in MMLU:
+            find = self._mmlu(str(name))
+        if find is None and config.get("dataset_path") in BBH:
+            find = self._bbh(str(name), config)
+        if find is None and name:
+            find = self._json_lines(str(name), wanted)
+        if find is None or evaluated is None:
+            return None
+        found: dict[str, Rows] = {}
+        for split in wanted:
+            file, read = find(split)
+            if file is not None and file.is_file():
+                found[split] = read(file)
+            elif split == evaluated or (shots and split == _fewshot_split(config)):
+                use = "its questions" if split == evaluated else f"its {shots} examples"
+                raise UserError(f"task {task}: {use} need {file or f'split {split}'}, which is not there")
+        return _datasets(found, wanted, evaluated)
+
+    def _json_lines(self, name: str, wanted: Sequence[str]) -> "_Find | None":
+        if "/" in name:
+            return None
+        for place in self.places:
+            for start in (place / f"{name}_", place / name / "_"):
+
+                def find(split: str, start: Path = start) -> tuple[Path, "_Read"]:
+                    return start.with_name(f"{start.name.removeprefix('_')}{split}.jsonl"), _read_json_lines
+
+                if any(find(split)[0].is_file() for split in wanted):
+                    return find
+        return None
+
+    def _mmlu(self, subject: str) -> "_Find | None":
+        for place in (self.folder / "mmlu", self.folder, *self.places[1:]):
+            if any((place / name).is_dir() and any((place / name).glob(f"*_{name}.csv")) for name in _MMLU_FOLDERS.values()):
+
+                def find(split: str, place: Path = place) -> tuple[Path | None, "_Read"]:
+                    name = _MMLU_FOLDERS.get(split)
+                    return (place / name / f"{subject}_{name}.csv" if name else None), lambda file: _read_mmlu(file, subject)
+
+                return find
+        return None
+
+    def _bbh(self, name: str, config: Mapping[str, Any]) -> "_Find | None":
+        for place in (self.folder / "bbh" / "bbh", self.folder / "bbh", self.folder, *self.places[1:]):
+            file = place / f"{name}.json"
+            if file.is_file():
+                for prompts in (place / "cot-prompts", place.parent / "cot-prompts"):
+                    if (prompts / f"{name}.txt").is_file():
+                        check_cot_prompt(prompts / f"{name}.txt", config)
+                return lambda _split: (file, _read_bbh)
+        return None
+
+
+_Read = Callable[[Path], Rows]
+_Find = Callable[[str], tuple[Path | None, _Read]]
+"""From a split to its file, None where there can be none, and what reads it."""
+
+
+def _splits(config: Mapping[str, Any]) -> list[str]:
+    names = [config.get(f"{kind}_split") for kind in ("test", "validation", "training", "fewshot")]
+    example_split = (config.get("fewshot_config") or {}).get("split")
+    return list(dict.fromkeys(name for name in (*names, example_split) if name))
+
+
+def _fewshot_split(config: Mapping[str, Any]) -> str | None:
+    """Where lm-eval takes examples from (`ConfigurableTask.fewshot_docs`); None: from the task's own definition."""
+    examples = config.get("fewshot_config") or {}
+    if split := examples.get("split") or config.get("fewshot_split"):
+        return str(split)
+    if examples.get("samples") is not None:
+        return None
+    return config.get("training_split") or config.get("validation_split") or config.get("test_split")
+
+
+def _datasets(found: Mapping[str, Rows], wanted: Iterable[str], evaluated: str) -> Any:
+    """Data sets of the splits; one without a file, which nothing needs, is empty and has the columns of `evaluated`."""
+    import datasets
+
+    filled = {split: datasets.Dataset.from_list(rows) for split, rows in found.items()}
+    return datasets.DatasetDict({split: filled.get(split, filled[evaluated].select([])) for split in wanted})
+
+
+def _read_mmlu(file: Path, subject: str) -> Rows:
+    rows: Rows = []
+    with _opened(file) as lines:
+        for number, fields in enumerate(csv.reader(lines), 1):
+            if len(fields) != _MMLU_FIELDS or fields[5].strip() not in tuple("ABCD"):
+                raise UserError(f"{file}: row {number} is not question, A, B, C, D and the letter of the answer")
+            question, *choices, letter = fields
+            rows.append({"question": question, "subject": subject, "choices": choices, "answer": "ABCD".index(letter.strip())})
+    return _some(rows, file)
+
+
+def _read_bbh(file: Path) -> Rows:
+    with _opened(file) as lines:
+        try:
+            content = json.load(lines)
+            rows = [{"input": str(one["input"]), "target": str(one["target"])} for one in content["examples"]]
+        except (ValueError, TypeError, KeyError):
+            raise UserError(f"{file} is not a BIG-Bench Hard file: JSON with `examples`, each with `input` and `target`") from None
+    return _some(rows, file)
+
+
+def _read_json_lines(file: Path) -> Rows:
+    rows: Rows = []
+    with _opened(file) as lines:
+        for number, line in enumerate(lines, 1):
+            if not line.strip():
+                continue
+            try:
+                row = json.loads(line)
+            except ValueError:
+                row = None
+            if not isinstance(row, dict):
+                raise UserError(f"{file}: line {number} is not a JSON object")
+            rows.append(row)
+    return _some(rows, file)
+
+
+def _opened(file: Path) -> Any:
+    try:
+        text = file.read_text(encoding="utf-8-sig")
+    except (OSError, UnicodeDecodeError) as problem:
+        raise UserError(f"{file} can't be read: {getattr(problem, 'strerror', None) or 'it is not UTF-8'}") from None
+    return io.StringIO(text, newline="")
+
+
+def _some(rows: Rows, file: Path) -> Rows:
+    if not rows:
+        raise UserError(f"{file} is empty")
+    return rows
+
+
+def check_cot_prompt(file: Path, config: Mapping[str, Any]) -> None:
+    """Check that a file of `cot-prompts` has the examples that lm-eval's task has built in, white space aside.
+
+    lm-eval's are the ones that are used. (In `sports_understanding` they have line breaks where the file has spaces.)
+    Raises UserError when they differ; a task without built-in examples of this kind is not looked at.
+    """
+    examples = (config.get("fewshot_config") or {}).get("samples")
+    if not isinstance(examples, Sequence) or "step by step" not in str(config.get("doc_to_text")):
+        return
+    with _opened(file) as lines:
+        _canary, _, prompt = lines.read().partition("\n-----\n")
+    shown = "".join(f"Q: {one['input']}\nA: Let's think step by step.\n{one['target']}\n\n" for one in examples)
+    if prompt.split() != (str(config.get("description") or "") + shown).split():
+        raise UserError(f"{file} has other examples than lm-eval's task {config['task']}, which always uses its own; remove the file")
