@@ -10,6 +10,7 @@ from engramctl import __version__, console
 from engramctl.commands.bench import bench
 from engramctl.commands.compare import compare
 from engramctl.commands.corpus import corpus
+from engramctl.commands.eval import evaluate
 from engramctl.commands.fit import fit
 from engramctl.commands.plan import plan
 from engramctl.commands.plot import plot
@@ -61,6 +62,7 @@ app.command("fit")(fit)
 app.command("plot")(plot)
 app.command("report")(report)
 app.command("compare")(compare)
+app.command("eval")(evaluate)
 app.command("sample")(sample)
 app.command("rm")(rm)
 app.command("verify")(verify)

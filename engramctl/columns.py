@@ -155,6 +155,69 @@ DOCUMENT_COLUMNS: tuple[Column, ...] = (
     Column("loss_sum", _REAL, "nats", "Sum of the losses of those tokens"),
 )
 
+EVAL_COLUMNS: tuple[Column, ...] = (
+    # of the trial
+    Column("trial_id", _TEXT, "", "Hash of the trial's config, 12 hexadecimal digits"),
+    Column("size", _TEXT, "", "Named model size"),
+    Column("rho", _REAL, "fraction", "Share of the inactive parameters given to routed experts"),
+    Column("variant", _TEXT, "", "Labels of the sweep's further axes"),
+    Column("seed", _INT, "", "Seed of initialisation and data order"),
+    Column("budget_flops", _REAL, "FLOPs", "Training compute of the trial"),
+    # of the task
+    Column("request", _TEXT, "", "Task or group as it was asked for; its rows are one file"),
+    Column("task", _TEXT, "", "Task or group of this row"),
+    Column("group", _TEXT, "", "Group that the row belongs to; empty for the one that was asked for"),
+    Column("is_group", pa.bool_(), "", "Whether the row is the mean of a group's tasks"),
+    Column("length", _INT, "tokens", "Length of RULER's samples, the answer included; null elsewhere", nullable=True),
+    # scores
+    Column("metric", _TEXT, "", "Metric of `score`: the first that the task lists"),
+    Column("filter", _TEXT, "", "What was done to the model's answers before; none: nothing"),
+    Column("score", _REAL, "% or as the metric", "Score; shares (accuracy, exact match, RULER) as percent", nullable=True),
+    Column("stderr", _REAL, "as score", "Standard error of `score` over the items", nullable=True),
+    Column("is_percent", pa.bool_(), "", "Whether score, stderr, chance and floor are percent"),
+    Column("higher_is_better", pa.bool_(), "", "Direction of the metric"),
+    Column(
+        "chance",
+        _REAL,
+        "as score",
+        "Score of a guess among the choices, 0 where an answer is free; null where it has no meaning",
+        nullable=True,
+    ),
+    Column("floor", _REAL, "as score", "RULER: score of an answer that repeats the end of its prompt; null elsewhere", nullable=True),
+    Column(
+        "bpb", _REAL, "bits/byte", "Bits for each byte of the right answer, mean over items; null without one right answer", nullable=True
+    ),
+    Column("others", _TEXT, "JSON", "All other metrics of the task: METRIC,FILTER -> score and stderr, on lm-eval's scale"),
+    Column("n", _INT, "items", "Items that were scored"),
+    Column("truncated_share", _REAL, "fraction", "Items whose prompt lost tokens at its beginning for not fitting max_length"),
+    # settings
+    Column("fewshot", _INT, "examples", "Examples in the prompts"),
+    Column("limit", _INT, "items", "Most items of a task that were asked for; null: all", nullable=True),
+    Column("max_length", _INT, "tokens", "Most tokens that the model read at a time"),
+    Column("version", _TEXT, "", "Version of the task's definition"),
+    Column("settings", _TEXT, "JSON", "All that was asked for: equal settings are not scored twice"),
+    # cost, of the whole request
+    Column("wall_s", _REAL, "s", "Time of the request, data and scores included"),
+    Column("tokens_asked", _INT, "tokens", "Tokens of all its prompts and answers"),
+    Column("tokens_run", _INT, "tokens", "Tokens that went through the model: common beginnings once"),
+    # origin
+    Column("lm_eval", _TEXT, "", "Version of lm-eval"),
+    Column("git_sha", _TEXT, "", "Commit of the code that scored; null outside a repository", nullable=True),
+    Column("device", _TEXT, "", "Device that scored"),
+    Column("precision", _TEXT, "", "Precision of the matrix multiplications"),
+    Column("finished_at", _TEXT, "ISO 8601, UTC", "When it was scored"),
+)
+
+EVAL_ITEM_COLUMNS: tuple[Column, ...] = (
+    Column("task", _TEXT, "", "Task"),
+    Column("doc_id", _INT, "", "Number of the item in the task's data"),
+    Column("doc_hash", _TEXT, "", "Hash of the item: equal in two trials when the question is"),
+    Column("score", _REAL, "% or as the metric", "Score of the item in the task's metric", nullable=True),
+    Column("bpb", _REAL, "bits/byte", "Bits for each byte of the right answer", nullable=True),
+    Column("chance", _REAL, "as score", "Score of a guess", nullable=True),
+    Column("truncated", pa.bool_(), "", "Whether the prompt lost tokens at its beginning"),
+)
+
 
 def _schema(columns: Iterable[Column]) -> pa.Schema:
     fields = [pa.field(c.name, c.type, nullable=c.nullable, metadata={"unit": c.unit, "meaning": c.meaning}) for c in columns]
@@ -167,3 +230,7 @@ CURVE_SCHEMA = _schema(CURVE_COLUMNS)
 """The same of curves/*.parquet."""
 DOCUMENT_SCHEMA = _schema(DOCUMENT_COLUMNS)
 """The same of documents/*.parquet."""
+EVAL_SCHEMA = _schema(EVAL_COLUMNS)
+"""The same of evals/*.parquet."""
+EVAL_ITEM_SCHEMA = _schema(EVAL_ITEM_COLUMNS)
+"""The same of eval_items/*.parquet."""

@@ -8,7 +8,8 @@ import time
 from dataclasses import asdict, dataclass
 from typing import Any, Self
 
-from engramctl.store import Store, write_atomically
+from engramctl.parquet import write_atomically
+from engramctl.store import Store
 
 _REFRESH_S = 60.0
 _LOST_S = 600.0

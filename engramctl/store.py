@@ -8,48 +8,21 @@ import os
 import socket
 import time
 import uuid
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from functools import cache
-from io import BytesIO
 from pathlib import Path
 from typing import Any, Self
 
-import numpy as np
 import pandas as pd
 import pyarrow as pa
-import pyarrow.parquet as pq
 from filelock import FileLock, Timeout
 
 from engram.errors import UserError
 from engramctl.columns import CURVE_SCHEMA, DOCUMENT_SCHEMA, SCHEMA_VERSION, STATUSES, TRIAL_SCHEMA
+from engramctl.parquet import Columns, as_table, read_table, read_tables, require_version, write_atomically, write_table
 
-Columns = Mapping[str, Sequence[Any] | np.ndarray]
-"""A table as its columns, all of one length."""
-
-_READERS = 4
-"""Threads that read files side by side."""
 _STALE_TEMP_S = 3600.0
 """Age at which a temporary file is debris of a killed process and not somebody's write in progress."""
-
-
-def write_atomically(path: Path, content: bytes) -> None:
-    """Write a file so that it is either absent (or its old self) or whole, even if the process is killed.
-
-    Raises OSError when the folder can't be written.
-    """
-    # The suffix keeps it out of *.parquet, whoever globs; the unique part lets two processes write the same trial.
-    temp = path.with_name(f".{path.name}.{uuid.uuid4().hex}.tmp")
-    try:
-        with open(temp, "xb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temp, path)
-    except BaseException:
-        temp.unlink(missing_ok=True)
-        raise
 
 
 def list_sweeps(results: Path) -> list[str]:
@@ -108,7 +81,7 @@ class Store:
         An earlier attempt of the same trial is replaced. Raises ValueError when the columns are not exactly those of
         the schema, when a value is missing, or when row, sweep and status don't agree; OSError when the disk refuses.
         """
-        row_table = _table(TRIAL_SCHEMA, {name: [value] for name, value in row.items()}, "trial")
+        row_table = as_table(TRIAL_SCHEMA, {name: [value] for name, value in row.items()}, "trial")
         if row["sweep"] != self.sweep:
             raise ValueError(f"the trial belongs to sweep {row['sweep']!r}, this is the store of {self.sweep!r}")
         if row["status"] not in STATUSES:
@@ -121,11 +94,11 @@ class Store:
             (self.documents, DOCUMENT_SCHEMA, documents, "documents"),
         ):
             if data is not None:
-                _write(folder / file, _table(schema, data, what))
+                write_table(folder / file, as_table(schema, data, what))
             else:
                 # Left over from an earlier attempt, it would be taken for this one's.
                 (folder / file).unlink(missing_ok=True)
-        _write(self.trials / file, row_table)
+        write_table(self.trials / file, row_table)
 
     def write_manifest(self, manifest: Mapping[str, Any]) -> None:
         """Keep what the sweep is (keys `sweep`, `budgets`, `trials`; see docs/results.md); the schema version is added."""
@@ -143,7 +116,7 @@ class Store:
         UserError naming the file when one can't be read or has another schema version.
         """
         names = TRIAL_SCHEMA.names if columns is None else list(columns)
-        tables = _read_many(sorted(self.trials.glob("*.parquet")), TRIAL_SCHEMA, names)
+        tables = read_tables(sorted(self.trials.glob("*.parquet")), TRIAL_SCHEMA, names)
         # `engramctl rm` took those that are None a moment ago.
         there = [table for table in tables if table is not None]
         return pa.concat_tables([TRIAL_SCHEMA.empty_table().select(names), *there]).to_pandas()
@@ -156,7 +129,7 @@ class Store:
     def status(self, trial_id: str) -> str | None:
         """Status of one trial, None when it has no row; UserError like `read_trials`."""
         try:
-            status: str = _read(self.trials / f"{trial_id}.parquet", TRIAL_SCHEMA, ["status"]).column("status")[0].as_py()
+            status: str = read_table(self.trials / f"{trial_id}.parquet", TRIAL_SCHEMA, ["status"]).column("status")[0].as_py()
         except FileNotFoundError:
             return None
         return status
@@ -175,7 +148,7 @@ class Store:
 
     def _read_existing(self, folder: Path, trial_ids: Sequence[str], schema: pa.Schema, what: str) -> list[pa.Table]:
         paths = [folder / f"{trial_id}.parquet" for trial_id in trial_ids]
-        tables = _read_many(paths, schema, schema.names)
+        tables = read_tables(paths, schema, schema.names)
         for trial_id, path, table in zip(trial_ids, paths, tables, strict=True):
             if table is None:
                 raise UserError(f"trial {trial_id} of sweep {self.sweep} has no {what}: there is no {path}")
@@ -193,7 +166,7 @@ class Store:
             raise UserError(f"{self.manifest} can't be read: {problem.strerror}") from None
         if not isinstance(manifest, dict):
             raise UserError(f"{self.manifest} is a JSON {type(manifest).__name__}, an object is expected")
-        _check_version(self.manifest, manifest.get("schema_version"))
+        require_version(self.manifest, manifest.get("schema_version"))
         return manifest
 
     # One process at a time
@@ -236,86 +209,3 @@ def _owner(path: Path) -> str:
     except (OSError, ValueError, KeyError):
         # Between taking the lock and writing its name, or just before letting go.
         return "another process"
-
-
-def _table(schema: pa.Schema, data: Columns, what: str) -> pa.Table:
-    names = set(schema.names)
-    if data.keys() != names:
-        raise ValueError(f"{what}: unknown columns {_names(data.keys() - names)}, missing columns {_names(names - data.keys())}")
-    table = pa.Table.from_pydict(dict(data), schema=schema)
-    for field in schema:
-        if not field.nullable and table.column(field.name).null_count:
-            raise ValueError(f"{what}: column {field.name} must have a value")
-    return table
-
-
-def _names(names: Iterable[str]) -> str:
-    return ", ".join(sorted(names)) or "none"
-
-
-def _write(path: Path, table: pa.Table) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    buffer = BytesIO()
-    if table.num_rows == 1:
-        # Codecs and dictionaries make one row larger, and four times slower to read.
-        pq.write_table(table, buffer, compression="none", use_dictionary=False)
-    else:
-        pq.write_table(table, buffer, compression="zstd")
-    write_atomically(path, buffer.getvalue())
-
-
-def _read(path: Path, schema: pa.Schema, columns: Sequence[str]) -> pa.Table:
-    """Some columns of a file; FileNotFoundError when there is none, UserError when it is damaged or not of this schema."""
-    try:
-        # One read of the file: Arrow's own would be one for each column, and most of the time of a thousand small files.
-        file = pq.ParquetFile(pa.BufferReader(path.read_bytes()))
-        metadata = file.metadata.metadata or {}
-    except FileNotFoundError:
-        raise
-    except (pa.ArrowException, OSError):
-        raise _damaged(path) from None
-    with file:
-        _check_version(path, metadata.get(b"schema_version", b"").decode() or None)
-        # To build the schema of a file costs a fifth of reading it; its text is nearly always the one that this Arrow writes.
-        if metadata.get(b"ARROW:schema") != _written(schema) and not file.schema_arrow.equals(schema):
-            raise UserError(f"{path} does not have the columns of schema version {SCHEMA_VERSION}; it was not written by engramctl")
-        try:
-            # One row or a few thousand: threads would cost more than they save.
-            return file.read(columns=list(columns), use_threads=False).select(columns)
-        except (pa.ArrowException, OSError):
-            raise _damaged(path) from None
-
-
-def _read_many(paths: Sequence[Path], schema: pa.Schema, columns: Sequence[str]) -> list[pa.Table | None]:
-    """`_read` of every path, in order; None where there is no file."""
-
-    def read(path: Path) -> pa.Table | None:
-        try:
-            return _read(path, schema, columns)
-        except FileNotFoundError:
-            return None
-
-    if len(paths) < 2:
-        return [read(path) for path in paths]
-    # Most of the time of a small file is waiting for it, the more so in a shared folder of a cluster.
-    with ThreadPoolExecutor(_READERS) as pool:
-        return list(pool.map(read, paths))
-
-
-@cache
-def _written(schema: pa.Schema) -> bytes:
-    """A schema as Arrow writes it into a Parquet file."""
-    buffer = BytesIO()
-    pq.write_table(schema.empty_table(), buffer)
-    written: bytes = pq.ParquetFile(buffer).metadata.metadata[b"ARROW:schema"]
-    return written
-
-
-def _damaged(path: Path) -> UserError:
-    return UserError(f"{path} can't be read as Parquet: it is damaged; delete it and run the sweep again, other trials are kept")
-
-
-def _check_version(path: Path, version: object) -> None:
-    if str(version) != str(SCHEMA_VERSION):
-        found = f"schema version {version}" if version is not None else "no schema version"
-        raise UserError(f"{path} has {found}; this engramctl reads version {SCHEMA_VERSION}")

@@ -50,7 +50,8 @@ def items(values: Sequence[str] | None) -> list[str]:
     return [item.strip() for value in values or [] for item in value.split(",") if item.strip()]
 
 
-def _numbers(option: str, values: Sequence[str] | None) -> list[float]:
+def numbers(option: str, values: Sequence[str] | None) -> list[float]:
+    """The same as numbers; UserError naming the option and what is not one."""
     try:
         return [float(item) for item in items(values)]
     except ValueError as problem:
@@ -69,10 +70,10 @@ def axis_overrides(
     """What the options change in the axes of a sweep file; options that were not given change nothing."""
     given = {
         "budgets": (budget, lambda: items(budget)),
-        "rhos": (rho, lambda: _numbers("--rho", rho)),
+        "rhos": (rho, lambda: numbers("--rho", rho)),
         "sizes": (size, lambda: items(size)),
         "seeds": (seeds, lambda: seeds),
-        "slots": (slots, lambda: _numbers("--slots", slots)),
+        "slots": (slots, lambda: numbers("--slots", slots)),
         "axes": (axis, lambda: dict(map(_axis, axis or []))),
         "variants": (variant, lambda: [name.strip() for name in variant or []]),
     }

@@ -18,7 +18,8 @@ OutOption = Annotated[
     Path | None, typer.Option("--out", metavar="DIR", help="Folder for the figures.", show_default="RESULTS/SWEEP/figures")
 ]
 KindOption = Annotated[
-    str, typer.Option("--kind", metavar="K", help="allocation, drift, memory, variants or layers; auto: all that apply to the sweep.")
+    str,
+    typer.Option("--kind", metavar="K", help="allocation, drift, memory, variants, layers or evals; auto: all that apply."),
 ]
 FormatOption = Annotated[str, typer.Option("--format", metavar="F", help="Files to write: png, svg and pdf, with commas between.")]
 
@@ -34,7 +35,7 @@ def plot(
     """Draw what a sweep has measured and print the numbers behind the figures.
 
     Writes one figure for each kind that applies: loss against rho (allocation), its lowest point against the budget (drift), loss
-    against slots (memory), variants against the first one (variants), loss by layer (layers).
+    against slots (memory), variants against the first one (variants), loss by layer (layers), benchmark scores (evals).
 
     val_loss is the mean over seeds in nats per token, sd their spread.
 
@@ -51,15 +52,21 @@ def plot(
     from engramctl.figures.kinds import draw
     from engramctl.figures.save import check_formats, save
     from engramctl.fit_json import fits_as_json
-    from engramctl.kinds import chosen_kinds
+    from engramctl.kinds import AUTO, EVALS, chosen_kinds
     from engramctl.reading import read_wanted
     from engramctl.summary import SERIES, allocation_summary, records, remarks, unfinished
 
     wanted_formats = check_formats(formats)
     read = read_wanted(results, sweep)
-    fits = _fits(read, chosen_kinds(kind, read.wanted, read.manifest, sweep))
+    scores = _scores(read, sweep, required=kind == EVALS) if kind in (AUTO, EVALS) else None
+    kinds = [] if kind == EVALS else chosen_kinds(kind, read.wanted, read.manifest, sweep)
+    fits = _fits(read, kinds)
     folder = out or read.store.figures
     paths = {name: save(draw(name, read.wanted, fits), folder, name, wanted_formats) for name in fits.kinds}
+    if scores is not None:
+        from engramctl.figures.evals import evals_figure
+
+        paths[EVALS] = save(evals_figure(scores), folder, EVALS, wanted_formats)
     summary = allocation_summary(read.covered.trials)
     blocks = [(series, remarks(series)) for _, series in summary.groupby(SERIES, sort=False)]
     absent = unfinished(read.covered)
@@ -74,13 +81,43 @@ def plot(
                 "notes": notes,
                 "left_out": read.covered.left_out["trial_id"].tolist(),
                 "fits": fits_as_json(fits, bands=False),
+                "evals": [] if scores is None else records(scores),
             }
         )
     else:
         _print(console.out(), fits, blocks, absent)
+        if scores is not None:
+            _print_scores(console.out(), scores)
     for each in paths.values():
         console.note(f"figure: {each[0]}" + "".join(f", {path.suffix[1:]}" for path in each[1:]))
     _next(read, absent, sweep, results)
+
+
+def _scores(read: "Read", sweep: str, required: bool) -> "pd.DataFrame | None":
+    """Benchmark scores of the sweep's trials, None without any; UserError then if they are required."""
+    from engram.errors import UserError
+    from engramctl import console
+    from engramctl.evals.store import EvalStore
+    from engramctl.evals.summary import comparable
+
+    scores = EvalStore(read.store.folder).read()
+    scores, lines = comparable(scores[scores["trial_id"].isin(read.wanted["trial_id"])])
+    if scores.empty:
+        if required:
+            raise UserError(f"sweep '{sweep}' has no benchmark scores; `engramctl eval mmlu --sweep {sweep}` makes some")
+        return None
+    for line in lines:
+        console.note(line)
+    return scores
+
+
+def _print_scores(terminal: "Console", scores: "pd.DataFrame") -> None:
+    from engramctl.evals.tables import remarks, score_table
+
+    terminal.print(score_table(scores))
+    for line in remarks(scores):
+        terminal.print(line, markup=False, style="dim", soft_wrap=True)
+    terminal.print()
 
 
 def _fits(read: "Read", kinds: list[str]) -> "SweepFits":

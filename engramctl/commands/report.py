@@ -29,9 +29,10 @@ def report(
     from engramctl import console
     from engramctl.figures.kinds import draw
     from engramctl.fits import sweep_fits
+    from engramctl.parquet import write_atomically
     from engramctl.report.fit_tables import fit_rows, verdicts
     from engramctl.report.page import page_figure, render
-    from engramctl.store import Store, write_atomically
+    from engramctl.store import Store
     from engramctl.summary import coverage, require_one_trial_each
     from engramctl.wanted import wanted_trials
 

@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 
 from engram.errors import UserError
 from engramctl.figures.style import RC
-from engramctl.store import write_atomically
+from engramctl.parquet import write_atomically
 
 FORMATS = ("png", "svg", "pdf")
 _DPI = 300

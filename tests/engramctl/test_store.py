@@ -13,7 +13,8 @@ import pytest
 
 from engram.errors import UserError
 from engramctl.columns import CURVE_COLUMNS, DOCUMENT_COLUMNS, SCHEMA_VERSION, TRIAL_COLUMNS
-from engramctl.store import Store, list_sweeps, write_atomically
+from engramctl.parquet import write_atomically
+from engramctl.store import Store, list_sweeps
 
 DOCS = Path(__file__).parents[2] / "docs" / "results.md"
 

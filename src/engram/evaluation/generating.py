@@ -81,6 +81,7 @@ def answers(
         progress: told how many prompts were answered.
     """
     results = [""] * len(prompts)
+    passes.tokens_asked += sum(map(len, prompts))
     for one in passes.read(prompts, share, room=max(rooms, default=0)):
         for row, tokens in zip(one.rows, _continue(passes, one, [rooms[row] for row in one.rows], stopping, sampling), strict=True):
             results[row] = stopping.text(tokens)
@@ -115,3 +116,4 @@ def _continue(passes: Passes, one: Read, rooms: list[int], stopping: Stopping, s
         with passes.autocast():
             logits = next_logits(passes.model, tokens, cache)
         passes.tokens_run += len(going)
+        passes.tokens_asked += len(going)

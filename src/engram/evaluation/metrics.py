@@ -1,11 +1,15 @@
 """Scores of single items: lm-eval's own, bits per byte of the right answer, and what chance would give."""
 
 import math
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
+
+_OPTION = re.compile(r"^(?:\([A-Z]\)|-) ", re.MULTILINE)
+_PAIRS = ({"yes", "no"}, {"true", "false"}, {"valid", "invalid"})
 
 
 @dataclass(frozen=True)
@@ -21,7 +25,7 @@ class Item:
     bpb: float | None
     """Bits per byte of the right answer; None where the task has none, or it was not asked for."""
     chance: float | None
-    """Probability that a guess among the choices is right; None where there are no choices."""
+    """Probability that a guess among the choices is right, 0 where an answer is free; None where that has no meaning."""
     truncated: bool
     """Whether its prompt lost tokens for not fitting the model's length."""
 
@@ -63,6 +67,7 @@ def items(task: Any, samples: Sequence[Mapping[str, Any]], truncated: set[int], 
         truncated: documents that lost tokens.
         answers: by document, right answers with their bits.
     """
+    binary = is_binary([sample["target"] for sample in samples])
     by_doc: dict[int, list[Mapping[str, Any]]] = {}
     for sample in samples:
         by_doc.setdefault(sample["doc_id"], []).append(sample)
@@ -76,7 +81,7 @@ def items(task: Any, samples: Sequence[Mapping[str, Any]], truncated: set[int], 
         }
         answer = answers.get(doc_id)
         bpb = rolling_bpb(own[0]) if task.OUTPUT_TYPE == "loglikelihood_rolling" else answer.bpb if answer else None
-        found.append(Item(doc_id, own[0]["doc_hash"], scores, bpb, chance(task, own[0]), doc_id in truncated))
+        found.append(Item(doc_id, own[0]["doc_hash"], scores, bpb, chance(task, own[0], binary), doc_id in truncated))
     return found
 
 
@@ -113,11 +118,25 @@ def gold_choices(task: Any, sample: Mapping[str, Any]) -> list[int]:
     return [one for one in numbers if isinstance(one, int) and 0 <= one < len(choices)]
 
 
-def chance(task: Any, sample: Mapping[str, Any]) -> float | None:
-    """Share of the choices that is right."""
-    if task.OUTPUT_TYPE != "multiple_choice":
+def chance(task: Any, sample: Mapping[str, Any], binary: bool = False) -> float | None:
+    """Probability that a guess is right: the share of right choices; for an answer that has to be written, of those that the question
+    lists after `Options:`, one half where all answers of the task are of one pair such as yes and no (`binary`), else 0.
+    """
+    if task.OUTPUT_TYPE == "multiple_choice":
+        return max(1, len(gold_choices(task, sample))) / len(task.doc_to_choice(sample["doc"]))
+    if task.OUTPUT_TYPE != "generate_until" or not any(metric.startswith("exact_match") for metric in sample["metrics"]):
         return None
-    return max(1, len(gold_choices(task, sample))) / len(task.doc_to_choice(sample["doc"]))
+    _, there, options = str(task.doc_to_text(sample["doc"])).rpartition("Options:")
+    listed = len(_OPTION.findall(options)) if there else 0
+    if listed > 1:
+        return 1 / listed
+    return 0.5 if binary else 0.0
+
+
+def is_binary(targets: Sequence[Any]) -> bool:
+    """Whether answers are of one of the pairs that leave two to guess from."""
+    found = {str(target).strip().lower() for target in targets}
+    return any(found <= pair for pair in _PAIRS)
 
 
 def rolling_bpb(sample: Mapping[str, Any]) -> float | None:

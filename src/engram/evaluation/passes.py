@@ -91,6 +91,8 @@ class Passes:
         self.device = model.head_weight.device
         self.tokens_run = 0
         """Tokens that have gone through the model, without pads."""
+        self.tokens_asked = 0
+        """Tokens of all requests: those that would have gone through it, had every request been computed by itself."""
 
     def run(self, rows: Sequence[np.ndarray], limits: Sequence[int], share: bool) -> Iterator[Pass]:
         """Every sequence in one pass or, where a beginning is shared, in the second of two.
@@ -217,6 +219,7 @@ def score(passes: Passes, sequences: Sequence[Scored], share: bool = True, progr
 
     With `share`, equal sequences, beginnings of others and common beginnings go through the model once.
     """
+    passes.tokens_asked += sum(len(sequence.tokens) for sequence in sequences)
     if share:
         rows, row_of = distinct([sequence.tokens for sequence in sequences])
     else:

@@ -43,8 +43,8 @@ def load_final(checkpoint: Path, device: torch.device) -> Restored:
     Raises UserError when there is no final checkpoint, or one that is damaged or of another version of this program.
     """
     try:
-        folder = _final_folder(checkpoint)
-        trial = _read_trial(folder)
+        folder = final_folder(checkpoint)
+        trial = read_trial(folder)
         tokenizer = _read_tokenizer(folder, trial)
         end = end_of_text_id(tokenizer)
         model = Transformer(trial.model, torch.from_numpy(compress_vocabulary(tokenizer)), end)
@@ -54,7 +54,8 @@ def load_final(checkpoint: Path, device: torch.device) -> Restored:
     return Restored(folder, model.to(device).eval(), tokenizer, trial, end)
 
 
-def _final_folder(checkpoint: Path) -> Path:
+def final_folder(checkpoint: Path) -> Path:
+    """The folder `final` of a trial's checkpoint folder, or that folder itself; UserError when there is none."""
     if not checkpoint.is_dir():
         what = "is a file" if checkpoint.exists() else "does not exist"
         raise UserError(f"checkpoint {checkpoint} {what}; {_EXPECTED}")
@@ -66,7 +67,8 @@ def _final_folder(checkpoint: Path) -> Path:
     raise UserError(f"{checkpoint} is not a checkpoint; {_EXPECTED}")
 
 
-def _read_trial(folder: Path) -> TrialConfig:
+def read_trial(folder: Path) -> TrialConfig:
+    """Config of the trial of a `final` folder; UserError when it is damaged or of another version, OSError when it can't be read."""
     try:
         return TrialConfig.model_validate_json((folder / "trial.json").read_bytes())
     except ValidationError as problem:

@@ -82,7 +82,7 @@ def test_one_that_knows_all_answers_scores_1_on_all_of_mmlu_and_bbh(data):
     mmlu, bbh = found["mmlu"], found["bbh"]
     assert (mmlu.n, mmlu.n_truncated, mmlu.is_group, mmlu.metric) == (57 * 4, 0, True, "acc")
     assert (mmlu.chance, mmlu.bpb, mmlu.fewshot) == (0.25, 0.0, 5)
-    assert (bbh.n, bbh.metric, bbh.filter, bbh.chance, bbh.fewshot) == (27 * 4, "exact_match", "get-answer", None, 3)
+    assert (bbh.n, bbh.metric, bbh.filter, bbh.chance, bbh.fewshot) == (27 * 4, "exact_match", "get-answer", 0.5, 3)
     assert bbh.bpb == pytest.approx(9 / math.log(2) / 3)  # "(A)"
     assert [result.task for result in results[:3]] == ["mmlu", "mmlu_stem", "mmlu_abstract_algebra"]
     assert (found["mmlu_anatomy"].group, found["mmlu_stem"].group, mmlu.group) == ("mmlu_stem", "mmlu", "")

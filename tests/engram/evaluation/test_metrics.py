@@ -3,7 +3,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from engram.evaluation.metrics import Answer, answer_bytes, chance, items, mean, right_answer
+from engram.evaluation.metrics import Answer, answer_bytes, chance, is_binary, items, mean, right_answer
 
 
 def make_task(output_type, choices=("one", "two", "three"), multiple_input=0, delimiter=" "):
@@ -72,3 +72,26 @@ def test_bytes_and_means():
     assert mean([1.0, 2.0]) == 1.5
     assert mean([1.0, None]) is None
     assert mean([]) is None
+
+
+@pytest.mark.parametrize(
+    ("question", "binary", "expected"),
+    [
+        ("Which?\nOptions:\n(A) this\n(B) that\n(C) none", False, 1 / 3),
+        ("Is it so?\nOptions:\n- Yes\n- No", True, 1 / 2),
+        ("not True is", True, 1 / 2),
+        ("Sort the words: b a\n- one\n- two", False, 0.0),
+        ("How many?", False, 0.0),
+    ],
+)
+def test_chance_of_an_answer_that_is_written(question, binary, expected):
+    task, sample = make_task("generate_until", ()), make_sample("x", [("P", {})], ["x"], metrics=["exact_match"])
+    sample["doc"] = {"text": question}
+    assert chance(task, sample, binary) == pytest.approx(expected)
+    assert chance(task, {**sample, "metrics": ["rouge"]}, binary) is None
+
+
+def test_pairs_of_answers():
+    assert is_binary(["Yes", "no", "yes"])
+    assert not is_binary(["yes", "(A)"])
+    assert not is_binary(["True", "no"])

@@ -51,7 +51,7 @@ def split_sentences(text: str) -> list[str]:
             sentences: list[str] = nltk.tokenize.sent_tokenize(text)
             return sentences
         except LookupError as error:
-            if attempt or not nltk.download("punkt_tab", quiet=True, print_error_to=io.StringIO()):
+            if attempt or _offline() or not nltk.download("punkt_tab", quiet=True, print_error_to=io.StringIO()):
                 raise UserError(
                     "essays are split into sentences by NLTK's model punkt_tab, which is not in any of "
                     f"{', '.join(nltk.data.path[:3])}, ... and can't be downloaded; "
@@ -148,6 +148,8 @@ def load_more_words(file: Path | None) -> list[str]:
 def _downloaded(url: str, name: str, what: str) -> Path:
     path = default_cache() / "ruler" / name
     if not path.is_file():
+        if _offline():
+            raise UserError(f"{what} is not at {path} (offline); give its file")
         try:
             with urllib.request.urlopen(url, timeout=TIMEOUT_S) as answer:
                 content = answer.read()
@@ -159,6 +161,12 @@ def _downloaded(url: str, name: str, what: str) -> Path:
         except OSError as error:
             raise UserError(f"{what} is not at {path} and {url} can't be had ({short_cause(error)}); give its file") from error
     return path
+
+
+def _offline() -> bool:
+    from huggingface_hub import constants
+
+    return bool(constants.HF_HUB_OFFLINE)
 
 
 def _parsed(path: Path, what: str) -> Any:

@@ -1,0 +1,1 @@
+"""Benchmark scores of trained models: what to score, on Ray, as tables."""

@@ -1,0 +1,75 @@
+"""Scores in the terminal."""
+
+from typing import TYPE_CHECKING
+
+import pandas as pd
+
+from engramctl import console
+from engramctl.evals.summary import asked_for, task_label
+from engramctl.summary import format_flops, format_rho
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+
+def shown_rows(scores: pd.DataFrame) -> pd.DataFrame:
+    """The rows for a person: what was asked for and, of a single model, the groups in it and RULER's tasks."""
+    shown = asked_for(scores)
+    if scores["trial_id"].nunique() == 1:
+        shown = scores[scores.index.isin(shown.index) | scores["is_group"] | scores["length"].notna()]
+    return shown
+
+
+def score_table(scores: pd.DataFrame) -> "Table":
+    """Score, chance and bits per byte, task by task, in each the trials by rho."""
+    rows = shown_rows(scores)
+    models = rows.drop_duplicates("trial_id")
+    several = len(models) > 1
+    variants, budgets = models["variant"].any(), models["budget_flops"].nunique() > 1 or models["size"].nunique() > 1
+    if several:
+        order = {key: i for i, key in enumerate(dict.fromkeys(_task_keys(rows)))}
+        rows = rows.assign(place=[order[key] for key in _task_keys(rows)])
+        rows = rows.sort_values(["place", "size", "budget_flops", "variant", "rho", "seed"], kind="stable")
+    cells = []
+    for r in rows.to_dict("records"):
+        model = [*([r["size"], format_flops(r["budget_flops"])] if budgets else []), *([r["variant"]] if variants else [])]
+        model += [format_rho(r["rho"]), r["seed"]]
+        name = f"  {r['task']}" if r["group"] else task_label(r)
+        form = ".1f" if r["is_percent"] else ".4g"
+        cells.append(
+            [
+                name,
+                r["metric"],
+                *(model if several else []),
+                _number(r["score"], form),
+                _number(r["stderr"], form),
+                _number(r["floor"] if r["floor"] == r["floor"] else r["chance"], form) + ("*" if r["floor"] == r["floor"] else ""),
+                _number(r["bpb"], ".3f"),
+                f"{r['n']:,}",
+                f"{100 * r['truncated_share']:.0f}%",
+            ]
+        )
+    names = [*(["size", "FLOPs"] if budgets else []), *(["variant"] if variants else []), "rho", "seed"] if several else []
+    return console.table(["task", "metric", *names, "score", "+-", "chance", "bits/byte", "items", "truncated"], cells, left=2)
+
+
+def _task_keys(rows: pd.DataFrame) -> list[tuple[str, str, float]]:
+    return list(zip(rows["request"], rows["task"], rows["length"].fillna(0), strict=True))
+
+
+def remarks(scores: pd.DataFrame) -> list[str]:
+    """What a reader of the table has to know."""
+    lines = []
+    if scores["floor"].notna().any():
+        lines.append("* of an answer that repeats the end of its prompt")
+    cut = asked_for(scores)
+    cut = cut[cut["truncated_share"] > 0]
+    if len(cut):
+        lengths = ", ".join(str(length) for length in sorted(cut["max_length"].unique()))
+        tasks = ", ".join(dict.fromkeys(cut["task"]))
+        lines.append(f"truncated: prompts of {tasks} lost their beginning: the models read {lengths} tokens at a time (--max-length)")
+    return lines
+
+
+def _number(value: float | None, form: str) -> str:
+    return "-" if value is None or value != value else format(value, form)
