@@ -122,10 +122,10 @@ def test_nothing_is_scored_twice(results, scored):
     assert "Ray" not in again.stderr
     assert again.stdout == first.stdout
     assert files(results) == before
-    other = run(
-        "eval", "arc_easy", "--sweep", "tiny", "--results", results, "--data", data, "--offline", "--limit", "3", "--best", "--json"
-    )
-    (row,) = json.loads(other.stdout)["scores"]
+
+
+def test_the_best_trial(results, other):
+    (row,) = other
     assert (row["n"], row["task"], row["limit"]) == (3, "arc_easy", 3)
     losses = pd.read_parquet(results / "tiny" / "trials").set_index("trial_id")["val_loss"]
     assert row["trial_id"] == losses.idxmin()
