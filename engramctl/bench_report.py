@@ -15,6 +15,7 @@ from engram.benchmarks.shapes import Setup
 from engram.benchmarks.timing import Measured
 from engram.benchmarks.train import TrainSpeed
 from engram.benchmarks.workers import SideBySide
+from engram.evaluation.sharing import PrefixSharing
 from engramctl import console
 from engramctl.sweep_bench import SweepSpeed
 
@@ -169,6 +170,32 @@ def print_sweep(size: str, rho: float, optimizer: str, speed: SweepSpeed) -> Non
         f"wall {speed.wall_s:.1f} s, {console.human(speed.tokens_per_s)} tokens/s together{begun}; {speed.shutdown_s:.1f} s to stop Ray"
     )
     out.print(f"efficiency {_percent(speed.efficiency)}")
+
+
+def sharing_json(machine: Machine, sharing: PrefixSharing) -> dict[str, Any]:
+    """`bench eval`"""
+    return {"machine": asdict(machine)} | asdict(sharing) | {"fewer_tokens": sharing.fewer_tokens}
+
+
+def print_sharing(task: str, machine: Machine, sharing: PrefixSharing) -> None:
+    """`bench eval`"""
+    out = console.out()
+    _head(out, machine)
+    out.print(f"{task}: {sharing.n_requests:,} choices")
+    out.print()
+    rows = [
+        (name, f"{tokens:,}", _range(seconds, lambda value: f"{value:.1f}"), console.human(tokens / seconds.median))
+        for name, tokens, seconds in (
+            ("every prompt by itself", sharing.tokens_alone, sharing.seconds_alone),
+            ("common beginnings once", sharing.tokens_shared, sharing.seconds_shared),
+        )
+    ]
+    out.print(console.table(("", "tokens", "s", "tokens/s"), rows))
+    out.print()
+    out.print(
+        f"{_ratio(sharing.fewer_tokens)} x fewer tokens, {_range(sharing.speedup, _ratio)} x faster;"
+        f" log-likelihoods differ by at most {sharing.largest_difference:.2g} nats"
+    )
 
 
 def _shares(speed: SweepSpeed) -> Iterator[tuple[str, str, str]]:

@@ -1,6 +1,7 @@
-"""`engramctl bench train | memory | compare | sweep`"""
+"""`engramctl bench train | memory | compare | sweep | eval`"""
 
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -192,6 +193,51 @@ def sweep(
         for problem in speed.problems:
             console.note(problem)
         raise typer.Exit(1)
+
+
+@bench.command("eval")
+def evaluation(
+    task: Annotated[str, typer.Argument(metavar="TASK", help="A task or group of lm-eval's whose answers are choices.")],
+    checkpoint: Annotated[Path, typer.Option("--checkpoint", metavar="DIR", help="The model.", show_default=False)],
+    limit: Annotated[int, typer.Option("--limit", metavar="N", min=1, help="Most items of each task.")] = 20,
+    max_length: Annotated[
+        int, typer.Option("--max-length", metavar="N", min=16, help="Most tokens that the model reads at a time: enough for whole prompts.")
+    ] = 4096,
+    data: Annotated[Path | None, typer.Option("--data", metavar="DIR", help="Folder with the tasks' data.")] = None,
+    offline: Annotated[bool, typer.Option("--offline", help="Never use the network.")] = False,
+    rounds: bench_options.RoundsOption = 1,
+    device: sweep_options.DeviceOption = "auto",
+    as_json: JsonOption = False,
+) -> None:
+    """What is saved by computing the common beginnings of prompts once: tokens and time, on one process with one thread.
+
+    Example: engramctl bench eval mmlu --checkpoint results/smoke/checkpoints/0123456789ab --data benchmarks/ --offline
+    """
+    from engram.evaluation.environment import require_lm_eval
+
+    require_lm_eval()
+    from engram.benchmarks.machine import Machine
+    from engram.evaluation.adapter import EngramLM
+    from engram.evaluation.run import evaluate
+    from engram.evaluation.sharing import Asked, measure_prefix_sharing
+    from engram.training.machine import resolve_device, settle_process
+    from engram.training.restore import load_final
+    from engramctl import bench_report
+
+    settle_process(1)
+    restored = load_final(checkpoint, resolve_device(device))
+    asked = Asked()
+    evaluate(asked, [task], data=data, limit=limit, offline=offline, answer_bpb=False)
+    model = EngramLM.from_restored(restored, max_length)
+    sharing = measure_prefix_sharing(model, asked.requests, rounds)
+    machine = replace(Machine.of(restored.trial.train, restored.model.head_weight.device), precision=model.precision)
+    if as_json:
+        setting = {"task": task, "limit": limit, "max_length": max_length, "trial": restored.trial.id, "rounds": rounds}
+        console.print_json(
+            {"bench": "eval", "setting": setting, "machine": bench_report.as_json(machine), **bench_report.sharing_json(machine, sharing)}
+        )
+    else:
+        bench_report.print_sharing(task, machine, sharing)
 
 
 def _check_size(name: str) -> None:

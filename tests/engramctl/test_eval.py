@@ -164,6 +164,23 @@ def test_a_killed_run_goes_on_where_it_was(results, data, tmp_path):
     assert len(after) == 6
 
 
+def test_what_common_beginnings_save(results, data):
+    trial = next((results / "tiny" / "checkpoints").iterdir())
+    arguments = ["bench", "eval", "arc_easy", "--checkpoint", str(trial), "--data", str(data), "--offline", "--limit", "3", "--json"]
+    measured = CliRunner().invoke(app, arguments)
+    assert measured.exit_code == 0, measured.output
+    found = json.loads(measured.stdout)
+    assert found["n_requests"] == 3 * 3
+    assert found["tokens_alone"] > found["tokens_shared"] > 0
+    assert found["largest_difference"] < 1e-4
+    assert found["machine"]["precision"] == "fp32"
+    arguments[2:3], arguments[-1:] = ["bbh_cot_fewshot_navigate"], []
+    (data / "navigate_test.jsonl").write_text(json.dumps({"input": "Is it?", "target": "Yes"}) + "\n")
+    written = CliRunner().invoke(app, arguments)
+    assert written.exit_code == 2
+    assert "the task has no choices to score" in " ".join(written.stderr.split())
+
+
 def test_a_checkpoint_by_itself(results, data, tmp_path):
     trial = next((results / "tiny" / "checkpoints").iterdir())
     alone = shutil.copytree(trial, tmp_path / "model")

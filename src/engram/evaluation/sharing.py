@@ -1,26 +1,34 @@
-"""How much computing common beginnings once saves, on given requests and this machine."""
+"""How much computing common beginnings once saves, on a task's own requests and this machine."""
 
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from lm_eval.api.model import LM
+
+from engram.benchmarks.timing import Measured
+from engram.errors import UserError
 from engram.evaluation.passes import score
 
 if TYPE_CHECKING:
+    from lm_eval.api.instance import Instance
+
     from engram.evaluation.adapter import EngramLM
 
 
 @dataclass(frozen=True)
 class PrefixSharing:
-    """The same requests, each by itself (in batches) and with common beginnings computed once."""
+    """The same requests, each by itself (in batches) and with common beginnings computed once, in turns."""
 
     n_requests: int
     tokens_alone: int
     """That went through the model."""
     tokens_shared: int
-    seconds_alone: float
-    seconds_shared: float
+    seconds_alone: Measured
+    seconds_shared: Measured
+    speedup: Measured
+    """Of the two in one turn."""
     largest_difference: float
     """Between the log-likelihoods of a request, in nats: rounding."""
 
@@ -28,21 +36,50 @@ class PrefixSharing:
     def fewer_tokens(self) -> float:
         return self.tokens_alone / self.tokens_shared
 
-    @property
-    def speedup(self) -> float:
-        return self.seconds_alone / self.seconds_shared
+
+class Asked(LM):
+    """A model that notes what it is asked and knows nothing."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.requests: list[tuple[str, str]] = []
+
+    def loglikelihood(self, requests: "list[Instance]", disable_tqdm: bool = False) -> list[tuple[float, bool]]:
+        self.requests += [request.args[:2] for request in requests]
+        return [(0.0, False)] * len(requests)
+
+    def loglikelihood_rolling(self, requests: "list[Instance]", disable_tqdm: bool = False) -> list[float]:
+        return [0.0] * len(requests)
+
+    def generate_until(self, requests: "list[Instance]", disable_tqdm: bool = False) -> list[str]:
+        return [""] * len(requests)
 
 
-def measure_prefix_sharing(model: "EngramLM", requests: Sequence[tuple[str, str]]) -> PrefixSharing:
-    """Score (context, continuation) pairs in both ways; tokenizing is not timed."""
+def measure_prefix_sharing(model: "EngramLM", requests: Sequence[tuple[str, str]], rounds: int = 1) -> PrefixSharing:
+    """Score (context, continuation) pairs in both ways, `rounds` times in turns; tokenizing is not timed.
+
+    Raises UserError when there are no pairs: a task whose answers are written has none.
+    """
+    if not requests:
+        raise UserError("there is nothing to measure: the task has no choices to score")
     sequences = [model.scored(before, after) for before, after in model.encode_pairs(requests)]
-    values: list[list[float]] = []
-    tokens: list[int] = []
-    seconds: list[float] = []
-    for share in (False, True):
-        tokens_before, started = model.passes.tokens_run, time.perf_counter()
-        values.append([value for value, _ in score(model.passes, sequences, share)])
-        seconds.append(time.perf_counter() - started)
-        tokens.append(model.passes.tokens_run - tokens_before)
-    difference = max((abs(a - b) for a, b in zip(*values, strict=True)), default=0.0)
-    return PrefixSharing(len(requests), tokens[0], tokens[1], seconds[0], seconds[1], difference)
+    values: dict[bool, list[float]] = {}
+    tokens: dict[bool, int] = {}
+    seconds: dict[bool, list[float]] = {False: [], True: []}
+    for _ in range(rounds):
+        for share in (False, True):
+            tokens_before, started = model.passes.tokens_run, time.perf_counter()
+            values[share] = [value for value, _ in score(model.passes, sequences, share)]
+            seconds[share].append(time.perf_counter() - started)
+            tokens[share] = model.passes.tokens_run - tokens_before
+    difference = max(abs(a - b) for a, b in zip(values[False], values[True], strict=True))
+    speedups = [alone / shared for alone, shared in zip(seconds[False], seconds[True], strict=True)]
+    return PrefixSharing(
+        n_requests=len(requests),
+        tokens_alone=tokens[False],
+        tokens_shared=tokens[True],
+        seconds_alone=Measured.of(seconds[False]),
+        seconds_shared=Measured.of(seconds[True]),
+        speedup=Measured.of(speedups),
+        largest_difference=difference,
+    )
