@@ -100,12 +100,9 @@ def _scores(read: "Read", sweep: str, required: bool) -> "pd.DataFrame | None":
     from engramctl.evals.store import EvalStore
     from engramctl.evals.summary import comparable
 
-    scores = EvalStore(read.store.folder).read()
-    scores, lines = comparable(scores[scores["trial_id"].isin(read.wanted["trial_id"])])
-    if scores.empty:
-        if required:
-            raise UserError(f"sweep '{sweep}' has no benchmark scores; `engramctl eval mmlu --sweep {sweep}` makes some")
-        return None
+    scores, lines = comparable(EvalStore(read.store.folder).read(), read.wanted["trial_id"])
+    if scores is None and required:
+        raise UserError(f"sweep '{sweep}' has no benchmark scores; `engramctl eval mmlu --sweep {sweep}` makes some")
     for line in lines:
         console.note(line)
     return scores

@@ -27,6 +27,9 @@ def report(
     one_blas_thread()
     from engram.errors import UserError
     from engramctl import console
+    from engramctl.evals.store import EvalStore
+    from engramctl.evals.summary import comparable
+    from engramctl.figures.evals import evals_figure
     from engramctl.figures.kinds import draw
     from engramctl.fits import sweep_fits
     from engramctl.parquet import write_atomically
@@ -45,9 +48,12 @@ def report(
     wanted = wanted_trials(covered, manifest)
     fits = sweep_fits(store, wanted)
     figures = [page_figure(kind, draw(kind, wanted, fits)) for kind in fits.kinds]
+    scores, _ = comparable(EvalStore(store.folder).read(), wanted["trial_id"])
+    if scores is not None:
+        figures.append(page_figure("evals", evals_figure(scores)))
     again = "--results " + str(results) if results != DEFAULT_RESULTS else ""
     commands = [f"engramctl {name} {sweep} {again}".rstrip() for name in ("status", "fit", "plot")]
-    page = render(sweep, manifest, covered, fits, figures, commands)
+    page = render(sweep, manifest, covered, fits, figures, commands, scores)
     path = out or store.folder / "report.html"
     try:
         path.parent.mkdir(parents=True, exist_ok=True)

@@ -1,5 +1,6 @@
 """Scores of a sweep as one comparable table."""
 
+from collections.abc import Collection
 from typing import Any
 
 import pandas as pd
@@ -7,14 +8,18 @@ import pandas as pd
 _TASK = ["request", "length"]
 
 
-def comparable(scores: pd.DataFrame) -> tuple[pd.DataFrame, list[str]]:
+def comparable(scores: pd.DataFrame, trials: Collection[str]) -> tuple[pd.DataFrame | None, list[str]]:
     """What was asked for of every trial, one row for each task or group and trial, all with the same settings.
 
     A task that was scored with several settings is taken with those that most trials have, the latest of equals.
 
-    Returns the rows and a line for each task of which something was left out.
+    Args:
+        scores: of `EvalStore.read`.
+        trials: ids of the trials that matter.
+
+    Returns the rows, None where there are none, and a line for each task of which something was left out.
     """
-    rows = asked_for(scores)
+    rows = asked_for(scores[scores["trial_id"].isin(trials)])
     chosen, lines = [], []
     for _, group in rows.groupby(_TASK, sort=False, dropna=False):
         by_settings = group.groupby("settings").agg(trials=("trial_id", "nunique"), latest=("finished_at", "max"))
@@ -22,7 +27,7 @@ def comparable(scores: pd.DataFrame) -> tuple[pd.DataFrame, list[str]]:
         chosen.append(group[group["settings"] == best])
         if len(by_settings) > 1:
             lines.append(f"{group['request'].iloc[0]}: scores with other settings are left out; shown: {_told(chosen[-1].iloc[0])}")
-    return (pd.concat(chosen, ignore_index=True) if chosen else rows), lines
+    return (pd.concat(chosen, ignore_index=True) if chosen else None), lines
 
 
 def asked_for(scores: pd.DataFrame) -> pd.DataFrame:

@@ -88,7 +88,7 @@ def _draw(axes: Axes, rows: pd.DataFrame, keys: list[Series], column: str) -> No
 
 def _title(task: str, rows: pd.DataFrame) -> str:
     cut = rows["truncated_share"].max()
-    return task + (f" ({100 * cut:.0f} % truncated)" if cut > 0 else "")
+    return task + (f"\n{100 * cut:.0f} % truncated" if cut > 0 else "")
 
 
 def _unit(rows: pd.DataFrame) -> str:

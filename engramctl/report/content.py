@@ -8,6 +8,7 @@ from typing import Any, cast
 import pandas as pd
 
 from engramctl import console
+from engramctl.evals.summary import task_label
 from engramctl.fit_tables import series_name
 from engramctl.summaries.pairs import Series
 from engramctl.summary import SERIES, Coverage, allocation_summary, format_flops, format_rho
@@ -53,6 +54,21 @@ def points(trials: pd.DataFrame) -> list[ReportTable]:
         names = ("rho", "experts", "slots", "seeds", "loss", "sd", "vs rho = 1", "without a loss")
         tables.append(ReportTable(series_name(Series(size, budget, "")), (("variant", *names) if variants else names), rows, int(variants)))
     return tables
+
+
+def benchmarks(scores: pd.DataFrame | None) -> list[ReportTable]:
+    """Benchmark scores (`evals.summary.comparable`), a row for each task and trial; no table without scores."""
+    if scores is None:
+        return []
+    rows = []
+    for r in scores.sort_values(["request", "task", "length", *SERIES, "rho", "seed"]).to_dict("records"):
+        form, echo = (".1f" if r["is_percent"] else ".4g"), r["floor"] == r["floor"]
+        known = (task_label(r), str(r["size"]), format_flops(r["budget_flops"]), str(r["variant"]), format_rho(r["rho"]), str(r["seed"]))
+        values = (number(r["score"], form), number(r["stderr"], form), number(r["floor"] if echo else r["chance"], form))
+        rows.append((*known, *values, number(r["bpb"], ".3f"), f"{r['n']:,}", f"{100 * r['truncated_share']:.0f} %"))
+    columns = ("task", "size", "FLOPs", "variant", "rho", "seed", "score", "±", "chance", "bits/byte", "items", "truncated")
+    note = "Accuracies are percent. For RULER chance is the score of an answer that repeats the end of its prompt. ± is over the items."
+    return [ReportTable("Benchmarks", columns, rows, 4, note)]
 
 
 def cost(trials: pd.DataFrame) -> ReportTable:

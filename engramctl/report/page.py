@@ -43,6 +43,7 @@ CAPTIONS = {
     "memory": "Validation loss against memory slots on a fixed backbone. Beyond the measured range the line is an extrapolation.",
     "variants": "Difference in loss to the first variant, paired by seed, with 95 % intervals; below zero is better.",
     "layers": "Validation loss by the layers that have a memory.",
+    "evals": "Benchmark scores and bits per byte of the right answers against rho. Bars are 95 % intervals over the items.",
 }
 
 
@@ -65,8 +66,9 @@ def render(
     fits: SweepFits,
     figures: Sequence[PageFigure],
     commands: Sequence[str],
+    scores: pd.DataFrame | None = None,
 ) -> str:
-    """The whole page as text."""
+    """The whole page as text; `scores` are of benchmarks (`evals.summary.comparable`)."""
     trials, done = covered.trials, covered.trials[covered.trials["status"] == "finished"]
     environment = Environment(loader=FileSystemLoader(Path(__file__).parent), autoescape=True, undefined=StrictUndefined, trim_blocks=True)
     varied, fixed = content.configs(trials)
@@ -80,7 +82,7 @@ def render(
         warnings=_warnings(covered, done),
         figures=figures,
         fit_tables=fit_tables(fits),
-        point_tables=content.points(trials),
+        point_tables=[*content.points(trials), *content.benchmarks(scores)],
         cost=content.cost(done),
         varied=varied,
         fixed=fixed,

@@ -140,6 +140,12 @@ def test_the_figure_takes_comparable_scores(results, other):
     paths = [Path(path) for path in shown["figures"]]
     assert [path.name for path in paths] == ["evals.png", "evals.svg", "evals.pdf"]
     assert Image.open(paths[0]).width > 500
+    page = CliRunner().invoke(app, ["report", "tiny", "--results", str(results)])
+    assert page.exit_code == 0, page.output
+    html = (results / "tiny" / "report.html").read_text()
+    assert "Benchmarks" in html
+    assert "Figure: evals" in html
+    assert "arc_easy" in html
 
 
 def test_a_killed_run_goes_on_where_it_was(results, data, tmp_path):
@@ -288,6 +294,7 @@ def test_several_models_show_what_was_asked_for():
 
 def test_most_trials_choose_the_settings():
     rows = frame(score(trial_id="a"), score(trial_id="b"), score(trial_id="b", settings="new", limit=3, finished_at="2026-02-01"))
-    shown, lines = comparable(rows)
+    shown, lines = comparable(rows, ["a", "b"])
     assert shown["settings"].tolist() == ["a", "a"]
+    assert comparable(rows, ["c"]) == (None, [])
     assert lines == ["mmlu: scores with other settings are left out; shown: 100 items, 5 examples, 64 tokens read"]
