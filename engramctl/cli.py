@@ -11,6 +11,7 @@ from engramctl.commands.bench import bench
 from engramctl.commands.compare import compare
 from engramctl.commands.corpus import corpus
 from engramctl.commands.eval import evaluate
+from engramctl.commands.extend import extend
 from engramctl.commands.fit import fit
 from engramctl.commands.plan import plan
 from engramctl.commands.plot import plot
@@ -64,6 +65,7 @@ app.command("report")(report)
 app.command("compare")(compare)
 app.command("eval")(evaluate)
 app.command("sample")(sample)
+app.command("extend")(extend)
 app.command("rm")(rm)
 app.command("verify")(verify)
 app.add_typer(bench, name="bench")

@@ -218,6 +218,71 @@ EVAL_ITEM_COLUMNS: tuple[Column, ...] = (
     Column("truncated", pa.bool_(), "", "Whether the prompt lost tokens at its beginning"),
 )
 
+EXTENSION_COLUMNS: tuple[Column, ...] = (
+    # identity
+    Column("trial_id", _TEXT, "", "Hash of the extension's config: the name of its checkpoint"),
+    Column("source_trial_id", _TEXT, "", "Trial whose final weights it starts from"),
+    Column("sweep", _TEXT, "", "Sweep of that trial; null where the checkpoint lay outside of a results folder", nullable=True),
+    Column("size", _TEXT, "", "Named model size"),
+    Column("rho", _REAL, "fraction", "rho of the source"),
+    Column("variant", _TEXT, "", "Variant of the source"),
+    Column("seed", _INT, "", "Seed of the source, and of the order of the data"),
+    Column("memory_design", _TEXT, "", "How memory enters the model, or none"),
+    Column("config", _TEXT, "JSON", "The whole config of the extension"),
+    Column("source_budget_flops", _REAL, "FLOPs", "Training compute that was asked for the source"),
+    Column("source_tokens", _INT, "tokens", "Training tokens of the source"),
+    Column("source_length", _INT, "tokens", "Predicted tokens in a sequence of the source: K below"),
+    # training
+    Column("length", _INT, "tokens", "Predicted tokens in a sequence of the extension: L below"),
+    Column("yarn_scale", _REAL, "ratio", "YaRN's scale: L over the length before the first extension"),
+    Column("steps", _INT, "steps", "Optimiser steps"),
+    Column("batch_size", _INT, "sequences", "Sequences in an optimiser step"),
+    Column("tokens", _INT, "tokens", "Training tokens of the extension"),
+    Column("learning_rate", _REAL, "", "Peak learning rate of the dense weights"),
+    Column("train_flops", _REAL, "FLOPs", "6 p_active tokens of the extension"),
+    Column("train_documents", _INT, "documents", "Training documents"),
+    Column("train_long_documents", _INT, "documents", "Training documents of at least L tokens"),
+    Column("val_documents", _INT, "documents", "Validation documents"),
+    Column("val_long_documents", _INT, "documents", "Validation documents of at least L tokens"),
+    Column("train_loss", _REAL, "nats/token", "Mean training loss over the last 5 % of the steps"),
+    # outcome
+    Column("val_loss_short_before", _REAL, "nats/token", "Validation loss of the source in sequences of K: its val_loss"),
+    Column("val_loss_short_after", _REAL, "nats/token", "The same of the extension"),
+    Column("val_loss_before", _REAL, "nats/token", "Validation loss of the source, without YaRN, in sequences of L"),
+    Column("val_loss_after", _REAL, "nats/token", "The same of the extension, with YaRN"),
+    Column("long_documents", _INT, "documents", "Validation documents of at least L tokens that the columns below are measured on"),
+    Column("long_tokens", _INT, "tokens", "Tokens of them that have more than K tokens before them"),
+    Column("short_ppl_before", _REAL, "", "Perplexity of those tokens for the source, which sees the last K tokens at most"),
+    Column("short_ppl_after", _REAL, "", "The same for the extension"),
+    Column("ppl_before", _REAL, "", "Perplexity of those tokens for the source, without YaRN, which sees all of up to L tokens"),
+    Column("ppl_after", _REAL, "", "The same for the extension, with YaRN"),
+    Column("reference_trial_id", _TEXT, "", "Trial whose model finds the key tokens: the extension itself, or that of --reference"),
+    Column("key_tokens", _INT, "tokens", "Tokens on which the reference gains more than 2 nats from the whole context, to a loss below 2"),
+    Column("key_share", _REAL, "fraction", "key_tokens over long_tokens"),
+    Column("long_ppl_before", _REAL, "", "LongPPL: perplexity of the key tokens, as ppl_before; null without key tokens", nullable=True),
+    Column("long_ppl_after", _REAL, "", "The same, as ppl_after", nullable=True),
+    Column(
+        "gain_by_position",
+        pa.list_(_REAL),
+        "nats/token",
+        "Mean gain of the extension from the whole context over the last K tokens, at the positions [K, 2K), [2K, 4K) and so on",
+    ),
+    # cost
+    Column("wall_s", _REAL, "s", "Time spent in optimiser steps and validations, all attempts together"),
+    Column("tokens_per_s", _REAL, "tokens/s", "Training speed"),
+    Column("n_restarts", _INT, "", "Times the training was continued from a checkpoint"),
+    # origin
+    Column("git_sha", _TEXT, "", "Commit of the code; empty outside a repository"),
+    Column("corpus_fingerprint", _TEXT, "", "Hash of the corpus: its documents, order and splits"),
+    Column("tokenizer_fingerprint", _TEXT, "", "Hash of the tokenizer"),
+    Column("versions", _TEXT, "JSON", "Versions of Python and of the libraries that matter"),
+    Column("hostname", _TEXT, "", "Machine that trained"),
+    Column("device", _TEXT, "", "Device that trained"),
+    Column("precision", _TEXT, "", "Precision of the matrix multiplications: bf16 or fp32"),
+    Column("started_at", _TEXT, "ISO 8601, UTC", "Start of the first attempt"),
+    Column("finished_at", _TEXT, "ISO 8601, UTC", "End of the last attempt"),
+)
+
 
 def _schema(columns: Iterable[Column]) -> pa.Schema:
     fields = [pa.field(c.name, c.type, nullable=c.nullable, metadata={"unit": c.unit, "meaning": c.meaning}) for c in columns]
@@ -234,3 +299,5 @@ EVAL_SCHEMA = _schema(EVAL_COLUMNS)
 """The same of evals/*.parquet."""
 EVAL_ITEM_SCHEMA = _schema(EVAL_ITEM_COLUMNS)
 """The same of eval_items/*.parquet."""
+EXTENSION_SCHEMA = _schema(EXTENSION_COLUMNS)
+"""The same of extensions/*.parquet."""

@@ -69,6 +69,20 @@ def write_table(path: Path, table: pa.Table) -> None:
     write_atomically(path, buffer.getvalue())
 
 
+def write_row(path: Path, schema: pa.Schema, row: Mapping[str, Any]) -> None:
+    """Keep one row as a file of its own; raises like `as_table` and `write_table`."""
+    write_table(path, as_table(schema, {name: [value] for name, value in row.items()}, path.name))
+
+
+def read_row(path: Path, schema: pa.Schema) -> dict[str, Any] | None:
+    """The row that `write_row` kept, None when there is none; UserError like `read_table`."""
+    try:
+        row: dict[str, Any] = read_table(path, schema, schema.names).to_pylist()[0]
+    except FileNotFoundError:
+        return None
+    return row
+
+
 def read_table(path: Path, schema: pa.Schema, columns: Sequence[str]) -> pa.Table:
     """Some columns of a file; FileNotFoundError when there is none, UserError when it is damaged or not of this schema."""
     try:

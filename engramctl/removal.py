@@ -25,7 +25,7 @@ class Removal:
     trials: list[str]
     """Ids."""
     statuses: dict[str, int]
-    """Number of trials by status; `missing` has no row, `unreadable` a row that this version can't read."""
+    """Number of trials by status; `extended` is an extension of a trial, `missing` has no row, `unreadable` one of another version."""
     n_checkpoints: int
     n_bytes: int
 
@@ -91,9 +91,10 @@ def remove_trials(store: Store, ids: Collection[str]) -> None:
 def _statuses(store: Store, ids: Collection[str]) -> dict[str, int]:
     try:
         rows = store.read_trials(["trial_id", "status"])
-        known = dict(zip(rows["trial_id"], rows["status"], strict=True))
+        known = {path.stem: "extended" for path in store.extensions.glob("[!.]*.parquet")}
+        known |= dict(zip(rows["trial_id"], rows["status"], strict=True))
         counts = Counter(known.get(trial_id, "missing") for trial_id in ids)
-        return {status: counts[status] for status in (*STATUSES, "missing") if counts[status]}
+        return {status: counts[status] for status in (*STATUSES, "extended", "missing") if counts[status]}
     except UserError:
         # To get rid of results that can't be read is a good reason to remove them.
         return {"unreadable": len(ids)} if ids else {}

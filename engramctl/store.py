@@ -51,6 +51,7 @@ class Store:
         self.figures = self.folder / "figures"
         self.fits = self.folder / "fits.parquet"
         self.checkpoints = self.folder / "checkpoints"
+        self.extensions = self.folder / "extensions"
         self.manifest = self.folder / "sweep.json"
         self.running = self.folder / "running.json"
 

@@ -44,6 +44,10 @@ WorkersOption = Annotated[
 ]
 DeviceOption = Annotated[str, typer.Option("--device", metavar="D", help="auto, cpu, cuda or cuda:N.")]
 
+CheckpointEveryOption = Annotated[
+    str, typer.Option("--checkpoint-every", metavar="T", help="Time between checkpoints of a trial, e.g. 90s or 10m.")
+]
+
 
 def items(values: Sequence[str] | None) -> list[str]:
     """Values of an option that may be given several times, each with commas."""

@@ -49,9 +49,7 @@ def sweep(
     address: Annotated[
         str | None, typer.Option("--address", metavar="URL", help="A running Ray cluster: ray://HOST:10001, HOST:PORT or auto.")
     ] = None,
-    checkpoint_every: Annotated[
-        str, typer.Option("--checkpoint-every", metavar="T", help="Time between checkpoints of a trial, e.g. 90s or 10m.")
-    ] = "1m",
+    checkpoint_every: sweep_options.CheckpointEveryOption = "1m",
     cache: corpus_options.CacheOption = None,
     as_json: results_options.JsonOption = False,
 ) -> None:

@@ -62,7 +62,8 @@ def checkpoint_jobs(checkpoint: Path, requests: Sequence[Request]) -> list[Job]:
     trial = read_trial(final)
     own = final.parent if final.name == FINAL else final
     sweep = own.parent.parent
-    of_sweep = own.parent.name == "checkpoints" and (sweep / "trials" / f"{trial.id}.parquet").is_file()
+    rows = [sweep / kind / f"{trial.id}.parquet" for kind in ("trials", "extensions")]
+    of_sweep = own.parent.name == "checkpoints" and any(row.is_file() for row in rows)
     return [Job(final, sweep if of_sweep else own, trial, request) for request in requests]
 
 

@@ -281,6 +281,8 @@ class TrialConfig(FrozenConfig):
     tokenizer_fingerprint: str
     axes: tuple[tuple[str, str], ...] = ()
     """Axis and label of every further axis of the sweep: a name for what the other fields hold, and no part of the id."""
+    continues: str | None = None
+    """Id of the trial whose final weights this one starts from (`engram.training.extension`); null: weights drawn from the seed."""
 
     @property
     def variant(self) -> str:
@@ -290,5 +292,6 @@ class TrialConfig(FrozenConfig):
     @property
     def id(self) -> str:
         """12 hexadecimal digits of the SHA-256 of this config in canonical JSON."""
-        text = json.dumps(self.model_dump(mode="json", exclude={"axes"}), sort_keys=True, separators=(",", ":"))
+        without = {"axes"} if self.continues else {"axes", "continues"}  # a trial from scratch keeps the id it had before the field
+        text = json.dumps(self.model_dump(mode="json", exclude=without), sort_keys=True, separators=(",", ":"))
         return hashlib.sha256(text.encode()).hexdigest()[:12]

@@ -17,6 +17,7 @@ from engramctl.columns import (
     DOCUMENT_COLUMNS,
     EVAL_COLUMNS,
     EVAL_ITEM_COLUMNS,
+    EXTENSION_COLUMNS,
     SCHEMA_VERSION,
     TRIAL_COLUMNS,
 )
@@ -269,7 +270,7 @@ def test_kill_9_leaves_only_whole_files(store, tmp_path, make_row):
 
 def test_the_page_on_results_has_every_column_as_it_is():
     page = DOCS.read_text()
-    for column in (*TRIAL_COLUMNS, *CURVE_COLUMNS, *DOCUMENT_COLUMNS, *EVAL_COLUMNS, *EVAL_ITEM_COLUMNS):
+    for column in (*TRIAL_COLUMNS, *CURVE_COLUMNS, *DOCUMENT_COLUMNS, *EVAL_COLUMNS, *EVAL_ITEM_COLUMNS, *EXTENSION_COLUMNS):
         kind = f"{column.type}, or null" if column.nullable else str(column.type)
         assert f"| `{column.name}` | {kind} | {column.unit} | {column.meaning} |\n" in page
     assert f"version {SCHEMA_VERSION}" in page

@@ -31,6 +31,8 @@ class Corpus:
     """int64 [V]: canonical id of each token"""
     train: np.ndarray
     """uint16 or uint32 [n]: documents one after another, each followed by end-of-text"""
+    train_doc_starts: np.ndarray
+    """int64 [documents + 1]: first token of each training document"""
     val: np.ndarray
     """The same of the validation documents, in the order of their hashes: any beginning is a random sample"""
     val_doc_starts: np.ndarray
@@ -58,6 +60,7 @@ class Corpus:
                 end_of_text_id=meta["end_of_text_id"],
                 compression=np.load(folder / "compression.npy"),
                 train=np.memmap(folder / "train.bin", dtype=dtype, mode="r"),
+                train_doc_starts=np.load(folder / "train_docs.npy", mmap_mode="r"),
                 val=np.memmap(folder / "val.bin", dtype=dtype, mode="r"),
                 val_doc_starts=np.load(folder / "val_docs.npy"),
                 val_doc_bytes=np.load(folder / "val_doc_bytes.npy"),
@@ -135,3 +138,14 @@ def validation_windows(corpus: Corpus, seq_len: int, max_tokens: int) -> tuple[n
     document = np.repeat(np.arange(needed), lengths[:needed])
     windows = np.arange(n)[:, None] * seq_len + np.arange(seq_len + 1)
     return stream[windows].astype(np.int64), document[windows[:, 1:]]
+
+
+def document_windows(corpus: Corpus, seq_len: int, max_tokens: int) -> np.ndarray:
+    """Validation documents of at least T tokens, each cut to one window: int64 [n, T + 1].
+
+    The end-of-text that stands before a document in training, then its first T tokens: all of them are targets. Documents come
+    in the order of their hashes, as many as hold `max_tokens` (one at least); n is 0 where none is that long.
+    """
+    starts = corpus.val_doc_starts[:-1][np.diff(corpus.val_doc_starts) >= seq_len][: max(1, max_tokens // seq_len)]
+    documents = np.asarray(corpus.val)[starts[:, None] + np.arange(seq_len)].astype(np.int64)
+    return np.concatenate([np.full((len(starts), 1), corpus.end_of_text_id), documents], axis=1)

@@ -120,9 +120,10 @@ class Transformer(nn.Module):
         """Mean next-token loss in nats: int64 [B, T] each -> scalar."""
         return mean_cross_entropy(self(tokens).flatten(0, 1), self.head_weight, targets.flatten())
 
-    def token_losses(self, tokens: Tensor, targets: Tensor) -> Tensor:
-        """Loss of every target in nats, without gradient: int64 [B, T] each -> fp32 [B, T]."""
-        return token_cross_entropy(self(tokens).flatten(0, 1), self.head_weight, targets.flatten()).view_as(targets)
+    def token_losses(self, tokens: Tensor, targets: Tensor, last: int | None = None) -> Tensor:
+        """Loss of every target in nats, without gradient: int64 [B, T] each -> fp32 [B, T]; of the `last` of each sequence: [B, last]."""
+        hidden, wanted = (self(tokens), targets) if last is None else (self(tokens)[:, -last:], targets[:, -last:])
+        return token_cross_entropy(hidden.flatten(0, 1), self.head_weight, wanted.flatten()).view_as(wanted)
 
     def tables(self) -> Iterator[EmbeddingTables]:
         """All sets of memory tables."""

@@ -80,9 +80,19 @@ class Trainer:
         folder: where its checkpoints lie; the latest is taken up.
         device: where to train.
         checkpoint_seconds: at least this long between checkpoints.
+        initial: weights of another trial to start from (`state_dict` of its model); None: those of the trial's seed. Optimisers
+            start fresh.
     """
 
-    def __init__(self, trial: TrialConfig, corpus: Corpus, folder: Path, device: torch.device, checkpoint_seconds: float = 120.0) -> None:
+    def __init__(
+        self,
+        trial: TrialConfig,
+        corpus: Corpus,
+        folder: Path,
+        device: torch.device,
+        checkpoint_seconds: float = 120.0,
+        initial: Mapping[str, Tensor] | None = None,
+    ) -> None:
         if (corpus.fingerprint, corpus.tokenizer_fingerprint) != (trial.corpus_fingerprint, trial.tokenizer_fingerprint):
             raise ValueError(f"trial {trial.id} wants corpus {trial.corpus_fingerprint}, this is {corpus.fingerprint}")
         self.trial, self.train, self.folder, self.device = trial, trial.train, folder, device
@@ -90,6 +100,8 @@ class Trainer:
         self.precision = resolve_precision(self.train.precision, device)
         self.tokenizer_json = (corpus.folder / "tokenizer.json").read_bytes()  # now: the cache may be gone when the trial ends
         self.model = build_model(trial, corpus, device)
+        if initial is not None:
+            self.model.load_state_dict(initial)
         self.optimizers = Optimizers(self.model, self.train)
         self.batches = TrainBatches(corpus.train, self.train.seq_len, self.train.batch_size, trial.seed)
         self.validator = Validator(corpus, self.train)

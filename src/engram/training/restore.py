@@ -63,7 +63,9 @@ def final_folder(checkpoint: Path) -> Path:
         if (folder / "trial.json").is_file():
             return folder
     if any(checkpoint.glob("step-*")) or (checkpoint / "optimizer.safetensors").is_file():
-        raise UserError(f"the trial of checkpoint {checkpoint} has not finished; `engramctl sweep` continues it")
+        raise UserError(
+            f"the trial of checkpoint {checkpoint} has not finished; `engramctl sweep` continues it (an extension: `engramctl extend`)"
+        )
     raise UserError(f"{checkpoint} is not a checkpoint; {_EXPECTED}")
 
 

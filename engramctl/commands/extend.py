@@ -1,0 +1,153 @@
+"""`engramctl extend CHECKPOINT`"""
+
+import contextlib
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from engram.errors import UserError
+from engramctl import console
+from engramctl import options as corpus_options
+from engramctl.results_options import JsonOption
+from engramctl.sweep_options import CheckpointEveryOption, DeviceOption
+
+if TYPE_CHECKING:
+    from engramctl.extending import Extension
+    from engramctl.extension_places import Place
+
+
+def extend(
+    checkpoint: Annotated[
+        Path, typer.Argument(metavar="CHECKPOINT", help="Folder of a finished trial: results/SWEEP/checkpoints/TRIAL, or `final` in it.")
+    ],
+    length: Annotated[int, typer.Option("--length", metavar="L", help="Tokens of a sequence: more than the trial was trained on.")],
+    tokens: Annotated[
+        float | None, typer.Option("--tokens", metavar="N", help="Training tokens, e.g. 2e6. Default: 11.5 % of the trial's own.")
+    ] = None,
+    rate: Annotated[
+        float | None, typer.Option("--rate", metavar="R", help="Peak learning rate. Default: a tenth of the trial's own.")
+    ] = None,
+    out: Annotated[
+        Path | None,
+        typer.Option(
+            "--out", metavar="DIR", help="Folder that gets the new checkpoint, as DIR/ID. Default: beside the old one, in its sweep."
+        ),
+    ] = None,
+    reference: Annotated[
+        Path | None,
+        typer.Option("--reference", metavar="CHECKPOINT", help="Model that finds LongPPL's key tokens. Default: the extended one itself."),
+    ] = None,
+    val_tokens: Annotated[
+        int, typer.Option("--val-tokens", metavar="N", min=1, help="Tokens of long validation documents that LongPPL reads, at most.")
+    ] = 65_536,
+    device: DeviceOption = "auto",
+    checkpoint_every: CheckpointEveryOption = "1m",
+    cache: corpus_options.CacheOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Train a finished trial on longer sequences with YaRN, and measure both models at the new length.
+
+    The new checkpoint is one as any other: `sample` and evaluations read up to L tokens. The same command continues one that was stopped.
+
+    Example: engramctl extend results/allocation/checkpoints/0123456789ab --length 1024
+    """
+    from engram.cache import default_cache
+    from engram.training.checkpoint import FINAL
+    from engram.training.extension import extension
+    from engram.training.machine import resolve_device, settle_process
+    from engram.training.restore import load_final
+    from engramctl.columns import EXTENSION_SCHEMA
+    from engramctl.extending import Extension, measure_again, train_extension
+    from engramctl.extension_places import find_corpus, find_place, sweep_of
+    from engramctl.parquet import read_row
+    from engramctl.units import parse_duration
+
+    checkpoint_s, where = parse_duration(checkpoint_every), resolve_device(device)
+    source = load_final(checkpoint, where)
+    trial = extension(source.trial, length, tokens, rate)
+    place = find_place(source.folder, trial, out)
+    corpus = find_corpus(source.trial, cache or default_cache(), sweep_of(source.folder))
+    judge = None if reference is None else load_final(reference, where)
+    todo = Extension(source, trial, corpus, place, judge, val_tokens)
+    with _locked(place), _stoppable():
+        settle_process(threads=1)  # may compile kernels: after all that can be refused
+        row = read_row(place.record, EXTENSION_SCHEMA) if (place.checkpoint / FINAL).is_dir() else None
+        if row is not None and todo.is_measured(row):
+            console.note(f"{place.checkpoint} is there already")
+        elif row is not None:
+            console.note("trained already; measuring again ...")
+            row = measure_again(todo, load_final(place.checkpoint, where).model, row, where)
+        else:
+            from engramctl.display import SweepDisplay
+
+            console.note(f"extending to {length} tokens: {trial.train.tokens:,} training tokens in {trial.train.steps} steps")
+            with SweepDisplay([trial], 0) as display:
+                done = train_extension(todo, where, checkpoint_s, display.on_event)
+            if isinstance(done, str):
+                console.note(f"nothing was kept; a lower --rate than {trial.train.learning_rate:.3g} may help")
+                raise typer.Exit(1)
+            row = done
+    if as_json:
+        console.print_json({"checkpoint": str(place.checkpoint), "record": str(place.record), **row})
+    else:
+        _print(todo, row)
+
+
+@contextlib.contextmanager
+def _locked(place: "Place") -> Iterator[None]:
+    """Hold the place for this process; UserError when another process has it, or it can't be written."""
+    from filelock import FileLock, Timeout
+
+    file = place.checkpoint / ".lock"
+    try:
+        place.checkpoint.mkdir(parents=True, exist_ok=True)
+        lock = FileLock(file)
+        lock.acquire(blocking=False)
+    except Timeout:  # an OSError too
+        raise UserError(f"extension {place.checkpoint.name} is being trained by another process") from None
+    except OSError as problem:
+        raise UserError(f"{place.checkpoint} can't be written: {problem.strerror or problem}") from None
+    try:
+        yield
+    finally:
+        file.unlink(missing_ok=True)
+        lock.release()
+        with contextlib.suppress(OSError):
+            place.checkpoint.rmdir()  # only when nothing was kept
+
+
+@contextlib.contextmanager
+def _stoppable() -> Iterator[None]:
+    try:
+        yield
+    except KeyboardInterrupt:
+        console.note("stopped; the same command continues from the last checkpoint")
+        raise typer.Exit(130) from None
+
+
+def _print(todo: "Extension", row: dict[str, Any]) -> None:
+    short, long = row["source_length"], row["length"]
+    out = console.out()
+    out.print(f"trial {row['source_trial_id']} extended from {short} to {long} tokens: {todo.place.checkpoint}", soft_wrap=True)
+    counts = [f"{row[f'{split}_long_documents']:,} of {row[f'{split}_documents']:,} {name} documents" for split, name in _SPLITS]
+    out.print(f"{' and '.join(counts)} have at least {long} tokens")
+    share = f"{100 * row['key_share']:.2g} %"
+    lines = (
+        (f"validation loss, sequences of {short}", "val_loss_short", 4),
+        (f"validation loss, sequences of {long}", "val_loss", 4),
+        (f"perplexity, last {short} tokens seen", "short_ppl", 2),
+        (f"perplexity, up to {long} tokens seen", "ppl", 2),
+        (f"LongPPL, {share} of the tokens", "long_ppl", 2),
+    )
+    cells = [(label, *(_number(row[f"{name}_{when}"], digits) for when in ("before", "after"))) for label, name, digits in lines]
+    out.print(console.table(("", "before", "after"), cells))
+    out.print(f"perplexities: {row['long_tokens']:,} tokens of {row['long_documents']} documents, those with more than {short} before them")
+
+
+_SPLITS = (("train", "training"), ("val", "validation"))
+
+
+def _number(value: float | None, digits: int) -> str:
+    return "-" if value is None else f"{value:.{digits}f}"
