@@ -15,6 +15,8 @@ KINDS = ("allocation", "drift", "memory", "variants", "layers")
 AUTO = "auto"
 EVALS = "evals"
 """Benchmark scores: they need no fit and no documents."""
+RULER = "ruler"
+"""RULER's categories by length."""
 
 
 def refusals(wanted: pd.DataFrame, manifest: Mapping[str, Any] | None) -> dict[str, str | None]:
@@ -44,7 +46,7 @@ def refusals(wanted: pd.DataFrame, manifest: Mapping[str, Any] | None) -> dict[s
 def chosen_kinds(kind: str, wanted: pd.DataFrame, manifest: Mapping[str, Any] | None, sweep: str) -> list[str]:
     """The kinds to show for `--kind`; UserError in one line when the one that was asked for does not apply."""
     if kind != AUTO and kind not in KINDS:
-        raise UserError(f"--kind {kind}: {AUTO}, {', '.join(KINDS)}, {EVALS} are allowed")
+        raise UserError(f"--kind {kind}: {AUTO}, {', '.join(KINDS)}, {EVALS}, {RULER} are allowed")
     reasons = refusals(wanted, manifest)
     apply = [name for name, reason in reasons.items() if reason is None]
     if kind == AUTO:

@@ -18,7 +18,7 @@ import pyarrow as pa
 from filelock import FileLock, Timeout
 
 from engram.errors import UserError
-from engramctl.columns import CURVE_SCHEMA, DOCUMENT_SCHEMA, SCHEMA_VERSION, STATUSES, TRIAL_SCHEMA
+from engramctl.columns import CURVE_SCHEMA, DOCUMENT_SCHEMA, EXTENSION_SCHEMA, SCHEMA_VERSION, STATUSES, TRIAL_SCHEMA
 from engramctl.parquet import Columns, as_table, read_table, read_tables, require_version, write_atomically, write_table
 
 _STALE_TEMP_S = 3600.0
@@ -154,6 +154,12 @@ class Store:
             if table is None:
                 raise UserError(f"trial {trial_id} of sweep {self.sweep} has no {what}: there is no {path}")
         return tables
+
+    def extension_sources(self) -> dict[str, str]:
+        """The trial that each extension started from, by the extension's id; UserError when one can't be read."""
+        names = ["trial_id", "source_trial_id"]
+        tables = read_tables(sorted(self.extensions.glob("*.parquet")), EXTENSION_SCHEMA, names)
+        return {row["trial_id"]: row["source_trial_id"] for table in tables if table is not None for row in table.to_pylist()}
 
     def read_manifest(self) -> dict[str, Any] | None:
         """What the sweep is, or None before its first run; UserError when it is damaged or of another schema version."""

@@ -19,7 +19,7 @@ OutOption = Annotated[
 ]
 KindOption = Annotated[
     str,
-    typer.Option("--kind", metavar="K", help="allocation, drift, memory, variants, layers or evals; auto: all that apply."),
+    typer.Option("--kind", metavar="K", help="allocation, drift, memory, variants, layers, evals or ruler; auto: all that apply."),
 ]
 FormatOption = Annotated[str, typer.Option("--format", metavar="F", help="Files to write: png, svg and pdf, with commas between.")]
 
@@ -35,7 +35,8 @@ def plot(
     """Draw what a sweep has measured and print the numbers behind the figures.
 
     Writes one figure for each kind that applies: loss against rho (allocation), its lowest point against the budget (drift), loss
-    against slots (memory), variants against the first one (variants), loss by layer (layers), benchmark scores (evals).
+    against slots (memory), variants against the first one (variants), loss by layer (layers), benchmark scores (evals),
+    RULER by length for trials of equal compute and of equal loss (ruler).
 
     val_loss is the mean over seeds in nats per token, sd their spread.
 
@@ -49,17 +50,19 @@ def plot(
 
     one_blas_thread()
     from engramctl import console
+    from engramctl.evals.tables import ruler_table
     from engramctl.figures.kinds import draw
     from engramctl.figures.save import check_formats, save
     from engramctl.fit_json import fits_as_json
-    from engramctl.kinds import AUTO, EVALS, chosen_kinds
+    from engramctl.kinds import AUTO, EVALS, RULER, chosen_kinds
     from engramctl.reading import read_wanted
     from engramctl.summary import SERIES, allocation_summary, records, remarks, unfinished
 
     wanted_formats = check_formats(formats)
     read = read_wanted(results, sweep)
     scores = _scores(read, sweep, required=kind == EVALS) if kind in (AUTO, EVALS) else None
-    kinds = [] if kind == EVALS else chosen_kinds(kind, read.wanted, read.manifest, sweep)
+    by_length = _by_length(read, sweep, required=kind == RULER) if kind in (AUTO, RULER) else {}
+    kinds = [] if kind in (EVALS, RULER) else chosen_kinds(kind, read.wanted, read.manifest, sweep)
     fits = _fits(read, kinds)
     folder = out or read.store.figures
     paths = {name: save(draw(name, read.wanted, fits), folder, name, wanted_formats) for name in fits.kinds}
@@ -67,6 +70,10 @@ def plot(
         from engramctl.figures.evals import evals_figure
 
         paths[EVALS] = save(evals_figure(scores), folder, EVALS, wanted_formats)
+    if by_length:
+        from engramctl.figures.ruler import ruler_figure
+
+        paths[RULER] = save(ruler_figure(by_length), folder, RULER, wanted_formats)
     summary = allocation_summary(read.covered.trials)
     blocks = [(series, remarks(series)) for _, series in summary.groupby(SERIES, sort=False)]
     absent = unfinished(read.covered)
@@ -82,12 +89,15 @@ def plot(
                 "left_out": read.covered.left_out["trial_id"].tolist(),
                 "fits": fits_as_json(fits, bands=False),
                 "evals": [] if scores is None else records(scores),
+                "ruler": {name: records(rows) for name, rows in by_length.items()},
             }
         )
     else:
         _print(console.out(), fits, blocks, absent)
         if scores is not None:
             _print_scores(console.out(), scores)
+        for name, rows in by_length.items():
+            console.out().print(ruler_table(name, rows))
     for each in paths.values():
         console.note(f"figure: {each[0]}" + "".join(f", {path.suffix[1:]}" for path in each[1:]))
     _next(read, absent, sweep, results)
@@ -106,6 +116,22 @@ def _scores(read: "Read", sweep: str, required: bool) -> "pd.DataFrame | None":
     for line in lines:
         console.note(line)
     return scores
+
+
+def _by_length(read: "Read", sweep: str, required: bool) -> "dict[str, pd.DataFrame]":
+    """RULER's categories of trials and of their extensions that may be compared; UserError when there are none and they are required."""
+    from engram.errors import UserError
+    from engramctl.evals.matched import category_scores, matched
+    from engramctl.evals.store import EvalStore
+
+    finished = read.wanted[read.wanted["status"] == "finished"]
+    groups = matched(category_scores(EvalStore(read.store.folder).read(), finished, read.store.extension_sources()))
+    if required and not groups:
+        raise UserError(
+            f"sweep '{sweep}' has no RULER scores of two values of rho at one budget, or at one loss; "
+            f"`engramctl eval ruler --lengths 512,1024 --sweep {sweep}` makes some"
+        )
+    return groups
 
 
 def _print_scores(terminal: "Console", scores: "pd.DataFrame") -> None:

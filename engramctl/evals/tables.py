@@ -1,6 +1,6 @@
 """Scores in the terminal."""
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 import pandas as pd
 
@@ -69,6 +69,22 @@ def remarks(scores: pd.DataFrame) -> list[str]:
         tasks = ", ".join(dict.fromkeys(cut["task"]))
         lines.append(f"truncated: prompts of {tasks} lost their beginning: the models read {lengths} tokens at a time (--max-length)")
     return lines
+
+
+def ruler_table(name: str, rows: pd.DataFrame) -> "Table":
+    """RULER's categories of one comparison of `matched.matched`: means over seeds, a column for each length."""
+    lengths = sorted(rows["length"].unique())
+    cells = []
+    for key, mine in rows.groupby(["category", "rho", "budget_flops", "extended"], sort=False):
+        category, rho, budget, extended = cast("tuple[str, float, float, bool]", key)
+        by_length = mine.groupby("length")["score"].mean()
+        model = [category, "extended" if extended else "as trained", format_flops(budget), format_rho(rho), mine["source_id"].nunique()]
+        cells.append([*model, *(_number(by_length.get(length), ".1f") for length in lengths)])
+    for one, mine in rows.groupby("category", sort=False):
+        floor = mine.groupby("length")["floor"].mean()
+        cells.append([str(one), "echo", "", "", "", *(_number(floor.get(length), ".1f") for length in lengths)])
+    cells.sort(key=lambda row: list(rows["category"].unique()).index(row[0]))
+    return console.table(["category", "", "FLOPs", "rho", "seeds", *map(str, lengths)], cells, left=2, title=f"RULER, {name}")
 
 
 def _number(value: float | None, form: str) -> str:

@@ -153,15 +153,26 @@ def test_a_checkpoint_outside_of_a_sweep(checkpoint, extend, tmp_path):
     assert not (checkpoint.parents[1] / "extensions").exists()
 
 
+STUCK = """
+import sys, time
+from engram.training.loop import Trainer
+last, step = int(sys.argv.pop(1)), Trainer._step
+Trainer._step = lambda self: (self.state.step >= last and time.sleep(600), step(self))
+from engramctl.cli import app
+app()
+"""
+"""`engramctl` that trains no further than the step given before its arguments."""
+
+
 def test_a_stopped_and_killed_extension_ends_with_the_same_numbers(checkpoint, extend, cache, tmp_path):
-    options = ["--tokens", "6e4", "--val-tokens", "256", "--checkpoint-every", "0.001s"]
+    options = ["--tokens", "2e4", "--val-tokens", "256", "--checkpoint-every", "0.001s"]
     whole = extend(checkpoint, *options, "--out", tmp_path / "whole", json_wanted=True)
-    folder, code = checkpoint.parent / whole["trial_id"], "from engramctl.cli import app; app()"
-    command = [sys.executable, "-c", code, "extend", checkpoint, "--length", "64", "--cache", cache, "--device", "cpu", *options]
+    folder = checkpoint.parent / whole["trial_id"]
+    arguments = ["extend", checkpoint, "--length", "64", "--cache", cache, "--device", "cpu", *options]
     for signum, after in ((signal.SIGINT, 5), (signal.SIGKILL, 20)):
-        process = subprocess.Popen([*map(str, command)], stderr=subprocess.PIPE, text=True)
-        while process.poll() is None and not any(int(p.name[-9:]) >= after for p in folder.glob("step-*")):
-            time.sleep(0.002)
+        process = subprocess.Popen([sys.executable, "-c", STUCK, str(after), *map(str, arguments)], stderr=subprocess.PIPE, text=True)
+        while process.poll() is None and not (folder / f"step-{after:09d}").exists():
+            time.sleep(0.01)
         os.kill(process.pid, signum)
         talk = process.communicate()[1]
         assert not (folder / "final").exists()
