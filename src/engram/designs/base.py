@@ -90,6 +90,10 @@ class Memory(FrozenConfig):
             past: what came before, for designs that look back.
         """
 
+    def gates(self, weights: Mapping[str, "Tensor"], vectors: "Tensor", stream: "Tensor", model: Backbone) -> "Tensor | None":
+        """The gate of each token and branch, [B, T, M], from what `add` is given; None: the design lets everything in."""
+        return None
+
     # What most designs share
 
     @property

@@ -71,6 +71,11 @@ class Engram(LayeredMemory):
         branches = model.branches if self.branch_gates else 1
         return fusion_weights(model, self.memory_dim, branches, self.projection_bias, self.conv_kernel, self.gate != "none")
 
+    def gates(self, weights: Mapping[str, "Tensor"], vectors: "Tensor", stream: "Tensor", model: Backbone) -> "Tensor | None":
+        from engram.memory.fusion import gate_keys, gates
+
+        return None if self.gate == "none" else gates(weights, gate_keys(weights, vectors), stream, self.gate, model.norm_eps)
+
     def add(self, weights: Mapping[str, "Tensor"], vectors: "Tensor", stream: "Tensor", model: Backbone, past: "History") -> "Tensor":
         from engram.memory.fusion import convolved, gated_values, ungated_values
 

@@ -42,6 +42,11 @@ class EngramV41(LayeredMemory):
     def weights(self, model: Backbone) -> dict[str, Weight]:
         return fusion_weights(model, self.memory_dim, model.branches, bias=False, conv_kernel=0)
 
+    def gates(self, weights: Mapping[str, "Tensor"], vectors: "Tensor", stream: "Tensor", model: Backbone) -> "Tensor":
+        from engram.memory.fusion import gate_keys, gates
+
+        return gates(weights, gate_keys(weights, vectors), stream, "signed_sqrt", model.norm_eps)
+
     def add(self, weights: Mapping[str, "Tensor"], vectors: "Tensor", stream: "Tensor", model: Backbone, past: "History") -> "Tensor":
         from engram.memory.fusion import gated_values
 

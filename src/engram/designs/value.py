@@ -47,7 +47,10 @@ class Value(LayeredMemory):
             "out": Weight((model.values_width, self.memory_dim), 1 / math.sqrt(self.memory_dim), matrix=True),
         }
 
-    def add(self, weights: Mapping[str, "Tensor"], vectors: "Tensor", stream: "Tensor", model: Backbone, past: "History") -> "Tensor":
+    def gates(self, weights: Mapping[str, "Tensor"], vectors: "Tensor", stream: "Tensor", model: Backbone) -> "Tensor":
+        """One for all branches, [B, T, 1], between 0 and 2; starts at 1."""
         channels = weights["gate"].shape[1]
-        gate = 2 * (stream[..., :channels] * weights["gate"]).sum(-1, keepdim=True).sigmoid()  # [B, T, 1], starts at 1
-        return (gate * vectors) @ weights["out"].t()
+        return 2 * (stream[..., :channels] * weights["gate"]).sum(-1, keepdim=True).sigmoid()
+
+    def add(self, weights: Mapping[str, "Tensor"], vectors: "Tensor", stream: "Tensor", model: Backbone, past: "History") -> "Tensor":
+        return (self.gates(weights, vectors, stream, model) * vectors) @ weights["out"].t()

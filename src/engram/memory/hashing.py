@@ -58,8 +58,11 @@ class NgramHash(nn.Module):
     def from_config(cls, memory: Memory, compressed_vocab_size: int, pad_id: int) -> "NgramHash":
         return cls(memory.table_layers, memory.table_sizes, memory.n_heads, compressed_vocab_size, pad_id, memory.hash_seed)
 
-    def forward(self, ids: Tensor, past: History | None = None) -> Tensor:
-        """Canonical ids, int64 [B, T] -> indices into each head's own table, int64 [layers, B, T, H]."""
+    def mixes(self, ids: Tensor, past: History | None = None) -> Tensor:
+        """Canonical ids, int64 [B, T] -> the number that stands for each token's N-gram of orders 2..N, int64 [layers, B, T, N - 1].
+
+        `XOR over k = 0..n-1 of x'[t-k] * a[k]` (paper, 2.2): 63 bits, so that two N-grams of a corpus hardly ever share one.
+        """
         length, before = ids.shape[1], self.max_ngram - 1
         window = (past or History()).window("ids", ids, before, fill=self.pad_id)  # [B, N - 1 + T]
         weights = self.multipliers[:, :, None, None]  # [layers, N, 1, 1]
@@ -68,5 +71,9 @@ class NgramHash(nn.Module):
         for k in range(1, self.max_ngram):
             mix = mix ^ (window[:, before - k : before - k + length] * weights[:, k])  # ids at t - k
             orders.append(mix)
-        mixes = torch.stack(orders, dim=-1).repeat_interleave(self.n_heads, dim=-1)  # [layers, B, T, H]
+        return torch.stack(orders, dim=-1)
+
+    def forward(self, ids: Tensor, past: History | None = None) -> Tensor:
+        """Canonical ids, int64 [B, T] -> indices into each head's own table, int64 [layers, B, T, H]."""
+        mixes = self.mixes(ids, past).repeat_interleave(self.n_heads, dim=-1)  # [layers, B, T, H]
         return mixes % self.head_sizes[:, None, None, :]

@@ -53,5 +53,11 @@ class MemorySite(nn.Module):
 
     def forward(self, vectors: Tensor, stream: Tensor, past: History) -> Tensor:
         """What this site adds (`Memory.add`)."""
-        weights = {name: weight for name, weight in self._parameters.items() if weight is not None}
-        return self.memory.add(weights, vectors, stream, self.backbone, past)
+        return self.memory.add(self._weights(), vectors, stream, self.backbone, past)
+
+    def gates(self, vectors: Tensor, stream: Tensor) -> Tensor | None:
+        """Its gates of the same inputs, [B, T, M]; None where the design has no gate (`Memory.gates`)."""
+        return self.memory.gates(self._weights(), vectors, stream, self.backbone)
+
+    def _weights(self) -> dict[str, Tensor]:
+        return {name: weight for name, weight in self._parameters.items() if weight is not None}

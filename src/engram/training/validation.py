@@ -49,7 +49,7 @@ class Validator:
         self.windows, self.document = validation_windows(corpus, train.seq_len, train.val_tokens)  # [n, T + 1], [n, T]
 
     def validate(self, model: Transformer, autocast: AbstractContextManager[object]) -> Validation:
-        """Losses of every validation token under `model`, which is left in training mode."""
+        """Losses of every validation token under `model`, whose mode is left as it was."""
         losses = self._token_losses(model, autocast).astype(np.float64)  # [n, T]
         flat_loss, flat_document = losses.ravel(), self.document.ravel()
         ids, place = np.unique(flat_document, return_inverse=True)
@@ -74,23 +74,23 @@ class Validator:
         generator = np.random.default_rng(_COPY_SEED)
         once = generator.integers(0, self.corpus.vocab_size, size=(_COPY_SEQUENCES, half))
         windows = np.concatenate([once, once], axis=1)  # [n, 2 half]
-        losses = _losses(model, windows, sequences_at_once(self.train), autocast)  # [n, 2 half - 1]
+        losses = token_losses(model, windows, sequences_at_once(self.train), autocast)  # [n, 2 half - 1]
         return float(losses[:, half:].mean())  # the first repeated token can't be foreseen and stands at half - 1
 
     def _token_losses(self, model: Transformer, autocast: AbstractContextManager[object]) -> np.ndarray:
-        return _losses(model, self.windows, sequences_at_once(self.train), autocast)
+        return token_losses(model, self.windows, sequences_at_once(self.train), autocast)
 
 
-def _losses(model: Transformer, windows: np.ndarray, batch_size: int, autocast: AbstractContextManager[object]) -> np.ndarray:
-    """Windows int64 [n, T + 1] -> fp32 [n, T]"""
-    device = next(model.parameters()).device
+def token_losses(model: Transformer, windows: np.ndarray, batch_size: int, autocast: AbstractContextManager[object]) -> np.ndarray:
+    """Loss of every target in nats, fp32 [n, T], of windows int64 [n, T + 1]; the model's mode is left as it was."""
+    device, training = next(model.parameters()).device, model.training
     model.eval()
     parts = []
     with torch.no_grad(), autocast:
         for start in range(0, len(windows), batch_size):
             batch = torch.from_numpy(windows[start : start + batch_size]).to(device)
             parts.append(model.token_losses(batch[:, :-1], batch[:, 1:]).float().cpu())
-    model.train()
+    model.train(training)
     return torch.cat(parts).numpy()
 
 

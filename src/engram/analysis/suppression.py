@@ -1,0 +1,91 @@
+"""The memory switched off: what of a model's knowledge is in it (paper, 6.3, Figure 6)."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+
+from engram.analysis.capture import hooked, memory_sites
+from engram.analysis.groups import Grouping, by_seen_ngram, by_token_frequency, everything
+from engram.analysis.intervals import REPLICATES, DocumentBootstrap, Estimates
+from engram.analysis.ngram_counts import count_ngrams
+from engram.analysis.split import split_losses, validation_split
+from engram.corpus.dataset import Corpus
+from engram.model import Transformer
+from engram.training.restore import Restored
+
+
+@contextmanager
+def suppressed(model: Transformer) -> Iterator[Transformer]:
+    """The model with the output of every memory site set to zero, for the length of a block; the backbone is unchanged.
+
+    What a site adds to the residual branches, the embedding or the values of attention is 0, as if tables and projections gave zero.
+    The paper's protocol: any score is taken with the memory on and off, and the retained share is off / on. Its caveat: the
+    backbone was never trained without the memory, so a loss or score that falls says what the trained model relies on, not what a
+    model trained without memory would reach; the paper compares kinds of tasks with each other for this reason.
+
+    Raises UserError when the model has no memory.
+    """
+    with hooked(memory_sites(model).values(), lambda module, inputs, output: torch.zeros_like(output)):
+        yield model
+
+
+@dataclass(frozen=True, eq=False)
+class SuppressedLosses:
+    """Validation loss with the memory on and off in the groups of one grouping."""
+
+    name: str
+    labels: tuple[str, ...]
+    n_tokens: np.ndarray
+    """int64 [G]: targets"""
+    on: Estimates
+    """nats per token, [G]"""
+    off: Estimates
+    """nats per token, [G]"""
+    difference: Estimates
+    """off - on, [G]: above zero, the memory helps; documents are paired"""
+    retained: Estimates
+    """exp(on - off), [G]: the share that is left of the right token's probability (geometric mean over tokens)"""
+
+
+def suppressed_losses(
+    restored: Restored, corpus: Corpus, max_tokens: int | None = None, replicates: int = REPLICATES, seed: int = 0
+) -> list[SuppressedLosses]:
+    """Validation loss with the memory on and off (`suppressed`): over all targets, by frequency of the target, and by whether the N-gram of
+    each order that the memory reads to predict it (the one that ends at the token before) occurs in the training split.
+
+    Args:
+        restored: a model with memory, left in evaluation mode.
+        corpus: the one it was trained on.
+        max_tokens: fewer validation tokens than in training.
+        replicates: of the bootstrap over documents.
+        seed: of the bootstrap.
+
+    Raises UserError when the model has no memory or the corpus is another one.
+    """
+    split = validation_split(restored, corpus, max_tokens)
+    counts = count_ngrams(restored.model, corpus)
+    on = split_losses(restored, split)
+    with suppressed(restored.model):
+        off = split_losses(restored, split)
+    bootstrap = DocumentBootstrap(split.target_document.ravel(), replicates, seed)
+    groupings = [everything(on.shape), by_token_frequency(counts, split.targets), *by_seen_ngram(counts, split.inputs)]
+    return [_grouped(grouping, on, off, bootstrap) for grouping in groupings]
+
+
+def _grouped(grouping: Grouping, on: np.ndarray, off: np.ndarray, bootstrap: DocumentBootstrap) -> SuppressedLosses:
+    values, index = np.stack([on.ravel(), off.ravel(), (off - on).ravel()]), grouping.index.ravel()
+    groups = [bootstrap.means(values, index == group) for group in range(len(grouping.labels))]
+    means = np.stack([group.mean for group in groups], axis=-1)  # [3, G]
+    drawn = np.stack([group.replicates for group in groups], axis=-1)  # [R, 3, G]
+    return SuppressedLosses(
+        name=grouping.name,
+        labels=grouping.labels,
+        n_tokens=np.bincount(index[index >= 0], minlength=len(grouping.labels)),
+        on=Estimates.of(means[0], drawn[:, 0]),
+        off=Estimates.of(means[1], drawn[:, 1]),
+        difference=Estimates.of(means[2], drawn[:, 2]),
+        retained=Estimates.of(np.exp(-means[2]), np.exp(-drawn[:, 2])),
+    )
