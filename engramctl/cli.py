@@ -7,6 +7,7 @@ from typer.core import TyperGroup
 
 from engram.errors import UserError
 from engramctl import __version__, console
+from engramctl.commands.analyze import analyze
 from engramctl.commands.bench import bench
 from engramctl.commands.compare import compare
 from engramctl.commands.corpus import corpus
@@ -68,4 +69,5 @@ app.command("sample")(sample)
 app.command("extend")(extend)
 app.command("rm")(rm)
 app.command("verify")(verify)
+app.add_typer(analyze, name="analyze")
 app.add_typer(bench, name="bench")

@@ -284,20 +284,21 @@ EXTENSION_COLUMNS: tuple[Column, ...] = (
 )
 
 
-def _schema(columns: Iterable[Column]) -> pa.Schema:
+def schema_of(columns: Iterable[Column]) -> pa.Schema:
+    """Arrow schema of a table, with the schema version, units and meanings in its metadata."""
     fields = [pa.field(c.name, c.type, nullable=c.nullable, metadata={"unit": c.unit, "meaning": c.meaning}) for c in columns]
     return pa.schema(fields, metadata={"schema_version": str(SCHEMA_VERSION)})
 
 
-TRIAL_SCHEMA = _schema(TRIAL_COLUMNS)
+TRIAL_SCHEMA = schema_of(TRIAL_COLUMNS)
 """Arrow schema of trials/*.parquet: its metadata has the schema version, each field's has unit and meaning."""
-CURVE_SCHEMA = _schema(CURVE_COLUMNS)
+CURVE_SCHEMA = schema_of(CURVE_COLUMNS)
 """The same of curves/*.parquet."""
-DOCUMENT_SCHEMA = _schema(DOCUMENT_COLUMNS)
+DOCUMENT_SCHEMA = schema_of(DOCUMENT_COLUMNS)
 """The same of documents/*.parquet."""
-EVAL_SCHEMA = _schema(EVAL_COLUMNS)
+EVAL_SCHEMA = schema_of(EVAL_COLUMNS)
 """The same of evals/*.parquet."""
-EVAL_ITEM_SCHEMA = _schema(EVAL_ITEM_COLUMNS)
+EVAL_ITEM_SCHEMA = schema_of(EVAL_ITEM_COLUMNS)
 """The same of eval_items/*.parquet."""
-EXTENSION_SCHEMA = _schema(EXTENSION_COLUMNS)
+EXTENSION_SCHEMA = schema_of(EXTENSION_COLUMNS)
 """The same of extensions/*.parquet."""

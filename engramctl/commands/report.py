@@ -33,6 +33,7 @@ def report(
     from engramctl.figures.kinds import draw
     from engramctl.fits import sweep_fits
     from engramctl.parquet import write_atomically
+    from engramctl.report.analysis import findings
     from engramctl.report.fit_tables import fit_rows, verdicts
     from engramctl.report.page import page_figure, render
     from engramctl.store import Store
@@ -53,7 +54,7 @@ def report(
         figures.append(page_figure("evals", evals_figure(scores)))
     again = "--results " + str(results) if results != DEFAULT_RESULTS else ""
     commands = [f"engramctl {name} {sweep} {again}".rstrip() for name in ("status", "fit", "plot")]
-    page = render(sweep, manifest, covered, fits, figures, commands, scores)
+    page = render(sweep, manifest, covered, fits, figures, commands, scores, findings(store))
     path = out or store.folder / "report.html"
     try:
         path.parent.mkdir(parents=True, exist_ok=True)

@@ -1,7 +1,7 @@
 """The page: one HTML file with its figures inside."""
 
 import base64
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from io import BytesIO
@@ -15,6 +15,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from engramctl import __version__
 from engramctl.fits import SweepFits
 from engramctl.report import content
+from engramctl.report.analysis import Finding
 from engramctl.report.fit_tables import fit_tables, verdicts
 from engramctl.summary import Coverage
 
@@ -47,16 +48,15 @@ CAPTIONS = {
 }
 
 
-def page_figure(kind: str, figure: "Figure") -> PageFigure:
-    """A figure as SVG with its caption."""
+def page_figure(kind: str, figure: "Figure", caption: str | None = None) -> PageFigure:
+    """A figure as SVG with its caption, which is that of its kind if not given."""
     from engramctl.figures.style import RC
 
     buffer = BytesIO()
     with matplotlib.rc_context(RC):
         figure.savefig(buffer, format="svg", metadata={"Date": None})
-    return PageFigure(
-        base64.b64encode(buffer.getvalue()).decode(), round(_PIXELS * figure.get_figwidth()), f"Figure: {kind}", CAPTIONS[kind]
-    )
+    words = CAPTIONS[kind] if caption is None else caption
+    return PageFigure(base64.b64encode(buffer.getvalue()).decode(), round(_PIXELS * figure.get_figwidth()), f"Figure: {kind}", words)
 
 
 def render(
@@ -67,8 +67,9 @@ def render(
     figures: Sequence[PageFigure],
     commands: Sequence[str],
     scores: pd.DataFrame | None = None,
+    findings: Iterable[Finding] = (),
 ) -> str:
-    """The whole page as text; `scores` are of benchmarks (`evals.summary.comparable`)."""
+    """The whole page as text; `scores` are of benchmarks (`evals.summary.comparable`), `findings` of `engramctl analyze`."""
     trials, done = covered.trials, covered.trials[covered.trials["status"] == "finished"]
     environment = Environment(loader=FileSystemLoader(Path(__file__).parent), autoescape=True, undefined=StrictUndefined, trim_blocks=True)
     varied, fixed = content.configs(trials)
@@ -81,6 +82,7 @@ def render(
         verdicts=[{"of": of, "text": text} for of, text in verdicts(fits)] or [{"of": "", "text": "Nothing to fit yet."}],
         warnings=_warnings(covered, done),
         figures=figures,
+        findings=[(one, page_figure(one.kind, one.figure, one.caption)) for one in findings],
         fit_tables=fit_tables(fits),
         point_tables=[*content.points(trials), *content.benchmarks(scores)],
         cost=content.cost(done),

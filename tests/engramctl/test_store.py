@@ -4,6 +4,7 @@ import random
 import subprocess
 import sys
 import time
+from itertools import chain
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +13,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from engram.errors import UserError
+from engramctl.analysis.columns import TABLES
 from engramctl.columns import (
     CURVE_COLUMNS,
     DOCUMENT_COLUMNS,
@@ -270,7 +272,15 @@ def test_kill_9_leaves_only_whole_files(store, tmp_path, make_row):
 
 def test_the_page_on_results_has_every_column_as_it_is():
     page = DOCS.read_text()
-    for column in (*TRIAL_COLUMNS, *CURVE_COLUMNS, *DOCUMENT_COLUMNS, *EVAL_COLUMNS, *EVAL_ITEM_COLUMNS, *EXTENSION_COLUMNS):
+    for column in (
+        *TRIAL_COLUMNS,
+        *CURVE_COLUMNS,
+        *DOCUMENT_COLUMNS,
+        *EVAL_COLUMNS,
+        *EVAL_ITEM_COLUMNS,
+        *EXTENSION_COLUMNS,
+        *chain(*TABLES.values()),
+    ):
         kind = f"{column.type}, or null" if column.nullable else str(column.type)
         assert f"| `{column.name}` | {kind} | {column.unit} | {column.meaning} |\n" in page
     assert f"version {SCHEMA_VERSION}" in page

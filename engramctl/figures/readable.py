@@ -1,0 +1,18 @@
+"""Text that the figures' font has signs for."""
+
+from functools import lru_cache
+
+from matplotlib.font_manager import findfont
+from matplotlib.ft2font import FT2Font
+
+MONO = "DejaVu Sans Mono"
+
+
+@lru_cache(maxsize=1)
+def _known() -> frozenset[int]:
+    return frozenset(FT2Font(findfont(MONO)).get_charmap())
+
+
+def readable(text: str) -> str:
+    """The text with a sign for what the font has not, and dollars that start no formula."""
+    return "".join(c if ord(c) in _known() else "\N{REPLACEMENT CHARACTER}" for c in text).replace("$", r"\$")
