@@ -6,7 +6,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.image import AxesImage
-from matplotlib.ticker import MaxNLocator
+from matplotlib.ticker import LogFormatter, MaxNLocator
 
 from engramctl.figures.panels import legend, new_figure
 from engramctl.figures.style import BAND_ALPHA, PAGE, POINT, RC, band_handle, style
@@ -36,6 +36,13 @@ def depth_figure(frame: pd.DataFrame) -> Figure:
     return figure
 
 
+class _Plain(LogFormatter):
+    """0.4 where Matplotlib would write 4e-01."""
+
+    def __call__(self, x: float, pos: int | None = None) -> str:
+        return f"{x:g}" if super().__call__(x, pos) else ""
+
+
 def _divergence(axes: Axes, frame: pd.DataFrame) -> None:
     rows = {model: frame[frame["quantity"] == f"divergence_{model}"] for model in "ab"}
     log = max(map(len, rows.values())) >= _LINEAR_LAYERS
@@ -48,6 +55,8 @@ def _divergence(axes: Axes, frame: pd.DataFrame) -> None:
         axes.fill_between(layer, low, high, color=look.color, alpha=BAND_ALPHA, lw=0)
     if log:
         axes.set_yscale("log")
+        for place in (axes.yaxis.set_major_formatter, axes.yaxis.set_minor_formatter):
+            place(_Plain(minor_thresholds=(2, 0.4)))
     else:
         axes.set_ylim(bottom=0)
     axes.set_xlabel("layer")
@@ -60,17 +69,19 @@ def _similarity(axes: Axes, frame: pd.DataFrame) -> AxesImage:
     rows = frame[frame["quantity"] == "similarity"]
     matrix = rows.pivot_table(index="layer_a", columns="layer_b", values="value", dropna=False).to_numpy(dtype=float)
     image = axes.imshow(matrix, origin="lower", aspect="auto", cmap="cividis", vmin=0, vmax=1)
-    if matrix.size <= 64:
+    if matrix.size <= 9:
         for i, j in np.ndindex(*matrix.shape):
             shade = "white" if matrix[i, j] < 0.5 else "black"
             axes.text(j, i, f"{matrix[i, j]:.2f}", ha="center", va="bottom", fontsize=6, color=shade)
     alignment = frame[frame["quantity"] == "alignment"]
     layer, value = alignment["layer_b"].astype(float), alignment["value"].astype(float)
+    ends = (0, min(matrix.shape) - 1)
+    axes.plot(ends, ends, color="white", ls=":", lw=0.8, zorder=2)
     axes.plot(layer, value, color="white", ls="-", lw=2.2, zorder=3)
     axes.plot(layer, value, color="black", ls="--", lw=1.2, marker="o" if len(layer) <= 8 else "", ms=2.5, zorder=4)
     axes.set_xlabel("layer of B")
     axes.set_ylabel("layer of A")
-    axes.set_title("similarity of layers; dashed: B's layers in A", loc="left")
+    axes.set_title("similarity of layers; dashed: B's layers in A; dotted: equal", loc="left")
     for axis in (axes.xaxis, axes.yaxis):
         axis.set_major_locator(MaxNLocator(integer=True))
     for spine in axes.spines.values():

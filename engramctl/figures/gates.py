@@ -21,7 +21,7 @@ _LONGEST = 22
 
 
 def gates_figure(groups: pd.DataFrame, phrases: pd.DataFrame) -> Figure:
-    """Left: mean gate by group, a colour for each layer and a mark for each branch, with 95 % intervals.
+    """Left: mean gate by group, a mark for each branch and a colour for each layer (of one: each branch), with 95 % intervals.
     Right: the phrases with the highest mean gate.
 
     Args:
@@ -37,7 +37,7 @@ def gates_figure(groups: pd.DataFrame, phrases: pd.DataFrame) -> Figure:
         layers = sorted(groups["layer"].unique())
         entries: list[Any] = []
         for i, (layer, branch) in enumerate(sites):
-            color, marker = style(layers.index(layer)).color, style(branch).marker
+            color, marker = style(layers.index(layer) if len(layers) > 1 else i).color, style(branch).marker
             rows = groups[(groups["layer"] == layer) & (groups["branch"] == branch)]
             shift = (i - (len(sites) - 1) / 2) * min(0.18, 0.7 / len(sites))
             y = [places[key] + shift for key in zip(rows["grouping"], rows["label"], strict=True)]

@@ -53,8 +53,9 @@ def _alone(axes: Axes, heads: pd.DataFrame, orders: list[int]) -> None:
         bars = np.nan_to_num([[max(estimate - low, 0)], [max(high - estimate, 0)]])
         axes.errorbar([x], [estimate], yerr=bars, color=look.color, marker=look.marker, ms=3, ls="", zorder=3, **INTERVAL)
         names.append(f"{row['table_set']}:{row['order']}.{row['head']}" if several else f"{row['order']}.{row['head']}")
-    step = -(-len(names) // 12)
-    axes.set_xticks(range(0, len(names), step), names[::step])
+    step = -(-len(names) // 24)
+    upright: Any = {"rotation": 90, "fontsize": 5.5} if len(names) > 8 else {}
+    axes.set_xticks(range(0, len(names), step), names[::step], **upright)
     axes.set_xlabel("tables:order.head" if several else "order.head")
     axes.set_ylabel("gain of one head alone (% of all)")
     axes.margins(x=0.08)
