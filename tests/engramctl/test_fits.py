@@ -189,5 +189,5 @@ def test_kinds_that_do_not_apply_say_why(wanted, make_row, variant_rows):
         chosen_kinds("allocation", pair, {}, "s")
     with pytest.raises(UserError, match="it varies slots on a fixed backbone; what applies: memory"):
         chosen_kinds("allocation", curve, {"sweep": {"slots": [0, 1000]}}, "s")
-    with pytest.raises(UserError, match=f"--kind pie: auto, {', '.join(KINDS)} are allowed"):
+    with pytest.raises(UserError, match=f"--kind pie: auto, {', '.join(KINDS)}, evals, ruler are allowed"):
         chosen_kinds("pie", curve, {}, "s")
