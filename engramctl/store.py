@@ -155,11 +155,15 @@ class Store:
                 raise UserError(f"trial {trial_id} of sweep {self.sweep} has no {what}: there is no {path}")
         return tables
 
+    def read_extensions(self) -> pd.DataFrame:
+        """Extensions of trials to longer sequences, one row each, in the order of their ids; UserError when one can't be read."""
+        tables = read_tables(sorted(self.extensions.glob("*.parquet")), EXTENSION_SCHEMA, EXTENSION_SCHEMA.names)
+        return pa.concat_tables([EXTENSION_SCHEMA.empty_table(), *(table for table in tables if table is not None)]).to_pandas()
+
     def extension_sources(self) -> dict[str, str]:
         """The trial that each extension started from, by the extension's id; UserError when one can't be read."""
-        names = ["trial_id", "source_trial_id"]
-        tables = read_tables(sorted(self.extensions.glob("*.parquet")), EXTENSION_SCHEMA, names)
-        return {row["trial_id"]: row["source_trial_id"] for table in tables if table is not None for row in table.to_pylist()}
+        rows = self.read_extensions()
+        return dict(zip(rows["trial_id"], rows["source_trial_id"], strict=True))
 
     def read_manifest(self) -> dict[str, Any] | None:
         """What the sweep is, or None before its first run; UserError when it is damaged or of another schema version."""

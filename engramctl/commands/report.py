@@ -27,10 +27,12 @@ def report(
     one_blas_thread()
     from engram.errors import UserError
     from engramctl import console
+    from engramctl.evals.matched import category_scores, matched
     from engramctl.evals.store import EvalStore
     from engramctl.evals.summary import comparable
     from engramctl.figures.evals import evals_figure
     from engramctl.figures.kinds import draw
+    from engramctl.figures.ruler import ruler_figure
     from engramctl.fits import sweep_fits
     from engramctl.parquet import write_atomically
     from engramctl.report.analysis import findings
@@ -52,9 +54,12 @@ def report(
     scores, _ = comparable(EvalStore(store.folder).read(), wanted["trial_id"])
     if scores is not None:
         figures.append(page_figure("evals", evals_figure(scores)))
+    finished = wanted[wanted["status"] == "finished"]
+    if by_length := matched(category_scores(EvalStore(store.folder).read(), finished, store.extension_sources())):
+        figures.append(page_figure("ruler", ruler_figure(by_length)))
     again = "--results " + str(results) if results != DEFAULT_RESULTS else ""
     commands = [f"engramctl {name} {sweep} {again}".rstrip() for name in ("status", "fit", "plot")]
-    page = render(sweep, manifest, covered, fits, figures, commands, scores, findings(store))
+    page = render(sweep, manifest, covered, fits, figures, commands, scores, store.read_extensions(), findings(store))
     path = out or store.folder / "report.html"
     try:
         path.parent.mkdir(parents=True, exist_ok=True)

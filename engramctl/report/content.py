@@ -71,6 +71,27 @@ def benchmarks(scores: pd.DataFrame | None) -> list[ReportTable]:
     return [ReportTable("Benchmarks", columns, rows, 4, note)]
 
 
+def extensions(rows: pd.DataFrame | None) -> list[ReportTable]:
+    """Extensions to longer sequences (`Store.read_extensions`), losses before and after; no table without any."""
+    if rows is None or rows.empty:
+        return []
+    cells = []
+    for r in rows.sort_values(["size", "source_budget_flops", "variant", "rho", "seed", "length"]).to_dict("records"):
+        known = (
+            str(r["trial_id"]),
+            str(r["source_trial_id"]),
+            format_rho(r["rho"]),
+            str(r["seed"]),
+            f"{r['source_length']} to {r['length']}",
+        )
+        losses = (r["val_loss_short_before"], r["val_loss_short_after"], r["val_loss_before"], r["val_loss_after"])
+        perplexities = (r["long_ppl_before"], r["long_ppl_after"])
+        cells.append((*known, *(number(loss, ".4f") for loss in losses), *(number(value, ".2f") for value in perplexities)))
+    columns = ("extension", "of", "rho", "seed", "tokens", "short before", "after", "long before", "after", "LongPPL before", "after")
+    note = "Losses in sequences of the old length (short) and of the new one (long). LongPPL compares models with one reference."
+    return [ReportTable("Longer sequences", columns, cells, 2, note)]
+
+
 def cost(trials: pd.DataFrame) -> ReportTable:
     """Tokens, FLOPs, time and memory, by size and budget and in all."""
     rows = []

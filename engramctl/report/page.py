@@ -44,6 +44,7 @@ CAPTIONS = {
     "memory": "Validation loss against memory slots on a fixed backbone. Beyond the measured range the line is an extrapolation.",
     "variants": "Difference in loss to the first variant, paired by seed, with 95 % intervals; below zero is better.",
     "layers": "Validation loss by the layers that have a memory.",
+    "ruler": "RULER by length, for trials of equal compute and of equal loss. Dotted is the score of an echo.",
     "evals": "Benchmark scores and bits per byte of the right answers against rho. Bars are 95 % intervals over the items.",
 }
 
@@ -67,9 +68,13 @@ def render(
     figures: Sequence[PageFigure],
     commands: Sequence[str],
     scores: pd.DataFrame | None = None,
+    extensions: pd.DataFrame | None = None,
     findings: Iterable[Finding] = (),
 ) -> str:
-    """The whole page as text; `scores` are of benchmarks (`evals.summary.comparable`), `findings` of `engramctl analyze`."""
+    """The whole page as text.
+
+    `scores` are of benchmarks (`evals.summary.comparable`), `extensions` rows of their table, `findings` of `engramctl analyze`.
+    """
     trials, done = covered.trials, covered.trials[covered.trials["status"] == "finished"]
     environment = Environment(loader=FileSystemLoader(Path(__file__).parent), autoescape=True, undefined=StrictUndefined, trim_blocks=True)
     varied, fixed = content.configs(trials)
@@ -84,7 +89,7 @@ def render(
         figures=figures,
         findings=[(one, page_figure(one.kind, one.figure, one.caption)) for one in findings],
         fit_tables=fit_tables(fits),
-        point_tables=[*content.points(trials), *content.benchmarks(scores)],
+        point_tables=[*content.points(trials), *content.benchmarks(scores), *content.extensions(extensions)],
         cost=content.cost(done),
         varied=varied,
         fixed=fixed,

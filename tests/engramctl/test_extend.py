@@ -22,7 +22,8 @@ from engram.training.loop import Trainer
 from engram.training.restore import load_final
 from engram.training_config import TrainConfig
 from engramctl.cli import app
-from engramctl.columns import EXTENSION_COLUMNS
+from engramctl.columns import EXTENSION_COLUMNS, EXTENSION_SCHEMA
+from engramctl.parquet import write_row
 from engramctl.store import Store
 from tests.conftest import write_documents
 
@@ -255,3 +256,16 @@ def test_a_reference_of_other_tokens(checkpoint, extend, tmp_path):
     trainer.advance(60)
     trainer.outcome()
     assert "has another tokenizer" in one_line(extend(checkpoint, "--reference", tmp_path / "other", code=2))
+
+
+def test_the_report_has_extensions(fill, make_row, tmp_path):
+    store = fill(tmp_path, [make_row(rho=rho) for rho in (0, 0.5, 1)])
+    kinds = {"string": "a", "int64": 64, "double": 3.25}
+    row = {field.name: kinds.get(str(field.type), [0.5]) for field in EXTENSION_SCHEMA} | {"trial_id": "e0", "source_trial_id": "t0"}
+    write_row(store.extensions / "e0.parquet", EXTENSION_SCHEMA, row)
+    assert store.extension_sources() == {"e0": "t0"}
+    report = CliRunner().invoke(app, ["report", "allocation", "--results", str(tmp_path)])
+    assert report.exit_code == 0, report.output
+    page = (tmp_path / "allocation" / "report.html").read_text()
+    assert "Longer sequences" in page
+    assert "3.2500" in page
