@@ -17,12 +17,9 @@ SENTENCES = (
 )
 
 
-@pytest.fixture(scope="session", autouse=True)
-def _one_thread():
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
+@pytest.fixture(autouse=True)
+def _quick(one_thread):
+    """Models this small are slower on more threads."""
 
 
 @pytest.fixture(scope="session")
