@@ -155,7 +155,8 @@ def test_a_checkpoint_outside_of_a_sweep(checkpoint, extend, tmp_path):
 
 
 STUCK = """
-import sys, time
+import signal, sys, time
+signal.signal(signal.SIGINT, signal.default_int_handler)  # where tests run in the background it is ignored
 from engram.training.loop import Trainer
 last, step = int(sys.argv.pop(1)), Trainer._step
 Trainer._step = lambda self: (self.state.step >= last and time.sleep(600), step(self))
