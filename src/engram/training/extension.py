@@ -8,7 +8,7 @@ from engram.errors import UserError
 from engram.training_config import TrainConfig, WSDSchedule
 
 TOKENS_SHARE = 30 / 262
-"""Default length as a share of the source's tokens: 30 B after 262 B (paper, 5 and 4.1)."""
+"""Default length as a share of the source's tokens: 30 B after 262 B in the paper (quoted from memory)."""
 RATE_SHARE = 0.1
 """Default peak rate as a share of the source's: where the paper's step decay ends (4.1: two drops by 0.316)."""
 
