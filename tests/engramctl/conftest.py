@@ -1,5 +1,6 @@
 """Synthetic rows of the trials table for the tests of the results store, figures and reports."""
 
+import gc
 import hashlib
 import json
 from collections.abc import Callable, Iterable
@@ -129,3 +130,18 @@ def curve() -> dict[str, list[Any]]:
 @pytest.fixture
 def documents() -> dict[str, list[Any]]:
     return {"document": ["aa", "bb"], "n_tokens": [100, 28], "n_bytes": [300, 90], "loss_sum": [310.0, 88.5]}
+
+
+@pytest.fixture
+def settled_process(monkeypatch):
+    """For commands that settle this process as one that trains: the tests after it want theirs as it was."""
+    import torch
+
+    from engram import kernels
+
+    threads, threshold = torch.get_num_threads(), gc.get_threshold()
+    monkeypatch.setattr(kernels, "_library", kernels._library)
+    yield
+    torch.set_num_threads(threads)
+    gc.set_threshold(*threshold)
+    gc.unfreeze()

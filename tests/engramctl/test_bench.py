@@ -1,6 +1,5 @@
 """`engramctl bench`: what it prints, not how long things take."""
 
-import gc
 import json
 import subprocess
 import sys
@@ -10,7 +9,6 @@ import pytest
 import torch
 from typer.testing import CliRunner
 
-from engram import kernels
 from engram.benchmarks import transformers_model
 from engram.benchmarks.shapes import STUDY, Setup
 from engramctl.cli import app
@@ -22,15 +20,7 @@ MACHINE = {"cpu", "cores", "cpus", "threads", "device", "gpu", "pytorch", "kerne
 RANGE = {"median", "low", "high"}
 
 
-@pytest.fixture(autouse=True)
-def _as_before(monkeypatch):
-    """A bench settles its process as one that trains; the tests after it want theirs as it was."""
-    threads, threshold = torch.get_num_threads(), gc.get_threshold()
-    monkeypatch.setattr(kernels, "_library", kernels._library)
-    yield
-    torch.set_num_threads(threads)
-    gc.set_threshold(*threshold)
-    gc.unfreeze()
+pytestmark = pytest.mark.usefixtures("settled_process")
 
 
 def run(*arguments, code=0):

@@ -172,6 +172,7 @@ def test_a_killed_run_goes_on_where_it_was(results, data, tmp_path):
     assert len(after) == 6
 
 
+@pytest.mark.usefixtures("settled_process")
 def test_what_common_beginnings_save(results, data):
     trial = next((results / "tiny" / "checkpoints").iterdir())
     arguments = ["bench", "eval", "arc_easy", "--checkpoint", str(trial), "--data", str(data), "--offline", "--limit", "3", "--json"]

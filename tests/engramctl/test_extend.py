@@ -1,4 +1,3 @@
-import gc
 import json
 import os
 import shutil
@@ -14,7 +13,6 @@ import torch
 from filelock import FileLock
 from typer.testing import CliRunner
 
-from engram import kernels
 from engram.allocation import allocate, baseline, memory_template
 from engram.config import TrialConfig
 from engram.ladder import LADDER
@@ -32,15 +30,7 @@ SPENT = {"wall_s", "tokens_per_s", "n_restarts", "started_at", "finished_at"}
 """Columns in which two runs of one extension may differ."""
 
 
-@pytest.fixture(autouse=True)
-def _as_before(monkeypatch):
-    """`extend` settles its process as one that trains; the tests after it want theirs as it was."""
-    threads, threshold = torch.get_num_threads(), gc.get_threshold()
-    monkeypatch.setattr(kernels, "_library", kernels._library)
-    yield
-    torch.set_num_threads(threads)
-    gc.set_threshold(*threshold)
-    gc.unfreeze()
+pytestmark = pytest.mark.usefixtures("settled_process")
 
 
 @pytest.fixture(scope="module")
