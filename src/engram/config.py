@@ -292,6 +292,11 @@ class TrialConfig(FrozenConfig):
     @property
     def id(self) -> str:
         """12 hexadecimal digits of the SHA-256 of this config in canonical JSON."""
-        without = {"axes"} if self.continues else {"axes", "continues"}  # a trial from scratch keeps the id it had before the field
-        text = json.dumps(self.model_dump(mode="json", exclude=without), sort_keys=True, separators=(",", ":"))
+        values = self.model_dump(mode="json", exclude={"axes"})
+        # A trial keeps the id that it had before these fields were there.
+        if self.continues is None:
+            del values["continues"]
+        if self.train.table_optimizer == "adam":
+            del values["train"]["table_optimizer"]
+        text = json.dumps(values, sort_keys=True, separators=(",", ":"))
         return hashlib.sha256(text.encode()).hexdigest()[:12]

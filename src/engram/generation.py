@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from engram.history import History
+from engram.memory.placement.lookup import Request
 from engram.model import Transformer
 
 
@@ -152,9 +153,12 @@ def pad_left(sequences: Sequence[Sequence[int]], pad_id: int, device: torch.devi
 
 
 @torch.no_grad()
-def next_logits(model: Transformer, tokens: Tensor, cache: Cache) -> Tensor:
-    """Logits after the last of the tokens int64 [B, T] that follow `cache`, which takes them up: [B, V]."""
-    hidden = model(tokens, cache)  # [B, T, d]
+def next_logits(model: Transformer, tokens: Tensor, cache: Cache, request: Request | None = None) -> Tensor:
+    """Logits after the last of the tokens int64 [B, T] that follow `cache`, which takes them up: [B, V].
+
+    `request` is what `model.request` gave for the same tokens.
+    """
+    hidden = model(tokens, cache, request)  # [B, T, d]
     cache.advance(tokens.shape[1])
     return torch.nn.functional.linear(hidden[:, -1], model.head_weight)
 
@@ -191,18 +195,21 @@ def generate(
     cache = Cache(padding)
     results: list[list[int]] = [[] for _ in prompts]
     running = torch.ones(len(prompts), dtype=torch.bool)
-    for _ in range(max_new_tokens):
-        logits = next_logits(model, tokens, cache)
+    request = None
+    for number in range(max_new_tokens):
+        logits = next_logits(model, tokens, cache, request)
         if temperature == 0:
             chosen = logits.argmax(-1)
         else:
             below = logits.double() - logits.amax(-1, keepdim=True)  # at most 0: no temperature, however small, overflows
             chosen = torch.multinomial((below / temperature).softmax(-1), 1, generator=generator).squeeze(-1)
+        tokens = chosen.unsqueeze(1)
+        if number + 1 < max_new_tokens:
+            request = model.request(tokens, cache)  # their rows are on the way before anything else is done with them
         running &= (chosen != end_id).cpu()
         if not running.any():
             break
         for result, token, runs in zip(results, chosen.tolist(), running.tolist(), strict=True):
             if runs:
                 result.append(token)
-        tokens = chosen.unsqueeze(1)
     return results

@@ -93,6 +93,8 @@ class TrainConfig(FrozenConfig):
     learning_rate: float = Field(gt=0)
     table_lr_multiplier: float = Field(default=recipe.TABLE_LR_MULTIPLIER, gt=0)
     """Learning rate of the memory tables as a multiple (paper, 4.1: 5)."""
+    table_optimizer: Literal["adam", "adagrad"] = "adam"
+    """How table rows are trained: Adam with two numbers of state for each of theirs, or row-wise AdaGrad with one for each row."""
     weight_decay: float = Field(default=recipe.WEIGHT_DECAY, ge=0)
     """On matrices only; never on tables, norms and embeddings (paper, 4.1)."""
     optimizer: OptimizerConfig = AdamWConfig()

@@ -17,7 +17,7 @@ from engram.errors import UserError
 from engram.history import History
 from engram.memory.module import MemoryLookup
 from engram.memory.tables import EmbeddingTables
-from engram.training.row_adam import RowAdam
+from engram.training.row_optimizer import AdamRows, RowOptimizer
 
 BATCHES = 64
 """Real batches that the steps take in turn: with one alone, its rows would stay in the cache."""
@@ -101,7 +101,7 @@ def by_row(lookup: MemoryLookup, tokens: list[Tensor], grad: Tensor) -> Callable
     tables = _tables(lookup)
     for table in tables:
         nn.init.zeros_(table.weight)
-    optimizer = RowAdam({str(i): table for i, table in enumerate(tables)}, (0.9, 0.95), 1e-8)
+    optimizer = RowOptimizer({str(i): table for i, table in enumerate(tables)}, AdamRows((0.9, 0.95), 1e-8))
     turn = itertools.cycle(tokens)
 
     def step() -> None:

@@ -1,4 +1,4 @@
-"""Compiles the C++ kernels of this folder once for each machine type, and loads them."""
+"""Compiles the C++ sources of this folder once for each machine type, and loads them: the kernels, and the reading of rows from disk."""
 
 import ctypes
 import functools
@@ -15,7 +15,11 @@ from torch import Tensor
 
 from engram.cache import default_cache
 
-SOURCES = Path(__file__).parent / "cpu"
+_HERE = Path(__file__).parent
+SOURCES = _HERE / "cpu"
+"""The kernels; they call PyTorch's matrix products."""
+DISK_SOURCES = _HERE / "disk"
+"""Rows in files; any CPU."""
 _FLAGS = (
     "-std=c++20",
     "-O3",
@@ -28,6 +32,7 @@ _FLAGS = (
     "-Wno-maybe-uninitialized",
     "-fPIC",
     "-shared",
+    "-pthread",
 )
 _COMPILE_S = 300
 
@@ -69,22 +74,22 @@ def compiler() -> str | None:
 
 
 @functools.cache
-def fingerprint() -> str:
+def fingerprint(sources: Path = SOURCES) -> str:
     """What the compiled file depends on, as 12 hexadecimal digits: sources, flags, PyTorch and the CPU's instructions."""
     text = hashlib.sha256()
-    for path in sorted(SOURCES.iterdir()):
+    for path in sorted(sources.iterdir()):
         text.update(path.read_bytes())
     text.update(repr((_FLAGS, torch.__version__, sorted(torch.cpu.get_capabilities().items()))).encode())
     return text.hexdigest()[:12]
 
 
-def compiled() -> Path:
-    """The compiled kernels, from the cache or compiled into it; several processes may ask at once.
+def compiled(sources: Path = SOURCES) -> Path:
+    """The compiled sources of a folder, from the cache or compiled into it; several processes may ask at once.
 
     Raises RuntimeError where there is no compiler or it fails, OSError where the cache can't be written.
     """
     folder = default_cache() / "kernels"
-    path = folder / f"{fingerprint()}.so"
+    path = folder / f"{fingerprint(sources)}.so"
     if path.exists():
         return path
     found = compiler()
@@ -97,8 +102,9 @@ def compiled() -> Path:
         with tempfile.TemporaryDirectory(dir=folder) as temporary:
             out = Path(temporary) / path.name
             root = Path(torch.__file__).parent
-            command = [found, *_FLAGS, f"-I{root / 'include'}", *map(str, sorted(SOURCES.glob("*.cpp"))), "-o", str(out)]
-            command += [f"-L{root / 'lib'}", "-ltorch_cpu", "-lc10"]
+            command = [found, *_FLAGS, *map(str, sorted(sources.glob("*.cpp"))), "-o", str(out)]
+            if sources == SOURCES:
+                command += [f"-I{root / 'include'}", f"-L{root / 'lib'}", "-ltorch_cpu", "-lc10"]
             done = subprocess.run(command, capture_output=True, text=True, timeout=_COMPILE_S, check=False)
             if done.returncode:
                 first = next((line for line in done.stderr.splitlines() if "error" in line), f"exit code {done.returncode}")

@@ -9,6 +9,8 @@ from engram import kernels
 from engram.kernels.build import Library
 from engram.kernels.ops import as_fp32
 
+_ANY = torch.empty(0)
+
 
 class _Expand(torch.autograd.Function):
     """`rows[places]`, whose way back sums by place."""
@@ -30,19 +32,33 @@ class _Expand(torch.autograd.Function):
         return out, None, None
 
 
-def lookup_rows(table: Tensor, rows: Tensor) -> tuple[Tensor, Tensor, Tensor] | None:
-    """Distinct rows int64 [U], a leaf copy of them [U, r], and what the ids `rows` [...] read through it [..., r]."""
-    library = kernels.library(table)
-    if library is None or table.dtype != torch.float32 or not rows.numel():
+def distinct(rows: Tensor) -> tuple[Tensor, Tensor] | None:
+    """Distinct ids in rising order int64 [U], and the place of each id int64 [...] among them, of its shape."""
+    library = kernels.library(_ANY) if rows.device.type == "cpu" else None
+    if library is None or not rows.numel():
         return None
     rows = rows.contiguous()
-    distinct, places = torch.empty(rows.numel(), dtype=torch.int64), torch.empty_like(rows)
-    distinct = distinct[: library.count("distinct", rows, distinct, places, rows.numel())]
-    leaf = table.new_empty(len(distinct), table.shape[1])
-    library.call("gather", table.detach(), distinct, leaf, *leaf.shape)
-    leaf.requires_grad_()
-    out: Tensor = _Expand.apply(leaf, places, library)
-    return distinct, leaf, out
+    found, places = torch.empty(rows.numel(), dtype=torch.int64), torch.empty_like(rows)
+    return found[: library.count("distinct", rows, found, places, rows.numel())], places
+
+
+def gather(table: Tensor, ids: Tensor) -> Tensor | None:
+    """Copies of the rows int64 [U] of a table fp32 [n, r]: [U, r]."""
+    library = kernels.library(table)
+    if library is None or table.dtype != torch.float32:
+        return None
+    out = table.new_empty(len(ids), table.shape[1])
+    library.call("gather", table.detach(), ids, out, *out.shape)
+    return out
+
+
+def expand(rows: Tensor, places: Tensor) -> Tensor | None:
+    """`rows[places]`: fp32 [U, r], int64 [...] -> [..., r]; its way back sums by place."""
+    library = kernels.library(rows)
+    if library is None or rows.dtype != torch.float32:
+        return None
+    out: Tensor = _Expand.apply(rows, places.contiguous(), library)
+    return out
 
 
 class _Gate(torch.autograd.Function):

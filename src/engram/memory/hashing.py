@@ -63,10 +63,17 @@ class NgramHash(nn.Module):
 
         `XOR over k = 0..n-1 of x'[t-k] * a[k]` (paper, 2.2): 63 bits, so that two N-grams of a corpus hardly ever share one.
         """
-        length, before = ids.shape[1], self.max_ngram - 1
-        window = (past or History()).window("ids", ids, before, fill=self.pad_id)  # [B, N - 1 + T]
+        return self._mix(self.window(ids, past or History()))
+
+    def window(self, ids: Tensor, past: History) -> Tensor:
+        """Canonical ids, int64 [B, T] -> all that their N-grams are made of: the same after the N - 1 before them, [B, N - 1 + T]."""
+        return past.window("ids", ids, self.max_ngram - 1, fill=self.pad_id)
+
+    def _mix(self, window: Tensor) -> Tensor:
+        before = self.max_ngram - 1
+        length = window.shape[1] - before
         weights = self.multipliers[:, :, None, None]  # [layers, N, 1, 1]
-        mix = ids * weights[:, 0]  # [layers, B, T]
+        mix = window[:, before:] * weights[:, 0]  # [layers, B, T]
         orders = []
         for k in range(1, self.max_ngram):
             mix = mix ^ (window[:, before - k : before - k + length] * weights[:, k])  # ids at t - k
@@ -75,5 +82,9 @@ class NgramHash(nn.Module):
 
     def forward(self, ids: Tensor, past: History | None = None) -> Tensor:
         """Canonical ids, int64 [B, T] -> indices into each head's own table, int64 [layers, B, T, H]."""
-        mixes = self.mixes(ids, past).repeat_interleave(self.n_heads, dim=-1)  # [layers, B, T, H]
+        return self.indices(self.window(ids, past or History()))
+
+    def indices(self, window: Tensor) -> Tensor:
+        """The same from what `window` gave, int64 [B, N - 1 + T]."""
+        mixes = self._mix(window).repeat_interleave(self.n_heads, dim=-1)  # [layers, B, T, H]
         return mixes % self.head_sizes[:, None, None, :]

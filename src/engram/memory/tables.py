@@ -1,14 +1,24 @@
 """Table rows: looked up by id, with gradients by row.
 
 No step costs anything proportional to the table: a forward pass copies the distinct rows of the batch into a small
-leaf tensor, the backward pass fills that leaf's gradient, and the optimiser writes back the same rows.
+leaf tensor, the backward pass fills that leaf's gradient, and the optimiser writes back the same rows. The rows lie
+in the module, or elsewhere (`engram.memory.placement`); the leaf, the gradient and the update are the same.
 """
+
+from collections.abc import Callable
+from functools import partial
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from engram.kernels import memory_ops
+from engram.memory.placement.rows import Rows, RowUpdate
+from engram.memory.placement.worker import Worker
+
+Touched = list[tuple[Tensor, Tensor]]
+"""(row ids int64 [U], leaf copy of the rows [U, r]) of each training pass; see `distinct_rows` for repeated ids"""
 
 
 class EmbeddingTables(nn.Module):
@@ -17,37 +27,93 @@ class EmbeddingTables(nn.Module):
     Args:
         head_sizes: rows of each head's table, H numbers.
         row_dim: numbers in a row (r).
+        device: where the weight is made and stays when the model moves; `meta` for rows that will lie in a file. None: like all others.
     """
 
     offsets: Tensor
     """int64 [H]: first row of each head's table"""
 
-    def __init__(self, head_sizes: list[int], row_dim: int) -> None:
+    def __init__(self, head_sizes: list[int], row_dim: int, device: torch.device | str | None = None) -> None:
         super().__init__()
         sizes = torch.tensor(head_sizes)
-        self.weight = nn.Parameter(torch.empty(sum(head_sizes), row_dim), requires_grad=False)  # updated by row, never through .grad
+        weight = torch.empty(sum(head_sizes), row_dim, device=device)
+        self.weight = nn.Parameter(weight, requires_grad=False)  # updated by row, never through .grad
         self.register_buffer("offsets", sizes.cumsum(0) - sizes, persistent=False)
-        self.touched: list[tuple[Tensor, Tensor]] = []
-        """(row ids int64 [U], leaf copy of the rows [U, r]) of each training pass since `clear`; see `distinct_rows` for repeated ids"""
+        self.touched: Touched = []
+        """Of each training pass since `clear`"""
+        self._stays = device is not None
+        self._elsewhere: tuple[Rows, Worker] | None = None
+
+    @property
+    def rows(self) -> Rows | None:
+        """The rows, where they lie outside of the module."""
+        return None if self._elsewhere is None else self._elsewhere[0]
+
+    def move_out(self, rows: Rows, worker: Worker) -> None:
+        """From now on the rows are those of `rows`, used by `worker` alone."""
+        self._elsewhere, self._stays = (rows, worker), True
 
     def forward(self, indices: Tensor) -> Tensor:
         """Indices into each head's own table, int64 [..., H] -> memory vectors [..., H r] in the dtype of the table."""
+        assert self._elsewhere is None, "rows that lie elsewhere come by `MemoryLookup.request`"
         rows = indices + self.offsets
         if not (self.training and torch.is_grad_enabled()):
             return F.embedding(rows, self.weight).flatten(-2)
-        done = memory_ops.lookup_rows(self.weight, rows)
-        if done is not None:
-            distinct, leaf, out = done
-            self.touched.append((distinct, leaf))
-            return out.flatten(-2)
-        distinct, inverse = distinct_rows(rows)  # [U], [..., H]
-        leaf = self.weight[distinct].requires_grad_()  # [U, r]
-        self.touched.append((distinct, leaf))
-        return F.embedding(inverse, leaf).flatten(-2)
+        distinct, places = distinct_rows(rows)  # [U], [..., H]
+        gathered = memory_ops.gather(self.weight, distinct)
+        return self.vectors(distinct, places, self.weight[distinct] if gathered is None else gathered)
+
+    def vectors(self, ids: Tensor, places: Tensor, rows: Tensor) -> Tensor:
+        """Distinct ids int64 [U], copies of their rows [U, r] and what each read wants of them, int64 [..., H] -> [..., H r]."""
+        if self.training and torch.is_grad_enabled():
+            self.touched.append((ids, rows.requires_grad_()))
+        expanded = memory_ops.expand(rows, places)
+        return (F.embedding(places, rows) if expanded is None else expanded).flatten(-2)
+
+    def update(self, change: RowUpdate, state: list[Tensor], step: int) -> None:
+        """Change the rows touched since the last `clear` by their gradients, and forget them.
+
+        Args:
+            change: the optimiser's rule.
+            state: its state of rows that lie in the module; rows elsewhere bring their own.
+            step: number of the optimiser's step, from 1.
+        """
+        touched = [(ids, leaf) for ids, leaf in self.touched if leaf.grad is not None]
+        self.clear()
+        if not touched:
+            return
+        if self._elsewhere is None:
+            change(self.weight, state, *gradients_by_row(touched))
+        else:
+            rows, worker = self._elsewhere
+            worker.tell(partial(_update_elsewhere, rows, touched, change, step))
 
     def clear(self) -> None:
         """Forget the rows touched; called by the optimiser after its step."""
         self.touched.clear()
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> "EmbeddingTables":
+        if not self._stays:
+            return super()._apply(fn, recurse)
+        weight = self._parameters.pop("weight")
+        try:
+            return super()._apply(fn, recurse)
+        finally:
+            self._parameters["weight"] = weight
+
+    def _save_to_state_dict(self, destination: dict[str, Any], prefix: str, keep_vars: bool) -> None:
+        super()._save_to_state_dict(destination, prefix, keep_vars)
+        if self.weight.is_meta:
+            del destination[f"{prefix}weight"]  # is in a file of its own
+
+    def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *rest: Any) -> None:
+        if not self.weight.is_meta:
+            super()._load_from_state_dict(state_dict, prefix, *rest)
+
+
+def _update_elsewhere(rows: Rows, touched: Touched, change: RowUpdate, step: int) -> None:
+    ids, grad = gradients_by_row(touched)  # ids lie on the CPU, and gradients come there
+    rows.update(ids, grad, change, step)
 
 
 def host_may_wait(rows: Tensor) -> bool:
@@ -61,6 +127,9 @@ def distinct_rows(rows: Tensor) -> tuple[Tensor, Tensor]:
     Where the host may not wait, U is the number of all ids and the largest id is repeated to the end.
     """
     if host_may_wait(rows):
+        found = memory_ops.distinct(rows)
+        if found is not None:
+            return found
         distinct, inverse = torch.unique(rows, return_inverse=True)
         return distinct, inverse
     ordered, order = rows.flatten().sort()
@@ -68,3 +137,15 @@ def distinct_rows(rows: Tensor) -> tuple[Tensor, Tensor]:
     inverse = torch.empty_like(order).scatter_(0, order, places)
     distinct = ordered[-1].expand_as(ordered).scatter(0, places, ordered)  # equal places get equal ids
     return distinct, inverse.view_as(rows)
+
+
+def gradients_by_row(touched: Touched) -> tuple[Tensor, Tensor]:
+    """Distinct rows and summed gradients of all passes: int64 [U], [U, r]. A row that is repeated has the same gradient each time."""
+    parts = [(rows, leaf.grad.to(rows.device)) for rows, leaf in touched if leaf.grad is not None]
+    if len(parts) == 1 and host_may_wait(parts[0][0]):
+        return parts[0]
+    rows, inverse = distinct_rows(torch.cat([rows for rows, _ in parts]))
+    grads = torch.cat([grad for _, grad in parts])
+    grads = grads.new_zeros(len(rows), grads.shape[1]).index_add_(0, inverse, grads)
+    places = torch.arange(len(rows), device=rows.device).minimum(inverse.max())  # of the largest id, where it is repeated
+    return rows, grads[places]

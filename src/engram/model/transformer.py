@@ -2,7 +2,7 @@
 
 import hashlib
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import torch
 from torch import Tensor, nn
@@ -11,6 +11,7 @@ from torch.nn import functional as F
 from engram.config import ModelConfig
 from engram.history import History
 from engram.memory.module import MemoryLookup, MemorySite
+from engram.memory.placement.lookup import Request
 from engram.memory.tables import EmbeddingTables
 from engram.model.block import Block
 from engram.model.head import mean_cross_entropy, token_cross_entropy
@@ -29,9 +30,10 @@ class Transformer(nn.Module):
         config: the model.
         compression: int64 [V], canonical id of every token (`engram.tokenizer.compression`); None hashes raw ids.
         pad_id: token id that stands before the start of a sequence in the N-grams.
+        tables_device: where the memory tables are made; `meta` for rows that will lie in files (`engram.memory.placement`).
     """
 
-    def __init__(self, config: ModelConfig, compression: Tensor | None = None, pad_id: int = 0) -> None:
+    def __init__(self, config: ModelConfig, compression: Tensor | None = None, pad_id: int = 0, tables_device: str | None = None) -> None:
         super().__init__()
         self.config = config
         if compression is None:
@@ -40,7 +42,7 @@ class Transformer(nn.Module):
             raise ValueError(f"compression has {len(compression)} ids for a vocabulary of {config.vocab_size}")
         memory = config.memory
         self.embedding = nn.Embedding(config.vocab_size, config.width)
-        self.lookup = MemoryLookup(memory, compression, pad_id) if memory is not None else None
+        self.lookup = MemoryLookup(memory, compression, pad_id, tables_device) if memory is not None else None
         self.embedding_memory = MemorySite(config) if memory is not None and memory.site == "embedding" else None
         self.blocks = nn.ModuleList(Block(config, layer) for layer in range(config.n_layers))
         self.merge = HyperHead(config) if config.branches > 1 else None
@@ -53,17 +55,38 @@ class Transformer(nn.Module):
         return self.embedding.weight if self.head is None else self.head.weight
 
     def initialise(self, seed: int) -> None:
-        """Draw all weights. Each has a generator of its own, so that equal parts of two models start equal."""
+        """Draw all weights. Each has a generator of its own, so that equal parts of two models start equal.
+
+        Tables on the meta device are left to who makes their rows (`table_start`).
+        """
         for prefix, module in self.named_modules():
             for own_name, parameter in module.named_parameters(recurse=False):
+                if parameter.is_meta:
+                    continue
                 name = f"{prefix}.{own_name}"
                 std = self._init_std(name, own_name, module, parameter)
                 if std:
-                    digest = hashlib.sha256(f"{seed}/{name}".encode()).digest()
-                    generator = torch.Generator(parameter.device).manual_seed(int.from_bytes(digest[:8], "big") >> 1)
-                    nn.init.normal_(parameter, std=std, generator=generator)
+                    nn.init.normal_(parameter, std=std, generator=_generator(seed, name, parameter.device))
                 elif isinstance(module, EmbeddingTables):
                     nn.init.zeros_(parameter)
+
+    def table_start(self, seed: int, name: str) -> Callable[[int, int], Tensor]:
+        """What `initialise` gives a table, piece by piece: first row and number of rows -> fp32 [n, r], for rising rows without gaps.
+
+        A piece but the last is a multiple of 16 rows: PyTorch draws normal numbers by 16.
+        """
+        table = self.get_submodule(name)
+        assert isinstance(table, EmbeddingTables)
+        generator, std = _generator(seed, f"{name}.weight", torch.device("cpu")), self.config.table_init_std
+        rows, row_dim = table.weight.shape
+
+        def piece(first: int, n: int) -> Tensor:
+            if not std:
+                return torch.zeros(n, row_dim)
+            assert n % 16 == 0 or first + n == rows
+            return torch.empty(n, row_dim).normal_(std=std, generator=generator)
+
+        return piece
 
     def _init_std(self, name: str, own_name: str, module: nn.Module, parameter: Tensor) -> float:
         """Standard deviation of a weight; 0 for those that start at a constant (norms, biases, convolution)."""
@@ -86,39 +109,45 @@ class Transformer(nn.Module):
             return config.residual_scale / math.sqrt(config.moe.expert_width)
         return (config.residual_scale if name.endswith("out.weight") else 1.0) / math.sqrt(parameter.shape[-1])
 
-    def forward(self, tokens: Tensor, past: History | None = None) -> Tensor:
+    def request(self, tokens: Tensor, past: History | None = None) -> Request | None:
+        """Begin to bring the memory rows of the tokens int64 [B, T] that will follow `past`; None: there is nothing to bring."""
+        return None if self.lookup is None else self.lookup.request(tokens, past)
+
+    def forward(self, tokens: Tensor, past: History | None = None, request: Request | None = None) -> Tensor:
         """Token ids int64 [B, T] -> final hidden states [B, T, d], after the last norm.
 
         Args:
             tokens: the tokens of whole sequences, or those that follow `past`.
             past: what came before (`engram.generation.Cache`); it takes these tokens up.
+            request: what `request` gave for the same tokens and `past`; None: rows that lie elsewhere are asked for now.
         """
         config, past = self.config, past or History()
         memory = config.memory
-        vectors = self.lookup(tokens, past) if self.lookup is not None else []  # [B, T, d_mem] for each site
+        vectors = None if self.lookup is None else self.lookup.vectors(tokens, past, request)  # by site: [B, T, d_mem]
         embedded = self.embedding(tokens)  # [B, T, d]
         if config.tie_embeddings:  # starts like the embedding of an untied model, with a head that starts like its head
             embedded = embedded * (config.embedding_init_std / HEAD_INIT_STD)
-        if self.embedding_memory is not None:
-            embedded = embedded + self.embedding_memory(vectors[0], embedded, past)
+        if self.embedding_memory is not None and vectors is not None:
+            embedded = embedded + self.embedding_memory(vectors(0), embedded, past)
         hidden = embedded.unsqueeze(2)  # [B, T, 1, d]
         if self.merge is not None:
             hidden = hidden.expand(-1, -1, config.branches, -1).contiguous()  # [B, T, M, d]
         positions = past.positions(tokens.shape[1], tokens.device)
         rotary = rotary_tables(config.attention.rope, config.attention.rope_width(config.width), positions)
         in_layers = memory is not None and memory.site != "embedding"
-        by_layer = dict(zip(memory.sites, vectors, strict=True)) if memory is not None and in_layers else {}
+        site_of = {layer: site for site, layer in enumerate(memory.sites)} if memory is not None and in_layers else {}
         for layer, block in enumerate(self.blocks):
-            hidden = block(hidden, by_layer.get(layer), rotary, past)
+            own = vectors(site_of[layer]) if vectors is not None and layer in site_of else None
+            hidden = block(hidden, own, rotary, past)
         return self.norm(hidden.squeeze(2) if self.merge is None else self.merge(hidden))
 
     def logits(self, tokens: Tensor, past: History | None = None) -> Tensor:
         """[B, T] -> [B, T, V]"""
         return F.linear(self(tokens, past), self.head_weight)
 
-    def loss(self, tokens: Tensor, targets: Tensor) -> Tensor:
-        """Mean next-token loss in nats: int64 [B, T] each -> scalar."""
-        return mean_cross_entropy(self(tokens).flatten(0, 1), self.head_weight, targets.flatten())
+    def loss(self, tokens: Tensor, targets: Tensor, request: Request | None = None) -> Tensor:
+        """Mean next-token loss in nats: int64 [B, T] each -> scalar; `request` as in `forward`."""
+        return mean_cross_entropy(self(tokens, request=request).flatten(0, 1), self.head_weight, targets.flatten())
 
     def token_losses(self, tokens: Tensor, targets: Tensor, last: int | None = None) -> Tensor:
         """Loss of every target in nats, without gradient: int64 [B, T] each -> fp32 [B, T]; of the `last` of each sequence: [B, last]."""
@@ -129,6 +158,16 @@ class Transformer(nn.Module):
         """All sets of memory tables."""
         return (module for module in self.modules() if isinstance(module, EmbeddingTables))
 
+    def named_tables(self) -> dict[str, EmbeddingTables]:
+        """The same by their names."""
+        return {name: module for name, module in self.named_modules() if isinstance(module, EmbeddingTables)}
+
     def routers(self) -> Iterator[Router]:
         """The routers of all MoE layers."""
         return (module for module in self.modules() if isinstance(module, Router))
+
+
+def _generator(seed: int, name: str, device: torch.device) -> torch.Generator:
+    """Of one weight's start."""
+    digest = hashlib.sha256(f"{seed}/{name}".encode()).digest()
+    return torch.Generator(device).manual_seed(int.from_bytes(digest[:8], "big") >> 1)

@@ -14,10 +14,15 @@ from torch import Tensor
 
 from engram.config import TrialConfig
 from engram.corpus.dataset import Corpus, TrainBatches
+from engram.errors import UserError
+from engram.memory.placement.lookup import Request
+from engram.memory.placement.row_file import Report
+from engram.memory.placement.settings import TablePlacement
 from engram.model import Transformer
 from engram.training import checkpoint
 from engram.training.machine import resolve_precision
 from engram.training.optimizers import Optimizers
+from engram.training.placed_tables import PlacedTables, tables_device
 from engram.training.schedule import rate_factor
 from engram.training.validation import Validation, Validator, sequences_at_once
 
@@ -29,6 +34,8 @@ _EXPLODED = 1.25
 """A smoothed loss this many times that of a uniform guess counts as divergence."""
 _SMOOTHING = 0.7
 
+Part = tuple[Tensor, Request | None]
+"""Tokens int64 [b, T + 1] of one pass, on the host, and the request for their memory rows."""
 Curve = dict[str, list[Any]]
 CURVE_COLUMNS = (
     "step", "tokens", "train_loss", "learning_rate", "grad_norm", "load_max_over_mean", "load_cv", "val_loss", "copy_loss", "expert_loads",
@@ -82,6 +89,8 @@ class Trainer:
         checkpoint_seconds: at least this long between checkpoints.
         initial: weights of another trial to start from (`state_dict` of its model); None: those of the trial's seed. Optimisers
             start fresh.
+        tables: where the memory tables lie.
+        report: told how much of new table files is written.
     """
 
     def __init__(
@@ -92,6 +101,8 @@ class Trainer:
         device: torch.device,
         checkpoint_seconds: float = 120.0,
         initial: Mapping[str, Tensor] | None = None,
+        tables: TablePlacement | None = None,
+        report: Report | None = None,
     ) -> None:
         if (corpus.fingerprint, corpus.tokenizer_fingerprint) != (trial.corpus_fingerprint, trial.tokenizer_fingerprint):
             raise ValueError(f"trial {trial.id} wants corpus {trial.corpus_fingerprint}, this is {corpus.fingerprint}")
@@ -99,10 +110,16 @@ class Trainer:
         self.checkpoint_seconds = checkpoint_seconds
         self.precision = resolve_precision(self.train.precision, device)
         self.tokenizer_json = (corpus.folder / "tokenizer.json").read_bytes()  # now: the cache may be gone when the trial ends
-        self.model = build_model(trial, corpus, device)
+        self.placement = tables if tables is not None and trial.model.memory is not None else TablePlacement()
+        if initial is not None and self.placement.kind == "disk":
+            raise ValueError("a trial that starts from another's weights can't have its tables on disk")
+        self.model = build_model(trial, corpus, device, tables_device(self.placement))
         if initial is not None:
             self.model.load_state_dict(initial)
         self.optimizers = Optimizers(self.model, self.train)
+        placed = self.placement.kind != "process"
+        self.tables = PlacedTables(self.model, self.optimizers.rows, self.placement, folder, trial.id) if placed else None
+        self._coming: tuple[int, list[Part]] | None = None
         self.batches = TrainBatches(corpus.train, self.train.seq_len, self.train.batch_size, trial.seed)
         self.validator = Validator(corpus, self.train)
         self.log_every = max(1, self.train.steps // CURVE_POINTS)
@@ -113,7 +130,7 @@ class Trainer:
         self._pending: list[tuple[Tensor, Tensor]] = []  # loss and gradient norm of steps since the last curve point
         self._last_checkpoint = time.monotonic()
         self._slice: tuple[int, float] | None = None
-        self._restore()
+        self._restore(report)
 
     @property
     def done(self) -> bool:
@@ -168,20 +185,32 @@ class Trainer:
                 "loss_by_position": self.validation.loss_by_position,
             }
             config = self.trial.model_dump(mode="json")
-            checkpoint.save_final(self.folder, self.model.state_dict(), config, self._json_state(), self.tokenizer_json)
+            streams = self.tables.streams() if self.tables is not None else {}
+            checkpoint.save_final(self.folder, self.model.state_dict(), config, self._json_state(), self.tokenizer_json, streams)
         documents = self.validation.documents if self.validation and not self.error else None
         return Outcome(status, self.error, values, self.state.curve, documents)
+
+    def close(self) -> None:
+        """Let go of tables that lie elsewhere; what came after the last checkpoint is lost."""
+        if self.tables is not None:
+            self.tables.close()
 
     def discard_checkpoints(self) -> None:
         """Drop everything but the final model: only when the outcome is kept, so that a kill in between loses no work."""
         checkpoint.discard_steps(self.folder)
 
     def _step(self) -> None:
-        batch = torch.from_numpy(self.batches.batch(self.state.step)).to(self.device, non_blocking=True)  # [B, T + 1]
+        parts = self._take_parts()
         loss = torch.zeros((), device=self.device)
-        for part in batch.split(sequences_at_once(self.train)):
+        total = sum(len(tokens) for tokens, _ in parts)
+        for number, (tokens, request) in enumerate(parts):
+            if request is not None:
+                request.fetch()
+                if number == 0 and self.placement.prefetch and self.state.step + 1 < self.train.steps:
+                    self._coming = self.state.step + 1, self._parts(self.state.step + 1)  # while this step computes
+            part = tokens.to(self.device, non_blocking=True)  # [b, T + 1]
             with self.autocast():
-                share = self.model.loss(part[:, :-1], part[:, 1:]) * (len(part) / len(batch))
+                share = self.model.loss(part[:, :-1], part[:, 1:], request) * (len(part) / total)
             share.backward()
             loss += share.detach()
         norm = self.optimizers.step(rate_factor(self.train, self.state.step))
@@ -191,6 +220,16 @@ class Trainer:
         self.state.step += 1
         if self.state.step % self.log_every == 0 or self.state.step == self.train.steps:
             self._log()
+
+    def _take_parts(self) -> "list[Part]":
+        """The passes of this step; those that are on their way already, or begun now."""
+        coming, self._coming = self._coming, None
+        return coming[1] if coming is not None and coming[0] == self.state.step else self._parts(self.state.step)
+
+    def _parts(self, step: int) -> "list[Part]":
+        """The passes of a step: tokens int64 [b, T + 1] on the host, and the request for their memory rows."""
+        batch = torch.from_numpy(self.batches.batch(step))  # [B, T + 1]
+        return [(part, self.model.request(part[:, :-1])) for part in batch.split(sequences_at_once(self.train))]
 
     def _log(self) -> None:
         """Add a curve point: means over the steps since the last one. The only place that waits for the device."""
@@ -262,14 +301,22 @@ class Trainer:
         # Only between curve points: then nothing is pending and a resumed run goes exactly the same way.
         due = time.monotonic() - self._last_checkpoint >= self.checkpoint_seconds
         if due and not self._pending and not self.error and self.state.step < self.train.steps:
+            if self.tables is not None:
+                self.tables.flush()
             checkpoint.save_step(self.folder, self.state.step, self.model.state_dict(), self.optimizers.state(), self._json_state())
+            if self.tables is not None:
+                self.tables.committed(self.state.step)
             self._last_checkpoint = time.monotonic()
 
     def _json_state(self) -> dict[str, Any]:
-        return vars(self.state) | {"steps": self.train.steps, "trial_id": self.trial.id}
+        return vars(self.state) | {"steps": self.train.steps, "trial_id": self.trial.id, "tables": self.placement.kind}
 
-    def _restore(self) -> None:
+    def _restore(self, report: Report | None) -> None:
         found = checkpoint.load_step(self.folder)
+        if found is not None:
+            self._check_placement(found[2].get("tables", "process"))
+        if self.tables is not None:
+            self.tables.open(0 if found is None else found[2]["step"], self.trial.seed, found is not None, report)
         if found is None:
             return
         weights, optimizer, state = found
@@ -278,9 +325,17 @@ class Trainer:
         self.state = _State(**{name: state[name] for name in vars(self.state)})
         self.state.n_restarts += 1
 
+    def _check_placement(self, was: str) -> None:
+        """Tables in the process and on the host are kept alike; those on disk are not in the checkpoint."""
+        now = self.placement.kind
+        if (was == "disk") != (now == "disk"):
+            raise UserError(
+                f"trial {self.trial.id} was begun with tables '{was}' and can't go on with '{now}'; remove {self.folder} to train it anew"
+            )
 
-def build_model(trial: TrialConfig, corpus: Corpus, device: torch.device) -> Transformer:
-    """The trial's model with its seed's initial weights, in training mode on `device`."""
-    model = Transformer(trial.model, torch.from_numpy(np.array(corpus.compression)), corpus.end_of_text_id)
+
+def build_model(trial: TrialConfig, corpus: Corpus, device: torch.device, tables_device: str | None = None) -> Transformer:
+    """The trial's model with its seed's initial weights, in training mode on `device`; its tables where they are to be made."""
+    model = Transformer(trial.model, torch.from_numpy(np.array(corpus.compression)), corpus.end_of_text_id, tables_device)
     model.initialise(trial.seed)
     return model.to(device).train()

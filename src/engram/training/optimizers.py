@@ -1,4 +1,4 @@
-"""All optimisers of a model behind one step: Muon or AdamW for matrices, AdamW for the rest, row-wise Adam for tables."""
+"""All optimisers of a model behind one step: Muon or AdamW for matrices, AdamW for the rest, an optimiser by row for tables."""
 
 from collections.abc import Iterable
 
@@ -7,7 +7,7 @@ from torch import Tensor, nn
 
 from engram.memory.tables import EmbeddingTables
 from engram.training.muon import Muon, product_dtype
-from engram.training.row_adam import RowAdam
+from engram.training.row_optimizer import AdagradRows, AdamRows, RowOptimizer, RowRule
 from engram.training_config import MuonConfig, TrainConfig
 
 HEAD = "head.weight"
@@ -41,8 +41,8 @@ class Optimizers:
             eps=config.eps,
             fused=True,
         )
-        tables = {name: m for name, m in model.named_modules() if isinstance(m, EmbeddingTables)}
-        self.rows = RowAdam(tables, betas, config.eps)
+        tables = {name: m for name, m in model.named_modules() if isinstance(m, EmbeddingTables)}  # any module, a part of a model too
+        self.rows = RowOptimizer(tables, row_rule(train))
 
     def step(self, factor: float) -> Tensor:
         """Clip, update with `factor` times the peak rate, drop the gradients; returns the gradient norm before clipping."""
@@ -64,8 +64,7 @@ class Optimizers:
         state = {f"adamw/{name}/{key}": value for name, p in self.on_adamw.items() for key, value in self.adamw.state[p].items()}
         if self.muon:
             state |= {f"muon/{name}": buffer for name, buffer in self.muon.buffers.items()}
-        for name, (first, second) in self.rows.moments.items():
-            state |= {f"rows/{name}/first": first, f"rows/{name}/second": second}
+        state |= {f"rows/{name}/{part}": x for name, parts in self.rows.state.items() for part, x in parts.items()}
         return state | {"rows/steps": torch.tensor(self.rows.steps)}
 
     def load_state(self, state: dict[str, Tensor]) -> None:
@@ -76,10 +75,16 @@ class Optimizers:
         if self.muon:
             for name, buffer in self.muon.buffers.items():
                 buffer.copy_(state[f"muon/{name}"])
-        for name, (first, second) in self.rows.moments.items():
-            first.copy_(state[f"rows/{name}/first"])
-            second.copy_(state[f"rows/{name}/second"])
+        for name, parts in self.rows.state.items():
+            for part, x in parts.items():
+                x.copy_(state[f"rows/{name}/{part}"])
         self.rows.steps = int(state["rows/steps"])
+
+
+def row_rule(train: TrainConfig) -> RowRule:
+    """How table rows are trained."""
+    config = train.optimizer
+    return AdagradRows(config.eps) if train.table_optimizer == "adagrad" else AdamRows((config.beta1, config.beta2), config.eps)
 
 
 def matrix_names(model: nn.Module) -> set[str]:

@@ -24,7 +24,7 @@ from engram.model.head import mean_cross_entropy, token_cross_entropy
 from engram.model.moe import RoutedExperts
 from engram.model.rotary import rotary_tables, rotate
 from engram.training.muon import COEFFICIENTS, EPS, Muon, orthogonalise
-from engram.training.row_adam import RowAdam
+from engram.training.row_optimizer import AdamRows, RowOptimizer
 
 FP32, BF16 = 5e-6, 0.08
 """Largest relative deviation (Frobenius norm): rounding of a few sums, and of bf16 inputs."""
@@ -194,7 +194,7 @@ def test_a_step_of_the_tables_is_the_plain_one():
     for use in (True, False):
         table = EmbeddingTables([50, 70], 6)
         table.weight.data.copy_(numbers(120, 6))
-        adam = RowAdam({"t": table}, (0.9, 0.95), 1e-8)
+        adam = RowOptimizer({"t": table}, AdamRows((0.9, 0.95), 1e-8))
         for step in range(3):
             indices = torch.randint(50, (40, 2), generator=torch.Generator().manual_seed(step))
             with kernels.plain() if not use else nullcontext():

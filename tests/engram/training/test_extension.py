@@ -125,7 +125,7 @@ def test_every_design_goes_on_where_its_source_ended(tiny_corpus, tmp_path, desi
     weights = load_file(tmp_path / "source" / "final" / "weights.safetensors")
     assert all(torch.equal(tensor, weights[name]) for name, tensor in trainer.model.state_dict().items())
     assert trainer.optimizers.rows.steps == 0
-    assert not any(moment.any() for pair in trainer.optimizers.rows.moments.values() for moment in pair)
+    assert not any(moment.any() for parts in trainer.optimizers.rows.state.values() for moment in parts.values())
     finish(trainer)
     restored = load_final(tmp_path / "longer", CPU)
     assert restored.trial == longer

@@ -5,9 +5,8 @@ from torch.nn import functional as F
 
 from engram.memory import tables as tables_module
 from engram.memory.tables import EmbeddingTables
-from engram.training import row_adam as row_adam_module
 from engram.training.optimizers import Optimizers, is_matrix, matrix_names
-from engram.training.row_adam import RowAdam
+from engram.training.row_optimizer import AdamRows, RowOptimizer
 from engram.training_config import AdamWConfig, MuonConfig, OptimizerConfig, TrainConfig
 
 BETAS, EPS = (0.9, 0.95), 1e-8
@@ -24,8 +23,7 @@ def make_tables() -> EmbeddingTables:
 @pytest.fixture(params=["as on a CPU", "as on a GPU"])
 def _rows_are_found(request, monkeypatch):
     """Both ways of finding the distinct rows: asking how many there are, and without a wait for the device."""
-    for module in (tables_module, row_adam_module):
-        monkeypatch.setattr(module, "host_may_wait", lambda rows: request.param == "as on a CPU")
+    monkeypatch.setattr(tables_module, "host_may_wait", lambda rows: request.param == "as on a CPU")
 
 
 @pytest.mark.usefixtures("_rows_are_found")
@@ -33,7 +31,7 @@ def test_rows_touched_in_every_step_equal_dense_adam():
     tables = make_tables()
     dense = tables.weight.detach().clone().requires_grad_()
     adam = torch.optim.Adam([dense], lr=0.05, betas=BETAS, eps=EPS)
-    ours = RowAdam({"t": tables}, BETAS, EPS)
+    ours = RowOptimizer({"t": tables}, AdamRows(BETAS, EPS))
     indices = torch.tensor([[[0, 1], [3, 1], [7, 12]]])
     rows = indices + tables.offsets
     for step in range(20):
@@ -50,19 +48,19 @@ def test_rows_touched_in_every_step_equal_dense_adam():
 def test_only_rows_of_the_batch_change():
     tables = make_tables()
     before = tables.weight.clone()
-    ours = RowAdam({"t": tables}, BETAS, EPS)
+    ours = RowOptimizer({"t": tables}, AdamRows(BETAS, EPS))
     tables(torch.tensor([[[2, 5]]])).sum().backward()
     ours.step(0.1)
     changed = (tables.weight != before).any(1).nonzero().flatten().tolist()
     assert changed == [2, 16]
-    first, second = ours.moments["t"]
+    first, second = ours.state["t"].values()
     assert first.abs().sum(1).nonzero().flatten().tolist() == second.sum(1).nonzero().flatten().tolist() == [2, 16]
 
 
 @pytest.mark.usefixtures("_rows_are_found")
 def test_two_passes_in_a_step_add_their_gradients():
     one, two = make_tables(), make_tables()
-    optimizers = [RowAdam({"t": t}, BETAS, EPS) for t in (one, two)]
+    optimizers = [RowOptimizer({"t": t}, AdamRows(BETAS, EPS)) for t in (one, two)]
     a, b = torch.tensor([[[2, 5], [3, 5]]]), torch.tensor([[[3, 5], [4, 0]]])
     one(torch.cat([a, b], dim=1)).square().sum().backward()
     two(a).square().sum().backward()
@@ -78,7 +76,7 @@ def test_a_row_that_rests_keeps_weight_and_moments_unlike_in_dense_adam():
     start = tables.weight[2].clone()
     dense = tables.weight.detach().clone().requires_grad_()
     adam = torch.optim.Adam([dense], lr=0.1, betas=BETAS, eps=EPS)
-    ours = RowAdam({"t": tables}, BETAS, EPS)
+    ours = RowOptimizer({"t": tables}, AdamRows(BETAS, EPS))
 
     def step(row: int, gradient: float) -> None:
         indices = torch.tensor([[[row, 0]]])
@@ -91,13 +89,13 @@ def test_a_row_that_rests_keeps_weight_and_moments_unlike_in_dense_adam():
     step(2, 2.0)
     assert torch.allclose(tables.weight, dense, atol=1e-6)
     after_one = tables.weight[2].clone()
-    moments = [moment[2].clone() for moment in ours.moments["t"]]
+    moments = [moment[2].clone() for moment in ours.state["t"].values()]
     assert torch.allclose(after_one, start - 0.1, atol=1e-6)  # Adam's first step has the length of the rate
 
     step(3, 1.0)
     step(3, 1.0)
     assert torch.equal(tables.weight[2], after_one)
-    assert all(torch.equal(moment[2], kept) for moment, kept in zip(ours.moments["t"], moments, strict=True))
+    assert all(torch.equal(moment[2], kept) for moment, kept in zip(ours.state["t"].values(), moments, strict=True))
     assert (dense[2] < after_one - 0.05).all()  # momentum alone moved it on
 
     step(2, -3.0)
@@ -105,8 +103,8 @@ def test_a_row_that_rests_keeps_weight_and_moments_unlike_in_dense_adam():
     second = 0.95 * (0.05 * 2.0**2) + 0.05 * 3.0**2
     moved = 0.1 * (first / (1 - 0.9**4)) / ((second / (1 - 0.95**4)) ** 0.5 + EPS)  # corrected for all four steps
     assert torch.allclose(tables.weight[2], after_one - moved, atol=1e-6)
-    assert torch.allclose(ours.moments["t"][0][2], torch.tensor(first), atol=1e-6)
-    assert torch.allclose(ours.moments["t"][1][2], torch.tensor(second), atol=1e-6)
+    assert torch.allclose(ours.state["t"]["first"][2], torch.tensor(first), atol=1e-6)
+    assert torch.allclose(ours.state["t"]["second"][2], torch.tensor(second), atol=1e-6)
 
 
 class Memory(nn.Module):

@@ -1,0 +1,91 @@
+"""Table rows in a file, the hot ones in RAM."""
+
+import os
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from engram.memory.placement import row_file
+from engram.memory.placement.engine import RowEngine, Traffic
+from engram.memory.placement.journal import Journal
+from engram.memory.placement.row_file import Report, RowSpec
+from engram.memory.placement.rows import RowUpdate
+
+_PASS_BYTES = 1 << 26
+
+
+class DiskRows:
+    """The rows of one table file. One thread at a time may use it.
+
+    Args:
+        path: the file.
+        spec: what it must hold.
+        cache_bytes: RAM for hot rows.
+        state: numbers of each part of the optimiser state in a row; they sum to the spec's `state_dim`.
+    """
+
+    def __init__(self, path: Path, spec: RowSpec, cache_bytes: int, state: tuple[int, ...] = ()) -> None:
+        assert sum(state) == spec.state_dim
+        self.spec, self.state = spec, state
+        self._file, layout = row_file.open_file(path, spec)
+        try:
+            self.engine = RowEngine(self._file, path, layout, cache_bytes)
+        except BaseException:
+            os.close(self._file)
+            raise
+        self.journal = Journal(self.engine, path)
+
+    @property
+    def traffic(self) -> Traffic:
+        return self.engine.traffic
+
+    def prefetch(self, ids: Tensor) -> None:
+        """Bring rows int64 [U] into RAM."""
+        self.engine.prefetch(ids)
+
+    def read(self, ids: Tensor) -> Tensor:
+        """Weights fp32 [U, r] of distinct rows int64 [U]."""
+        return self.spec.row_format.decode(self.engine.fetch(ids, self.spec.weight_bytes, counted=True))
+
+    def update(self, ids: Tensor, grad: Tensor, change: RowUpdate, step: int) -> None:
+        """Let `change` work on copies of distinct rows int64 [U], with their gradients fp32 [U, r]; what comes out is kept."""
+        at_once = max(1, self.engine.slots // 2)
+        for part, of_part in zip(ids.split(at_once), grad.split(at_once), strict=True):
+            records = self.engine.fetch(part, self.spec.payload, counted=False).view(torch.float32)  # [U, r + state]
+            weight, *state = (one.contiguous() for one in records.split([self.spec.row_dim, *self.state], dim=1))
+            change(weight, state, torch.arange(len(part)), of_part)
+            self.engine.store(part, torch.cat([weight, *state], dim=1).view(torch.uint8), step)
+
+    def passes(self) -> Iterator[Tensor]:
+        """All weights in their order, fp32 [n, r] at a time; what changed is written first."""
+        self.engine.flush()
+        layout = self.engine.layout
+        at_once = max(1, _PASS_BYTES // layout.payload // layout.group) * layout.group
+        for first in range(0, self.spec.rows, at_once):
+            payloads = self.engine.load(first, min(at_once, self.spec.rows - first))
+            yield self.spec.row_format.decode(payloads[:, : self.spec.weight_bytes].contiguous())
+
+    def close(self) -> None:
+        """Forget the rows in RAM; what was not flushed is lost."""
+        self.journal.close()
+        self.engine.close()
+        os.close(self._file)
+
+
+def create_rows(path: Path, spec: RowSpec, weights: Callable[[int, int], Tensor], report: Report | None = None) -> None:
+    """Write a table file whose optimiser state is zero.
+
+    Args:
+        path: its name.
+        spec: what it holds.
+        weights: first row and number of rows -> fp32 [n, r]; called as `start` of `row_file.create` is.
+        report: told how many rows are written.
+    """
+
+    def start(first: int, n: int) -> Tensor:
+        encoded = spec.row_format.encode(weights(first, n))  # uint8 [n, bytes]
+        return torch.cat([encoded, encoded.new_zeros(n, 4 * spec.state_dim)], dim=1) if spec.state_dim else encoded.contiguous()
+
+    row_file.create(path, spec, start, report)

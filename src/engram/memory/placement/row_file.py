@@ -1,0 +1,190 @@
+"""A table file: what its header says, how it is made and opened. A file that exists under its name is whole."""
+
+import errno
+import json
+import mmap
+import os
+import secrets
+import shutil
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor
+
+from engram.errors import UserError
+from engram.memory.placement.engine import SMALLEST_CACHE, RowEngine
+from engram.memory.placement.formats import FORMATS, RowFormat
+from engram.memory.placement.layout import HEADER_BYTES, RowLayout
+
+_MAGIC = "engram table rows"
+_VERSION = 1
+_SECTORS = (512, 4096)
+_FILL_BYTES = 1 << 26
+"""Payloads of the start that exist at one time"""
+
+Report = Callable[[str, int, int | None], None]
+"""Takes a stage, how much of it is done and how much there is."""
+
+
+@dataclass(frozen=True)
+class RowSpec:
+    """What a table file holds."""
+
+    table: str
+    """Which table it is: another's file is foreign."""
+    rows: int
+    row_dim: int
+    """r"""
+    format: str
+    """Of the weights, a key of FORMATS"""
+    state_dim: int = 0
+    """fp32 numbers of optimiser state behind the weights of a row; the file is read-only where there are none"""
+
+    @property
+    def row_format(self) -> RowFormat:
+        return FORMATS[self.format]
+
+    @property
+    def weight_bytes(self) -> int:
+        return self.row_format.row_bytes(self.row_dim)
+
+    @property
+    def payload(self) -> int:
+        return self.weight_bytes + 4 * self.state_dim
+
+
+def create(path: Path, spec: RowSpec, start: Callable[[int, int], Tensor], report: Report | None = None) -> None:
+    """Write a whole table file; UserError where the disk has no room for it.
+
+    Args:
+        path: its name.
+        spec: what it holds.
+        start: first row and number of rows -> their payloads, uint8 [n, payload]. Called for rising rows without gaps, a multiple of 16
+            of them but for the last.
+        report: told how many rows are written.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    layout = RowLayout(spec.rows, spec.payload, _sector(path.parent), bool(spec.state_dim), secrets.randbits(32))
+    _require_room(path, layout.size)
+    try:
+        with _opened(temporary, os.O_RDWR | os.O_CREAT | os.O_TRUNC) as file:
+            os.posix_fallocate(file, 0, layout.size)
+            os.pwrite(file, _header(spec, layout), 0)
+            os.fsync(file)
+        with _opened(temporary, os.O_RDWR, direct=True) as file:
+            engine = RowEngine(file, path, layout, SMALLEST_CACHE * (layout.payload + 256))
+            for first, n in _pieces(spec.rows, layout):
+                engine.fill(first, start(first, n))
+                if report is not None:
+                    report(f"writing {path.name}", first + n, spec.rows)
+            engine.close()
+            os.fsync(file)
+        temporary.rename(path)
+    except OSError as problem:
+        if problem.errno in (errno.ENOSPC, errno.EDQUOT):
+            raise _no_room(path, layout.size) from None
+        raise UserError(f"table file {path} can't be written: {problem.strerror}") from None
+    finally:
+        with suppress(OSError):
+            temporary.unlink(missing_ok=True)
+
+
+def _pieces(rows: int, layout: RowLayout) -> Iterator[tuple[int, int]]:
+    """First row and number of rows of the pieces that a table is written in: multiples of 16 rows but for the last, which is no shorter."""
+    unit = 16 * layout.group
+    at_once = max(1, _FILL_BYTES // layout.payload // unit) * unit
+    first = 0
+    while first < rows:
+        n = at_once if rows - first - at_once >= unit else rows - first
+        yield first, n
+        first += n
+
+
+def open_file(path: Path, spec: RowSpec) -> tuple[int, RowLayout]:
+    """Descriptor, which the caller closes, and layout of a table file; UserError where there is none, or one that is cut off or
+    another's."""
+    layout = layout_of(path, spec)
+    return _open(path, os.O_RDWR if spec.state_dim else os.O_RDONLY, direct=True), layout
+
+
+def layout_of(path: Path, spec: RowSpec) -> RowLayout:
+    """Layout that the header of a table file says; UserError as `open_file`."""
+    try:
+        with path.open("rb") as file:
+            head = file.read(HEADER_BYTES)
+            size = os.fstat(file.fileno()).st_size
+    except OSError as problem:
+        raise UserError(f"table file {path} can't be read: {problem.strerror}") from None
+    found = _read_header(path, head)
+    wanted = {**asdict(spec), "version": _VERSION}
+    for name, value in wanted.items():
+        if found.get(name) != value:
+            raise UserError(f"table file {path} is another's: its {name} is {found.get(name)!r} instead of {value!r}")
+    layout = RowLayout(spec.rows, spec.payload, found["sector"], bool(spec.state_dim), found["salt"])
+    if size != layout.size:
+        raise UserError(f"table file {path} is cut off: it has {size:,} bytes instead of {layout.size:,}")
+    return layout
+
+
+def _header(spec: RowSpec, layout: RowLayout) -> bytes:
+    content = {"magic": _MAGIC, "version": _VERSION, **asdict(spec), "sector": layout.sector, "salt": layout.salt}
+    text = json.dumps(content).encode()
+    assert len(text) < HEADER_BYTES
+    return text.ljust(HEADER_BYTES)
+
+
+def _read_header(path: Path, head: bytes) -> dict[str, Any]:
+    with suppress(ValueError):
+        content = json.loads(head)
+        if isinstance(content, dict) and content.get("magic") == _MAGIC:
+            return content
+    raise UserError(f"{path} is not a table file of this program")
+
+
+def _require_room(path: Path, size: int) -> None:
+    if shutil.disk_usage(path.parent).free < size:
+        raise _no_room(path, size)
+
+
+def _no_room(path: Path, size: int) -> UserError:
+    free = shutil.disk_usage(path.parent).free
+    return UserError(f"table file {path} takes {size / 1e9:.3g} GB of disk; {free / 1e9:.3g} GB are free there")
+
+
+def _open(path: Path, flags: int, direct: bool = False) -> int:
+    """A descriptor; without direct I/O where the file system has none."""
+    if direct and hasattr(os, "O_DIRECT"):
+        with suppress(OSError):
+            return os.open(path, flags | os.O_DIRECT, 0o644)
+    return os.open(path, flags, 0o644)
+
+
+@contextmanager
+def _opened(path: Path, flags: int, direct: bool = False) -> Iterator[int]:
+    file = _open(path, flags, direct)
+    try:
+        yield file
+    finally:
+        os.close(file)
+
+
+def _sector(folder: Path) -> int:
+    """Unit of direct I/O in a folder: tried, since not every file system says."""
+    probe = folder / f".sector.{os.getpid()}.tmp"
+    try:
+        probe.write_bytes(bytes(max(_SECTORS)))
+        with _opened(probe, os.O_RDONLY, direct=True) as file, mmap.mmap(-1, max(_SECTORS)) as room:
+            for sector in _SECTORS:
+                with suppress(OSError), memoryview(room) as view, view[:sector] as part:
+                    os.preadv(file, [part], sector if sector < max(_SECTORS) else 0)
+                    return sector
+    except OSError as problem:
+        raise UserError(f"{folder} can't be written: {problem.strerror}") from None
+    finally:
+        with suppress(OSError):
+            probe.unlink(missing_ok=True)
+    return max(_SECTORS)

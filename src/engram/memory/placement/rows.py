@@ -1,0 +1,69 @@
+"""What the rows of a table can do wherever they lie, and those in this machine's RAM."""
+
+from collections.abc import Callable
+from typing import Protocol
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from engram.kernels import memory_ops
+
+RowUpdate = Callable[[Tensor, list[Tensor], Tensor, Tensor], None]
+"""Changes weights fp32 [n, r] and state, each fp32 [n, ..], at distinct rows int64 [U] by their gradients fp32 [U, r], in place."""
+
+
+class Rows(Protocol):
+    """Rows by id in, rows out, gradients by row back. One thread at a time."""
+
+    def prefetch(self, ids: Tensor) -> None:
+        """These rows, int64 [U], will be read soon."""
+
+    def read(self, ids: Tensor) -> Tensor:
+        """Copies of distinct rows int64 [U]: fp32 [U, r] on the CPU."""
+
+    def update(self, ids: Tensor, grad: Tensor, change: RowUpdate, step: int) -> None:
+        """Change distinct rows int64 [U] by their gradients fp32 [U, r]; `step` is the optimiser's, from 1."""
+
+
+class HostRows:
+    """Rows in this machine's RAM, whatever device computes.
+
+    Args:
+        weight: fp32 [n, r] on the CPU.
+        state: the optimiser's, each fp32 [n, ..] on the CPU.
+    """
+
+    def __init__(self, weight: Tensor, state: list[Tensor]) -> None:
+        self.weight, self.state = weight, state
+
+    def prefetch(self, ids: Tensor) -> None:
+        """Nothing to do."""
+
+    def read(self, ids: Tensor) -> Tensor:
+        rows = memory_ops.gather(self.weight, ids)
+        return F.embedding(ids, self.weight) if rows is None else rows
+
+    def update(self, ids: Tensor, grad: Tensor, change: RowUpdate, step: int) -> None:
+        change(self.weight, self.state, ids, grad)
+
+
+class EncodedRows:
+    """Rows in this machine's RAM in a format of serving; read only.
+
+    Args:
+        stored: uint8 [n, bytes], as `format` encodes them.
+        decode: uint8 [U, bytes] -> fp32 [U, r].
+    """
+
+    def __init__(self, stored: Tensor, decode: Callable[[Tensor], Tensor]) -> None:
+        self.stored, self.decode = stored, decode
+
+    def prefetch(self, ids: Tensor) -> None:
+        """Nothing to do."""
+
+    def read(self, ids: Tensor) -> Tensor:
+        return self.decode(torch.index_select(self.stored, 0, ids))
+
+    def update(self, ids: Tensor, grad: Tensor, change: RowUpdate, step: int) -> None:
+        raise TypeError("rows in a format of serving can't be trained")

@@ -1,0 +1,73 @@
+"""Tables of a trained model in a format of serving, in host RAM or in files."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from engram.memory.module import MemoryLookup
+from engram.memory.placement.disk import DiskRows, create_rows
+from engram.memory.placement.engine import Traffic
+from engram.memory.placement.formats import FORMATS
+from engram.memory.placement.row_file import Report, RowSpec
+from engram.memory.placement.rows import EncodedRows, HostRows, Rows
+from engram.memory.placement.worker import Worker
+
+Weights = Callable[[int, int], Tensor]
+"""First row and number of rows -> fp32 [n, r]; asked for rising rows without gaps."""
+_PASS_ROWS = 1 << 18
+
+
+@dataclass
+class ServedTables:
+    """The tables of one lookup, served from elsewhere."""
+
+    rows: list[Rows]
+    worker: Worker
+
+    @property
+    def traffic(self) -> Traffic | None:
+        """Of the tables on disk together; None: they are in RAM."""
+        counts = [rows.traffic for rows in self.rows if isinstance(rows, DiskRows)]
+        return Traffic(sum(c.asked for c in counts), sum(c.read for c in counts), sum(c.written for c in counts)) if counts else None
+
+    def close(self) -> None:
+        """End the background work and close the files."""
+        self.worker.close()
+        for rows in self.rows:
+            if isinstance(rows, DiskRows):
+                rows.close()
+
+
+def serve(lookup: MemoryLookup, rows: list[Rows], prefetch: bool = True) -> ServedTables:
+    """Let a lookup read its tables from `rows`, one for each of its sets, in their order."""
+    served = ServedTables(rows, Worker())
+    for table, its_rows in zip(lookup.table_sets, rows, strict=True):
+        table.move_out(its_rows, served.worker)
+        table.weight = nn.Parameter(table.weight.to("meta"), requires_grad=False)  # the rows are elsewhere; here they cost nothing
+    lookup.move_out(served.worker, prefetch)
+    return served
+
+
+def host_rows(weights: Weights, rows: int, row_dim: int, row_format: str) -> Rows:
+    """A table in RAM, in one of FORMATS."""
+    if row_format == "fp32":
+        return HostRows(torch.cat([weights(first, min(_PASS_ROWS, rows - first)) for first in range(0, rows, _PASS_ROWS)]), [])
+    kind = FORMATS[row_format]
+    stored = torch.empty(rows, kind.row_bytes(row_dim), dtype=torch.uint8)
+    for first in range(0, rows, _PASS_ROWS):
+        n = min(_PASS_ROWS, rows - first)
+        stored[first : first + n] = kind.encode(weights(first, n))
+    return EncodedRows(stored, kind.decode)
+
+
+def disk_rows(path: Path, weights: Weights, spec: RowSpec, cache_bytes: int, report: Report | None = None) -> DiskRows:
+    """A table in a file, which is made where it is not there; what it holds is `spec`, without optimiser state.
+
+    UserError as `row_file.create` and `row_file.open_file`.
+    """
+    if not path.exists():
+        create_rows(path, spec, weights, report)
+    return DiskRows(path, spec, cache_bytes)

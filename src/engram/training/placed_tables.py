@@ -1,0 +1,124 @@
+"""The tables of a model in training where they lie outside of it: in host RAM, or in files beside the checkpoints."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from engram.errors import UserError
+from engram.memory.placement.disk import DiskRows, create_rows
+from engram.memory.placement.engine import Traffic
+from engram.memory.placement.row_file import Report, RowSpec
+from engram.memory.placement.rows import HostRows
+from engram.memory.placement.settings import TablePlacement
+from engram.memory.placement.worker import Worker
+from engram.memory.tables import EmbeddingTables
+from engram.model import Transformer
+from engram.training.checkpoint import TABLES, Streams
+from engram.training.row_optimizer import RowOptimizer
+
+
+@dataclass(frozen=True)
+class TableCost:
+    """What tables elsewhere have cost a training process so far."""
+
+    wait_s: float
+    """Time for which steps waited for rows"""
+    traffic: Traffic | None
+    """Of all tables on disk"""
+
+
+class PlacedTables:
+    """Keeps the rows of a model's tables where `placement` says; feed it every checkpoint.
+
+    Args:
+        model: for `disk` with its tables on the meta device.
+        optimizer: of its rows.
+        placement: host or disk.
+        folder: the trial's checkpoints; files of tables lie below it.
+        trial: id of the trial: files of another one are foreign.
+    """
+
+    def __init__(self, model: Transformer, optimizer: RowOptimizer, placement: TablePlacement, folder: Path, trial: str) -> None:
+        self.model, self.optimizer, self.placement, self.trial = model, optimizer, placement, trial
+        self.folder = folder / TABLES
+        self.worker = Worker()
+        self._disk: dict[str, DiskRows] = {}
+
+    def open(self, step: int, seed: int, checkpointed: bool, report: Report | None = None) -> None:
+        """Take the tables into use as they were at `step`.
+
+        Args:
+            step: of the last checkpoint; 0 before the first.
+            seed: of the rows' start.
+            checkpointed: whether there is a checkpoint; if not, files that can't be taken back to the start are made anew.
+            report: told how much of a new file is written.
+        """
+        for name, table in self.model.named_tables().items():
+            if self.placement.kind == "host":
+                table.move_out(HostRows(table.weight, list(self.optimizer.state[name].values())), self.worker)
+            else:
+                self._disk[name] = self._open_file(name, table, step, seed, checkpointed, report)
+                table.move_out(self._disk[name], self.worker)
+        assert self.model.lookup is not None
+        self.model.lookup.move_out(self.worker, self.placement.prefetch)
+
+    def flush(self) -> None:
+        """Everything that steps have changed is where it lasts: before a checkpoint is written."""
+        self.worker.drain()
+        for rows in self._disk.values():
+            rows.engine.flush()
+
+    def committed(self, step: int) -> None:
+        """The checkpoint of `step` is whole: from here on tables go back to it."""
+        for rows in self._disk.values():
+            rows.journal.begin(step)
+
+    def streams(self) -> Streams:
+        """The tables on disk, for the final checkpoint."""
+        self.flush()
+        return {f"{name}.weight": ((rows.spec.rows, rows.spec.row_dim), rows.passes()) for name, rows in self._disk.items()}
+
+    @property
+    def cost(self) -> TableCost:
+        counts = [rows.traffic for rows in self._disk.values()]
+        total = Traffic(sum(c.asked for c in counts), sum(c.read for c in counts), sum(c.written for c in counts)) if counts else None
+        return TableCost(self.worker.wait_s, total)
+
+    def close(self) -> None:
+        """End the background work; what came after the last checkpoint is lost."""
+        self.worker.close()
+        for rows in self._disk.values():
+            rows.close()
+
+    def _open_file(self, name: str, table: EmbeddingTables, step: int, seed: int, checkpointed: bool, report: Report | None) -> DiskRows:
+        rows, row_dim = table.weight.shape
+        state = tuple(self.optimizer.rule.state_dims(row_dim).values())
+        spec = RowSpec(f"{self.trial}/{name}", rows, row_dim, "fp32", sum(state))
+        path = self.folder / f"{name}.rows"
+        cache_bytes = self.placement.cache_bytes // len(self.model.named_tables())
+        if path.exists():
+            try:
+                return self._recovered(DiskRows(path, spec, cache_bytes, state), step)
+            except UserError:
+                if checkpointed:
+                    raise
+        elif checkpointed:
+            raise UserError(f"{path} is missing: the checkpoint beside it has its tables there; remove {self.folder.parent} to train anew")
+        if path.exists():
+            for old in self.folder.glob(f"{path.name}*"):
+                old.unlink()
+        create_rows(path, spec, self.model.table_start(seed, name), report)
+        return self._recovered(DiskRows(path, spec, cache_bytes, state), step)
+
+    def _recovered(self, rows: DiskRows, step: int) -> DiskRows:
+        try:
+            rows.journal.recover(step)
+            rows.journal.begin(step)
+        except BaseException:
+            rows.close()
+            raise
+        return rows
+
+
+def tables_device(placement: TablePlacement) -> str | None:
+    """Where a model makes its tables to have them placed: for files nowhere, for host RAM on the CPU."""
+    return {"process": None, "host": "cpu", "disk": "meta"}[placement.kind]

@@ -1,0 +1,102 @@
+"""The optimiser of memory tables, on the rows of the batch only."""
+
+from functools import partial
+from typing import Protocol
+
+import torch
+from torch import Tensor
+
+from engram.kernels import optimizer_ops
+from engram.memory.tables import EmbeddingTables
+
+
+class RowRule(Protocol):
+    """How a row changes by its gradient."""
+
+    def state_dims(self, row_dim: int) -> dict[str, int]:
+        """Numbers of each part of a row's state, by name."""
+
+    def change(self, weight: Tensor, state: list[Tensor], rows: Tensor, grad: Tensor, step: int, rate: float) -> None:
+        """Update distinct rows int64 [U] of weight [n, r] and state [n, ..] in place.
+
+        Args:
+            weight, state: what is updated; the state in the order of `state_dims`.
+            rows, grad: which rows, and their gradients [U, r].
+            step: number of the step, from 1.
+            rate: learning rate.
+        """
+
+
+class AdamRows:
+    """Adam that reads and writes only the rows of the batch (lazy Adam): 2 r numbers of state for a row of r.
+
+    On the rows touched a step equals dense Adam's with the same moments and step count. Rows not touched keep
+    their moments undecayed and do not move; dense Adam would go on moving them. No weight decay (paper, 4.1).
+    """
+
+    def __init__(self, betas: tuple[float, float], eps: float) -> None:
+        self.betas, self.eps = betas, eps
+
+    def state_dims(self, row_dim: int) -> dict[str, int]:
+        return {"first": row_dim, "second": row_dim}
+
+    def change(self, weight: Tensor, state: list[Tensor], rows: Tensor, grad: Tensor, step: int, rate: float) -> None:
+        beta1, beta2 = self.betas
+        first, second = state
+        corrections = 1 - beta1**step, 1 - beta2**step
+        if optimizer_ops.update_rows(weight, (first, second), rows, grad, self.betas, corrections, self.eps, rate):
+            return
+        m = first[rows].lerp_(grad, 1 - beta1)
+        v = second[rows].mul_(beta2).addcmul_(grad, grad, value=1 - beta2)
+        first.index_copy_(0, rows, m)
+        second.index_copy_(0, rows, v)
+        update = m.div_(corrections[0]) / v.div_(corrections[1]).sqrt_().add_(self.eps)
+        weight.index_copy_(0, rows, weight[rows].sub_(update, alpha=rate))
+
+
+class AdagradRows:
+    """Row-wise AdaGrad: one number of state for a row, the sum of its gradients' mean squares (Duchi et al., 2011; the form with one
+    number a row is that of DLRM, Naumov et al., 2019)."""
+
+    def __init__(self, eps: float) -> None:
+        self.eps = eps
+
+    def state_dims(self, row_dim: int) -> dict[str, int]:
+        return {"squares": 1}
+
+    def change(self, weight: Tensor, state: list[Tensor], rows: Tensor, grad: Tensor, step: int, rate: float) -> None:
+        (squares,) = state
+        total = squares[rows].add_(grad.square().mean(-1, keepdim=True))  # [U, 1]
+        squares.index_copy_(0, rows, total)
+        weight.index_copy_(0, rows, weight[rows].addcdiv_(grad, total.sqrt().add_(self.eps), value=-rate))
+
+
+class RowOptimizer:
+    """A rule for all tables of a model.
+
+    Args:
+        tables: tables by name.
+        rule: how rows change.
+    """
+
+    def __init__(self, tables: dict[str, EmbeddingTables], rule: RowRule) -> None:
+        self.tables, self.rule = tables, rule
+        self.steps = 0
+        self.state = {name: self._start(table.weight) for name, table in tables.items() if not table.weight.is_meta}
+        """Of tables in RAM, by table and part; rows in files have theirs beside them."""
+
+    def _start(self, weight: Tensor) -> dict[str, Tensor]:
+        dims = self.rule.state_dims(weight.shape[1])
+        return {part: weight.new_zeros(len(weight), dim) for part, dim in dims.items()}
+
+    def leaves(self) -> list[Tensor]:
+        """Copies of the rows touched since the last step, with their gradients: for the gradient norm."""
+        return [leaf for table in self.tables.values() for _, leaf in table.touched]
+
+    @torch.no_grad()
+    def step(self, learning_rate: float) -> None:
+        """Update the rows touched since the last step and forget them. Rows that lie elsewhere are updated in the background."""
+        self.steps += 1
+        for name, table in self.tables.items():
+            change = partial(self.rule.change, step=self.steps, rate=learning_rate)
+            table.update(change, list(self.state.get(name, {}).values()), self.steps)
