@@ -72,16 +72,16 @@ def print_train(setup: Setup, rho: float, speed: TrainSpeed, side: SideBySide | 
     """`bench train`"""
     out = console.out()
     counts, whole = count_parameters(speed.model), speed.step_s.median
-    _head(out, speed.machine)
+    print_machine(out, speed.machine)
     experts = f"{speed.model.moe.n_routed_experts} experts"
     out.print(
         f"{setup.size.name}, rho {rho:g}, {experts}, P_total {counts.p_total:,}, P_active {counts.p_active:,}, {setup.optimizer},"
         f" {speed.tokens_per_step:,} tokens a step"
     )
-    out.print(f"{_range(speed.tokens_per_s, console.human)} tokens/s, {_range(speed.step_s, _ms)} ms a step")
+    out.print(f"{show_range(speed.tokens_per_s, console.human)} tokens/s, {show_range(speed.step_s, _ms)} ms a step")
     out.print()
-    rows = [(part.name, _range(part.seconds, _ms), _percent(part.share)) for part in speed.parts]
-    rows += [("other", _ms(speed.other_s), _percent(speed.other_s / whole)), ("whole step", _range(speed.step_s, _ms), _percent(1))]
+    rows = [(part.name, show_range(part.seconds, _ms), _percent(part.share)) for part in speed.parts]
+    rows += [("other", _ms(speed.other_s), _percent(speed.other_s / whole)), ("whole step", show_range(speed.step_s, _ms), _percent(1))]
     out.print(console.table(("part", "ms a step", "share"), rows))
     out.print()
     products = [
@@ -90,7 +90,7 @@ def print_train(setup: Setup, rho: float, speed: TrainSpeed, side: SideBySide | 
             " x ".join(map(str, product.shape)),
             product.count,
             product.dtype,
-            _range(product.seconds, _ms),
+            show_range(product.seconds, _ms),
             f"{product.flops / product.seconds.median / 1e9:.0f}",
         )
         for product in speed.products
@@ -103,7 +103,7 @@ def print_train(setup: Setup, rho: float, speed: TrainSpeed, side: SideBySide | 
     )
     out.print(f"counted: {COUNTED}", soft_wrap=True)
     if side is not None:
-        each = ", ".join(_range(copy, console.human) for copy in side.tokens_per_s)
+        each = ", ".join(show_range(copy, console.human) for copy in side.tokens_per_s)
         out.print(f"{len(side.tokens_per_s)} copies side by side: {each} tokens/s, together {console.human(side.total_tokens_per_s)}")
         out.print(f"each trains at {_percent(_kept(speed, side))} of the speed of one alone")
 
@@ -111,7 +111,7 @@ def print_train(setup: Setup, rho: float, speed: TrainSpeed, side: SideBySide | 
 def print_memory(setup: Setup, speed: MemorySpeed) -> None:
     """`bench memory`"""
     out = console.out()
-    _head(out, speed.machine)
+    print_machine(out, speed.machine)
     out.print(f"{setup.size.name}, {setup.optimizer}, {speed.tokens_per_step:,} tokens a step")
     out.print()
     rows = [
@@ -121,8 +121,8 @@ def print_memory(setup: Setup, speed: MemorySpeed) -> None:
             f"{console.human(case.table_bytes)}B",
             f"{case.p_active:,}",
             f"{case.distinct_rows:,} of {case.reads:,}",
-            _range(case.step_s, _ms),
-            "" if case.ratio is None else f"{_range(case.ratio, _ratio)} x {case.against}",
+            show_range(case.step_s, _ms),
+            "" if case.ratio is None else f"{show_range(case.ratio, _ratio)} x {case.against}",
         )
         for case in speed.cases
     ]
@@ -135,7 +135,7 @@ def print_memory(setup: Setup, speed: MemorySpeed) -> None:
 def print_comparison(setup: Setup, rho: float, comparison: Comparison) -> None:
     """`bench compare`"""
     out = console.out()
-    _head(out, comparison.machine)
+    print_machine(out, comparison.machine)
     out.print(f"{setup.size.name}, rho {rho:g}, ours with {setup.optimizer}, {setup.tokens_per_step:,} tokens a step")
     out.print()
     variants = [(v.experts, v.dtype, "" if v.step_s is None else _ms(v.step_s), v.problem) for v in comparison.variants]
@@ -143,24 +143,24 @@ def print_comparison(setup: Setup, rho: float, comparison: Comparison) -> None:
     out.print(console.table(("experts", "type", "ms a step", ""), variants, left=2, title=title))
     out.print()
     rows = [
-        (case.name, _count(case.p_total), _count(case.p_active), _range(case.step_s, _ms), _range(case.tokens_per_s, console.human))
+        (case.name, _count(case.p_total), _count(case.p_active), show_range(case.step_s, _ms), show_range(case.tokens_per_s, console.human))
         for case in comparison.cases
     ]
     out.print(console.table(("case", "P_total", "P_active", "ms a step", "tokens/s"), rows))
     out.print()
     for ratio in comparison.ratios:
-        out.print(f"{ratio.of}: {_range(ratio.tokens_per_s, _ratio)} x the tokens/s of {ratio.against}")
+        out.print(f"{ratio.of}: {show_range(ratio.tokens_per_s, _ratio)} x the tokens/s of {ratio.against}")
     tables = comparison.tables
     out.print(
-        f"memory with a table of {tables.rows:,} rows of {tables.row_dim}: {_range(tables.by_row_s, _ms)} ms a step by row,"
-        f" {_range(tables.dense_s, _ms)} ms with dense gradients, ratio {_range(tables.ratio, _ratio)}"
+        f"memory with a table of {tables.rows:,} rows of {tables.row_dim}: {show_range(tables.by_row_s, _ms)} ms a step by row,"
+        f" {show_range(tables.dense_s, _ms)} ms with dense gradients, ratio {show_range(tables.ratio, _ratio)}"
     )
 
 
 def print_sweep(size: str, rho: float, optimizer: str, speed: SweepSpeed) -> None:
     """`bench sweep`"""
     out = console.out()
-    _head(out, speed.machine)
+    print_machine(out, speed.machine)
     out.print(f"{size}, rho {rho:g}, {optimizer}, {speed.trials} trials of {speed.steps:,} steps, {speed.workers} at a time")
     out.print()
     out.print(console.table(("where the workers' time went", "s", "share"), _shares(speed)))
@@ -180,11 +180,11 @@ def sharing_json(machine: Machine, sharing: PrefixSharing) -> dict[str, Any]:
 def print_sharing(task: str, machine: Machine, sharing: PrefixSharing) -> None:
     """`bench eval`"""
     out = console.out()
-    _head(out, machine)
+    print_machine(out, machine)
     out.print(f"{task}: {sharing.n_requests:,} choices")
     out.print()
     rows = [
-        (name, f"{tokens:,}", _range(seconds, lambda value: f"{value:.1f}"), console.human(tokens / seconds.median))
+        (name, f"{tokens:,}", show_range(seconds, lambda value: f"{value:.1f}"), console.human(tokens / seconds.median))
         for name, tokens, seconds in (
             ("every prompt by itself", sharing.tokens_alone, sharing.seconds_alone),
             ("common beginnings once", sharing.tokens_shared, sharing.seconds_shared),
@@ -193,7 +193,7 @@ def print_sharing(task: str, machine: Machine, sharing: PrefixSharing) -> None:
     out.print(console.table(("", "tokens", "s", "tokens/s"), rows))
     out.print()
     out.print(
-        f"{_ratio(sharing.fewer_tokens)} x fewer tokens, {_range(sharing.speedup, _ratio)} x faster;"
+        f"{_ratio(sharing.fewer_tokens)} x fewer tokens, {show_range(sharing.speedup, _ratio)} x faster;"
         f" log-likelihoods differ by at most {sharing.largest_difference:.2g} nats"
     )
 
@@ -212,7 +212,7 @@ def _shares(speed: SweepSpeed) -> Iterator[tuple[str, str, str]]:
         yield name, f"{seconds:.1f}", _percent(seconds / whole)
 
 
-def _head(out: Console, machine: Machine) -> None:
+def print_machine(out: Console, machine: Machine) -> None:
     """The machine that the numbers are of."""
     gpu = f", {machine.gpu}" if machine.gpu else ""
     out.print(
@@ -221,7 +221,8 @@ def _head(out: Console, machine: Machine) -> None:
     )
 
 
-def _range(value: Measured, show: Any) -> str:
+def show_range(value: Measured, show: Any) -> str:
+    """Median and range over the rounds, each number as `show` writes it."""
     return f"{show(value.median)} ({show(value.low)}..{show(value.high)})"
 
 

@@ -1,4 +1,4 @@
-"""`engramctl bench train | memory | compare | sweep | eval`"""
+"""`engramctl bench train | memory | compare | sweep | eval | offload`"""
 
 from collections.abc import Mapping
 from dataclasses import replace
@@ -11,6 +11,7 @@ from engram.errors import UserError
 from engram.recipe import DEFAULT_OPTIMIZER
 from engramctl import bench_options, console, sweep_options
 from engramctl import options as corpus_options
+from engramctl.commands.bench_offload import offload
 from engramctl.results_options import DEFAULT_SWEEP, JsonOption
 
 if TYPE_CHECKING:
@@ -238,6 +239,9 @@ def evaluation(
         )
     else:
         bench_report.print_sharing(task, machine, sharing)
+
+
+bench.command("offload")(offload)
 
 
 def _check_size(name: str) -> None:

@@ -52,6 +52,11 @@ def _begin(barrier: Barrier) -> None:
     """In a new process: keep the barrier, and end when the parent does."""
     global _barrier
     _barrier = barrier
+    end_with_parent()
+
+
+def end_with_parent() -> None:
+    """In a new process: end when the parent does, however that came."""
     parent = multiprocessing.parent_process()
     assert parent is not None
 

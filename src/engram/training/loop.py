@@ -22,7 +22,7 @@ from engram.model import Transformer
 from engram.training import checkpoint
 from engram.training.machine import resolve_precision
 from engram.training.optimizers import Optimizers
-from engram.training.placed_tables import PlacedTables, tables_device
+from engram.training.placed_tables import PlacedTables, TableCost, tables_device
 from engram.training.schedule import rate_factor
 from engram.training.validation import Validation, Validator, sequences_at_once
 
@@ -135,6 +135,11 @@ class Trainer:
     @property
     def done(self) -> bool:
         return self.error is not None or (self.state.step >= self.train.steps and self.validation is not None)
+
+    @property
+    def table_cost(self) -> TableCost:
+        """What tables elsewhere have cost this process so far."""
+        return TableCost(0.0, None) if self.tables is None else self.tables.cost
 
     def autocast(self) -> torch.autocast:
         return torch.autocast(self.device.type, torch.bfloat16, enabled=self.precision == "bf16")

@@ -25,6 +25,10 @@ class TableCost:
     traffic: Traffic | None
     """Of all tables on disk"""
 
+    def since(self, before: "TableCost") -> "TableCost":
+        spent = None if self.traffic is None or before.traffic is None else self.traffic.since(before.traffic)
+        return TableCost(self.wait_s - before.wait_s, spent)
+
 
 class PlacedTables:
     """Keeps the rows of a model's tables where `placement` says; feed it every checkpoint.
@@ -79,9 +83,7 @@ class PlacedTables:
 
     @property
     def cost(self) -> TableCost:
-        counts = [rows.traffic for rows in self._disk.values()]
-        total = Traffic(sum(c.asked for c in counts), sum(c.read for c in counts), sum(c.written for c in counts)) if counts else None
-        return TableCost(self.worker.wait_s, total)
+        return TableCost(self.worker.wait_s, Traffic.sum(rows.traffic for rows in self._disk.values()))
 
     def close(self) -> None:
         """End the background work; what came after the last checkpoint is lost."""

@@ -65,7 +65,7 @@ def test_rows_on_disk_are_a_matrix_with_a_cache(data, tmp_path_factory):
             case "checkpoint":
                 stored.engine.flush()
                 stored.journal.begin(step)
-                kept, kept_state, kept_step = expected.clone(), state.clone(), step
+                kept, kept_state = expected.clone(), state.clone()
             case "killed":
                 stored.close()
                 stored = DiskRows(path, stored.spec, 64 * (row_dim * 8 + 60), (row_dim, 1))
@@ -120,7 +120,7 @@ def test_threads_do_what_the_ring_does(tmp_path, monkeypatch):
     count = Library.count
 
     def without_ring(self, name, *arguments):
-        return count(self, name, *(arguments[:-1] + (False,) if name == "rows_open" else arguments))
+        return count(self, name, *((*arguments[:-1], False) if name == "rows_open" else arguments))
 
     monkeypatch.setattr(Library, "count", without_ring)
     stored, weights = table(tmp_path / "a.rows", 5000, 24, state=(24,))

@@ -5,6 +5,7 @@ import functools
 import os
 import subprocess
 import weakref
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -50,6 +51,12 @@ class Traffic:
 
     def since(self, before: "Traffic") -> "Traffic":
         return Traffic(self.asked - before.asked, self.read - before.read, self.written - before.written)
+
+    @classmethod
+    def sum(cls, counts: "Iterable[Traffic | None]") -> "Traffic | None":
+        """Of several tables together; None: none of them is on disk."""
+        there = [one for one in counts if one is not None]
+        return cls(sum(c.asked for c in there), sum(c.read for c in there), sum(c.written for c in there)) if there else None
 
 
 class RowEngine:

@@ -30,8 +30,7 @@ class ServedTables:
     @property
     def traffic(self) -> Traffic | None:
         """Of the tables on disk together; None: they are in RAM."""
-        counts = [rows.traffic for rows in self.rows if isinstance(rows, DiskRows)]
-        return Traffic(sum(c.asked for c in counts), sum(c.read for c in counts), sum(c.written for c in counts)) if counts else None
+        return Traffic.sum(rows.traffic for rows in self.rows if isinstance(rows, DiskRows))
 
     def close(self) -> None:
         """End the background work and close the files."""

@@ -1,0 +1,119 @@
+"""What `bench offload` measures with: a dense model with one memory layer, tables of any length with generated rows, and where they lie."""
+
+import shutil
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from engram.accounting import table_rows
+from engram.config import ModelConfig, MoEConfig, MultiHeadAttentionConfig
+from engram.designs.base import NO_ROWS
+from engram.designs.engram import Engram
+from engram.errors import UserError
+from engram.memory.placement import row_file
+from engram.memory.placement.formats import FORMATS
+from engram.memory.placement.layout import RowLayout
+from engram.memory.placement.row_file import Report, RowSpec
+from engram.memory.placement.rows import EncodedRows, Rows
+
+_HEAD_DIM = 64
+_BLOCK_ROWS = 1 << 18
+"""Rows that are drawn; longer tables repeat them. What a row holds costs nothing, where it lies does."""
+_SECTOR = 512
+
+
+@dataclass(frozen=True)
+class Shape:
+    """A dense model with the memory in its second layer, as in the paper's measurement of inference (6.4)."""
+
+    width: int
+    n_layers: int
+    memory_dim: int
+    """d_mem, of all heads"""
+    hash_heads: int
+    """For each order; the orders are 2 and 3"""
+
+    def model(self, vocab_size: int, rows: int) -> ModelConfig:
+        """The model whose tables have about `rows` rows in all."""
+        if self.width % _HEAD_DIM:
+            raise UserError(f"--width {self.width}: a multiple of {_HEAD_DIM} is expected")
+        reads = 2 * self.hash_heads
+        if self.memory_dim % reads:
+            raise UserError(f"--memory-dim {self.memory_dim}: a multiple of the {reads} rows that a token reads is expected")
+        return with_rows(self._model(vocab_size), rows)
+
+    def _model(self, vocab_size: int) -> ModelConfig:
+        return ModelConfig(
+            vocab_size=vocab_size,
+            width=self.width,
+            n_layers=self.n_layers,
+            attention=MultiHeadAttentionConfig(n_heads=self.width // _HEAD_DIM),
+            moe=MoEConfig(
+                n_routed_experts=0,
+                top_k=0,
+                expert_width=0,
+                shared_width=0,
+                n_dense_layers=self.n_layers,
+                dense_width=8 * self.width // 3 // 2 * 2,
+            ),
+            memory=Engram(layers=(1,), table_sizes=(NO_ROWS, NO_ROWS), n_heads=self.hash_heads, memory_dim=self.memory_dim),
+        )
+
+
+def with_rows(model: ModelConfig, rows: int) -> ModelConfig:
+    """The model with about `rows` rows in all of its tables together."""
+    assert model.memory is not None
+    each = max(2, round(rows / (len(model.memory.table_layers) * model.memory.reads)))
+    return model.model_copy(update={"memory": model.memory.model_copy(update={"table_sizes": (each,) * len(model.memory.table_sizes)})})
+
+
+def file_bytes(model: ModelConfig, row_format: str, state_dim: int = 0) -> int:
+    """Disk that the tables of a model take."""
+    assert model.memory is not None
+    payload = FORMATS[row_format].row_bytes(model.memory.row_dim) + 4 * state_dim
+    return RowLayout(table_rows(model.memory), payload, _SECTOR, bool(state_dim), 0).size
+
+
+def require_disk(folder: Path, needed: int, tell: Callable[[str], None]) -> None:
+    """Say what disk a measurement takes; UserError when it is not free."""
+    free = shutil.disk_usage(folder).free
+    tell(f"takes {needed / 1e9:.3g} GB of disk in {folder} ({free / 1e9:.3g} GB are free), removed at the end")
+    if needed > 0.95 * free:
+        raise UserError(f"{needed / 1e9:.3g} GB of disk are needed in {folder}, {free / 1e9:.3g} GB are free; take a smaller --table")
+
+
+def generated(row_format: str, row_dim: int) -> Callable[[int, int], Tensor]:
+    """First row and number of rows -> stored rows uint8 [n, bytes]: drawn ones, over and over."""
+    drawn = torch.empty(_BLOCK_ROWS, row_dim).normal_(std=0.02, generator=torch.Generator().manual_seed(0))
+    block = FORMATS[row_format].encode(drawn)
+
+    def rows(first: int, n: int) -> Tensor:
+        places = torch.arange(first, first + n) % _BLOCK_ROWS
+        return block[places]
+
+    return rows
+
+
+def generated_file(path: Path, model: ModelConfig, row_format: str, report: Report | None) -> RowSpec:
+    """Write the tables of a model, every byte of them; returns what the file holds."""
+    assert model.memory is not None
+    spec = RowSpec("bench", table_rows(model.memory), model.memory.row_dim, row_format)
+    row_file.create(path, spec, generated(row_format, spec.row_dim), report)
+    return spec
+
+
+def generated_ram(model: ModelConfig, row_format: str, report: Report | None) -> Rows:
+    """The same in RAM, to be served from there."""
+    assert model.memory is not None
+    rows, row_dim = table_rows(model.memory), model.memory.row_dim
+    kind, start = FORMATS[row_format], generated(row_format, row_dim)
+    stored = torch.empty(rows, kind.row_bytes(row_dim), dtype=torch.uint8)
+    for first in range(0, rows, _BLOCK_ROWS):
+        n = min(_BLOCK_ROWS, rows - first)
+        stored[first : first + n] = start(first, n)
+        if report is not None:
+            report("filling RAM", first + n, rows)
+    return EncodedRows(stored, kind.decode)

@@ -1,0 +1,275 @@
+"""`bench offload`, training: step time with the tables in host RAM and on disk over that with the tables in the process.
+
+Each case is a process of its own, as a trial is, so that its peak of memory is its own; they take turns, and all but one sleep.
+"""
+
+import multiprocessing
+import shutil
+from collections.abc import Callable
+from dataclasses import dataclass
+from multiprocessing.connection import Connection
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from engram.accounting import count_parameters, table_rows
+from engram.benchmarks.machine import Machine, free_bytes
+from engram.benchmarks.offload import file_bytes, require_disk, with_rows
+from engram.benchmarks.shapes import ENDLESS, steps
+from engram.benchmarks.timing import Measured, Report, paired_ratio
+from engram.benchmarks.workers import end_with_parent
+from engram.config import ModelConfig, TrialConfig
+from engram.corpus.dataset import Corpus
+from engram.memory.placement.engine import Traffic
+from engram.memory.placement.settings import TablePlacement
+from engram.training.placed_tables import TableCost
+from engram.training_config import TrainConfig
+
+PROCESS, HOST = "process", "host"
+CPU = torch.device("cpu")
+_START_S = 1800.0
+"""Time that a case has to get ready: to write its tables"""
+_ROOM = 0.85
+
+
+@dataclass(frozen=True)
+class TrainingSetup:
+    """What is measured."""
+
+    model: ModelConfig
+    train: TrainConfig
+    cache_share: float
+    """Of the tables on disk, their optimiser state included, that the cache holds."""
+    rounds: int
+    seconds: float
+    """Of a case, all rounds together"""
+    folder: Path
+    lengths: tuple[int, ...] = ()
+    """Rows of further tables, each a case on disk with as large a cache."""
+
+    @property
+    def state_dim(self) -> int:
+        """Numbers of optimiser state in a row."""
+        assert self.model.memory is not None
+        return 1 if self.train.table_optimizer == "adagrad" else 2 * self.model.memory.row_dim
+
+    def table_bytes(self, model: ModelConfig) -> int:
+        """RAM that the tables of a model take in training."""
+        assert model.memory is not None
+        return 4 * table_rows(model.memory) * (model.memory.row_dim + self.state_dim)
+
+
+@dataclass(frozen=True)
+class TrainingCase:
+    """A place for the tables and what a step came to."""
+
+    name: str
+    rows: int
+    step_s: Measured
+    ratio: Measured | None
+    """Step time over that with the tables in the process, round by round; None for that one"""
+    total_ratio: float | None
+    """The same from the time of all rounds together"""
+    wait_share: float
+    """Share of its time for which steps waited for rows"""
+    hit_rate: float | None
+    rows_read_per_step: float | None
+    rows_written_per_step: float | None
+    peak_rss_bytes: int
+
+
+@dataclass(frozen=True)
+class TrainingSpeed:
+    """What `measure_placed_training` found."""
+
+    machine: Machine
+    p_active: int
+    table_bytes: int
+    """With the optimiser state"""
+    cache_bytes: int
+    optimizer: str
+    table_optimizer: str
+    tokens_per_step: int
+    rounds: int
+    cases: list[TrainingCase]
+    left_out: dict[str, str]
+
+
+@dataclass(frozen=True)
+class _Reply:
+    """What a case says after a turn."""
+
+    step_s: float
+    steps: int
+    spent: TableCost
+    peak_rss_bytes: int
+    machine: Machine
+
+
+def measure_placed_training(
+    setup: TrainingSetup, corpus: Corpus, tell: Callable[[str], None], report: Report | None = None
+) -> TrainingSpeed:
+    """Measure whole optimiser steps of all cases, in turn.
+
+    Args:
+        setup: what is measured; its files are removed.
+        corpus: what is trained on.
+        tell: told in a line what disk it takes.
+        report: told of the progress.
+    """
+    cache = max(1, int(setup.cache_share * setup.table_bytes(setup.model)))
+    disk = TablePlacement(kind="disk", cache_bytes=cache)
+    planned = {
+        PROCESS: (setup.model, TablePlacement()),
+        "disk": (setup.model, disk),
+        "disk, no prefetch": (setup.model, disk.model_copy(update={"prefetch": False})),
+        HOST: (setup.model, TablePlacement(kind="host")),
+    }
+    planned |= {f"disk, {length:.0e} rows": (with_rows(setup.model, length), disk) for length in setup.lengths}
+    files = [file_bytes(model, "fp32", setup.state_dim) for model, place in planned.values() if place.kind == "disk"]
+    require_disk(setup.folder, sum(files), tell)
+    left_out: dict[str, str] = {}
+    room = _ROOM * free_bytes(CPU)
+    for name in (PROCESS, HOST):
+        needed = setup.table_bytes(setup.model)
+        if needed > room:
+            left_out[name] = f"its tables take {needed / 1e9:.3g} GB beside the others, {room / 1e9:.3g} GB are left"
+            del planned[name]
+        else:
+            room -= needed
+    cases = {name: _Process(name, setup, model, placement, corpus) for name, (model, placement) in planned.items()}
+    try:
+        for number, case in enumerate(cases.values()):
+            if report is not None:
+                report("preparing tables", number, len(cases))
+            case.turn(0.0)  # built one after the other, and one step to warm up
+        replies: dict[str, list[_Reply]] = {name: [] for name in cases}
+        names = list(cases)
+        for number in range(setup.rounds):
+            if report is not None:
+                report("measuring training", number, setup.rounds)
+            for name in names if number % 2 else reversed(names):
+                replies[name].append(cases[name].turn(setup.seconds / setup.rounds))
+        if report is not None:
+            report("measuring training", setup.rounds, setup.rounds)
+    finally:
+        for case in cases.values():
+            case.end()
+    return _result(setup, {name: model for name, (model, _) in planned.items()}, replies, cache, left_out)
+
+
+def _result(
+    setup: TrainingSetup, models: dict[str, ModelConfig], replies: dict[str, list[_Reply]], cache: int, left_out: dict[str, str]
+) -> TrainingSpeed:
+    base = [reply.step_s for reply in replies[PROCESS]] if PROCESS in replies else None
+    cases = []
+    for name, turns in replies.items():
+        times = [turn.step_s for turn in turns]
+        n_steps, seconds = sum(turn.steps for turn in turns), sum(turn.steps * turn.step_s for turn in turns)
+        traffic = Traffic.sum(turn.spent.traffic for turn in turns)
+        compared = base is not None and name != PROCESS
+        memory = models[name].memory
+        assert memory is not None
+        cases.append(
+            TrainingCase(
+                name=name,
+                rows=table_rows(memory),
+                step_s=Measured.of(times),
+                ratio=paired_ratio(times, base) if base is not None and compared else None,
+                total_ratio=sum(times) / sum(base) if base is not None and compared else None,
+                wait_share=sum(turn.spent.wait_s for turn in turns) / seconds,
+                hit_rate=None if traffic is None else traffic.hit_rate,
+                rows_read_per_step=None if traffic is None else traffic.read / n_steps,
+                rows_written_per_step=None if traffic is None else traffic.written / n_steps,
+                peak_rss_bytes=turns[-1].peak_rss_bytes,
+            )
+        )
+    first = next(iter(replies.values()))[0]
+    return TrainingSpeed(
+        machine=first.machine,
+        p_active=count_parameters(setup.model).p_active,
+        table_bytes=setup.table_bytes(setup.model),
+        cache_bytes=cache,
+        optimizer=setup.train.optimizer.kind,
+        table_optimizer=setup.train.table_optimizer,
+        tokens_per_step=setup.train.tokens_per_step,
+        rounds=setup.rounds,
+        cases=cases,
+        left_out=left_out,
+    )
+
+
+def endless(train: TrainConfig) -> TrainConfig:
+    """Training that is stopped by the clock, with next to no learning rate."""
+    return train.model_copy(update={"steps": ENDLESS, "n_validations": 1, "val_tokens": train.seq_len})
+
+
+class _Process:
+    """A case in a process of its own."""
+
+    def __init__(self, name: str, setup: TrainingSetup, model: ModelConfig, placement: TablePlacement, corpus: Corpus) -> None:
+        trial = TrialConfig(
+            size="bench",
+            rho=0.0,
+            seed=0,
+            budget_flops=1.0,
+            model=model,
+            train=endless(setup.train),
+            corpus_fingerprint=corpus.fingerprint,
+            tokenizer_fingerprint=corpus.tokenizer_fingerprint,
+        )
+        context = multiprocessing.get_context("spawn")
+        self._ours, theirs = context.Pipe()
+        self._folder = setup.folder / f"bench-offload-{name.replace(', ', '-').replace(' ', '-')}"
+        arguments = (theirs, trial.model_dump_json(), corpus.folder, self._folder, placement)
+        self._process = context.Process(target=_train, args=arguments, daemon=True)
+        self._process.start()
+        theirs.close()
+
+    def turn(self, seconds: float) -> _Reply:
+        """Train for so many seconds, one step at least; raises what the process raised."""
+        self._ours.send(seconds)
+        reply: Any = self._ours.recv() if self._ours.poll(_START_S + 10 * seconds) else TimeoutError("a training process does not answer")
+        if isinstance(reply, BaseException):
+            raise reply
+        assert isinstance(reply, _Reply)
+        return reply
+
+    def end(self) -> None:
+        """Stop it and remove its files."""
+        self._ours.close()
+        self._process.join(30)
+        if self._process.is_alive():
+            self._process.kill()
+            self._process.join()
+        shutil.rmtree(self._folder, ignore_errors=True)
+
+
+def _train(pipe: Connection, trial_json: str, corpus_folder: Path, folder: Path, placement: TablePlacement) -> None:
+    """In a process: train when told to, until the pipe is closed."""
+    from engram.training.loop import Trainer
+    from engram.training.machine import peak_rss_bytes, settle_process
+
+    end_with_parent()
+    trainer: Trainer | None = None
+    try:
+        while True:
+            seconds: float = pipe.recv()
+            if trainer is None:
+                settle_process(1)
+                trial = TrialConfig.model_validate_json(trial_json)
+                trainer = Trainer(trial, Corpus.open(corpus_folder), folder, CPU, float("inf"), tables=placement)
+                turn = steps(trainer)
+                machine = Machine.of(trial.train, CPU)
+            first, before = trainer.state.step, trainer.table_cost
+            step_s = turn(seconds)
+            spent = trainer.table_cost.since(before)
+            pipe.send(_Reply(step_s, trainer.state.step - first, spent, peak_rss_bytes(), machine))
+    except EOFError:
+        pass
+    except BaseException as problem:
+        pipe.send(problem)
+    finally:
+        if trainer is not None:
+            trainer.close()
