@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 import pyarrow as pa
 
-SCHEMA_VERSION = 4
+SCHEMA_VERSION = 5
 """Goes up when a column is added, removed, renamed or changes its type, unit or meaning."""
 
 STATUSES = ("finished", "diverged", "failed")
@@ -121,6 +121,10 @@ TRIAL_COLUMNS: tuple[Column, ...] = (
     Column("tokenizer_fingerprint", _TEXT, "", "Hash of the tokenizer"),
     Column("versions", _TEXT, "JSON", "Versions of Python and of the libraries that matter"),
     Column("hostname", _TEXT, "", "Machine that trained"),
+    Column("devices", _INT, "processes", "Processes that trained the trial together, each on a device of its own", nullable=True),
+    Column("tables", _TEXT, "", "Where the memory tables lay: process, host, disk or sharded; null without memory", nullable=True),
+    Column("tables_wait_s", _REAL, "s", "Time for which the last attempt waited for rows of tables on the host or on disk", nullable=True),
+    Column("tables_hit_rate", _REAL, "fraction", "Rows on disk that the last attempt found in RAM, of those it read", nullable=True),
     Column("device", _TEXT, "", "Device that trained", nullable=True),
     Column("precision", _TEXT, "", "Precision of the matrix multiplications: bf16 or fp32", nullable=True),
     Column("started_at", _TEXT, "ISO 8601, UTC", "Start of the first attempt"),

@@ -94,14 +94,16 @@ def _documents(trials: Sequence[tuple[Store, str]]) -> "list[pa.Table]":
     """Their tables in the order of the documents' ids."""
     tables: list[pa.Table] = []
     for store, group in groupby(trials, key=lambda trial: trial[0]):
-        tables += store.read_documents_tables([trial_id for _, trial_id in group])
-    order, same_order = np.empty(0, dtype=int), None
+        tables += store.read_documents_tables([trial_id for _, trial_id in group], ["document", "n_tokens", "loss_sum"])
+    order, same_order, sorted_already = np.empty(0, dtype=int), None, False
     for i, table in enumerate(tables):
-        # Trials of a sweep meet the documents in one order, so a thousand tables need one sorting.
+        # Trials of a sweep meet the documents in one order, so a thousand tables need one sorting, and mostly none.
         if same_order is None or not table["document"].equals(same_order):
             same_order = table["document"]
             order = np.argsort(same_order.to_numpy(), kind="stable")
-        tables[i] = table.take(order)
+            sorted_already = bool((order == np.arange(len(order))).all())
+        if not sorted_already:
+            tables[i] = table.take(order)
     return tables
 
 

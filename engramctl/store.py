@@ -137,19 +137,21 @@ class Store:
 
     def read_curve(self, trial_id: str) -> pd.DataFrame:
         """Training curve of a trial, one row a step; UserError when it has none."""
-        return self._read_existing(self.curves, [trial_id], CURVE_SCHEMA, "curve")[0].to_pandas()
+        return self._read_existing(self.curves, [trial_id], CURVE_SCHEMA, CURVE_SCHEMA.names, "curve")[0].to_pandas()
 
     def read_documents(self, trial_id: str) -> pd.DataFrame:
         """Validation losses of a trial, one row a document; UserError when it has none."""
-        return self.read_documents_tables([trial_id])[0].to_pandas()
+        return self.read_documents_tables([trial_id], DOCUMENT_SCHEMA.names)[0].to_pandas()
 
-    def read_documents_tables(self, trial_ids: Sequence[str]) -> list[pa.Table]:
-        """The same of several trials as Arrow tables: pandas would take most of the time of a thousand small ones."""
-        return self._read_existing(self.documents, trial_ids, DOCUMENT_SCHEMA, "documents")
+    def read_documents_tables(self, trial_ids: Sequence[str], columns: Sequence[str]) -> list[pa.Table]:
+        """Some columns of several trials as Arrow tables: pandas would take most of the time of a thousand small ones."""
+        return self._read_existing(self.documents, trial_ids, DOCUMENT_SCHEMA, columns, "documents")
 
-    def _read_existing(self, folder: Path, trial_ids: Sequence[str], schema: pa.Schema, what: str) -> list[pa.Table]:
+    def _read_existing(
+        self, folder: Path, trial_ids: Sequence[str], schema: pa.Schema, columns: Sequence[str], what: str
+    ) -> list[pa.Table]:
         paths = [folder / f"{trial_id}.parquet" for trial_id in trial_ids]
-        tables = read_tables(paths, schema, schema.names)
+        tables = read_tables(paths, schema, columns)
         for trial_id, path, table in zip(trial_ids, paths, tables, strict=True):
             if table is None:
                 raise UserError(f"trial {trial_id} of sweep {self.sweep} has no {what}: there is no {path}")

@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from engramctl.collector import no_collection
 from engramctl.results_options import DEFAULT_RESULTS, DEFAULT_SWEEP, JsonOption, ResultsOption, SweepArgument, command
 
 if TYPE_CHECKING:
@@ -24,6 +25,7 @@ KindOption = Annotated[
 FormatOption = Annotated[str, typer.Option("--format", metavar="F", help="Files to write: png, svg and pdf, with commas between.")]
 
 
+@no_collection()
 def plot(
     sweep: SweepArgument = DEFAULT_SWEEP,
     results: ResultsOption = DEFAULT_RESULTS,
@@ -125,7 +127,8 @@ def _by_length(read: "Read", sweep: str, required: bool) -> "dict[str, pd.DataFr
     from engramctl.evals.store import EvalStore
 
     finished = read.wanted[read.wanted["status"] == "finished"]
-    groups = matched(category_scores(EvalStore(read.store.folder).read(), finished, read.store.extension_sources()))
+    scores = EvalStore(read.store.folder).read()
+    groups = matched(category_scores(scores, finished, read.store.extension_sources())) if len(scores) else {}
     if required and not groups:
         raise UserError(
             f"sweep '{sweep}' has no RULER scores of two values of rho at one budget, or at one loss; "

@@ -101,6 +101,9 @@ def label_axes(figure: Figure, axes: Sequence[Axes], x: str, y: str, pad: float 
     else:
         figure.supxlabel(x, fontsize="medium")
         figure.supylabel(y, fontsize="medium")
+        for axis in (axis for one in axes for axis in (one.xaxis, one.yaxis)):
+            # Any place: without one of their own these labels, which have no text, would be moved clear of the ticks in every drawing.
+            axis.set_label_coords(0, 0)
 
 
 def edge_handles(statuses: Iterable[str]) -> list[Line2D]:

@@ -41,6 +41,7 @@ def _row(
         "load_max_over_mean": 1.6 if done else None, "load_cv": 0.2 if done else None, "starved_experts": 0 if done else None,
         "wall_s": 61.5, "train_s": 60.0, "tokens_per_s": 66_000.0, "peak_rss_bytes": 900_000_000, "n_restarts": 0,
         "git_sha": "0" * 40, "corpus_fingerprint": "c0", "tokenizer_fingerprint": "70", "versions": "{}", "hostname": "box",
+        "devices": 1, "tables": "process" if rho < 1 else None, "tables_wait_s": 0.0, "tables_hit_rate": 1.0,
         "device": "cpu", "precision": "fp32", "started_at": "2025-01-01T10:00:00Z", "finished_at": "2025-01-01T10:01:02Z",
         "status": status, "error": None if done else f"{status}: loss is nan at step 12",
     }  # fmt: skip

@@ -8,6 +8,8 @@ Gaussian with a variance that is itself drawn from what the residuals allow, whi
 """
 
 import hashlib
+from collections.abc import Iterator
+from functools import lru_cache
 
 import numpy as np
 
@@ -20,17 +22,27 @@ _CHUNK = 2**22
 def resample_documents(loss_sum: np.ndarray, n_tokens: np.ndarray, replicates: int, seed: int) -> np.ndarray:
     """Mean losses with documents drawn again, nats per token, [B, n], of loss sums [n, D] and tokens [D]."""
     n_documents = len(n_tokens)
-    rng = np.random.default_rng([seed, n_documents])
     columns = np.vstack([loss_sum, n_tokens]).T
+    # All curves of a sweep have the same weights; those of very many documents are drawn for each rather than kept.
+    draw = _kept_weights if replicates * n_documents <= _CHUNK else _weights
+    sums = np.concatenate([weights @ columns for weights in draw(n_documents, replicates, seed)])
+    means: np.ndarray = sums[:, :-1] / sums[:, -1:]
+    return means
+
+
+def _weights(n_documents: int, replicates: int, seed: int) -> Iterator[np.ndarray]:
+    """How often each document is drawn, in blocks of replicates, float [b, D]."""
+    rng = np.random.default_rng([seed, n_documents])
     block = max(1, _CHUNK // n_documents)
-    means = np.empty((replicates, len(loss_sum)))
     for start in range(0, replicates, block):
         size = min(block, replicates - start)
         drawn = rng.integers(0, n_documents, (size, n_documents)) + np.arange(size)[:, None] * n_documents
-        weights = np.bincount(drawn.ravel(), minlength=size * n_documents).reshape(size, n_documents)
-        sums = weights.astype(float) @ columns
-        means[start : start + size] = sums[:, :-1] / sums[:, -1:]
-    return means
+        yield np.bincount(drawn.ravel(), minlength=size * n_documents).reshape(size, n_documents).astype(float)
+
+
+@lru_cache(maxsize=1)
+def _kept_weights(n_documents: int, replicates: int, seed: int) -> list[np.ndarray]:
+    return list(_weights(n_documents, replicates, seed))
 
 
 def document_deviations(layout: Layout, replicates: int, seed: int) -> np.ndarray:
