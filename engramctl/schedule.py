@@ -34,6 +34,7 @@ _QUIET = {
     "RAY_AUTH_MODE": "disabled",
     "RAY_USAGE_STATS_ENABLED": "0",
     "RAY_CHDIR_TO_TRIAL_DIR": "0",
+    "RAY_TRAIN_V2_ENABLED": "1",
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
     "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",
     "TUNE_DISABLE_SIGINT_HANDLER": "1",
@@ -50,10 +51,21 @@ class Resources:
     """Trials at one time; None: as many as the cluster has room for."""
     address: str | None
     """A Ray cluster; None: this machine."""
+    devices: int = 1
+    """Processes that train one trial together, a core or a GPU each."""
 
 
-def local_workers(device: str) -> int:
-    """One trial for each GPU of this machine if the trials run there, else one for each core that this process may use."""
+def local_workers(device: str, devices: int = 1) -> int:
+    """Trials that this machine has room for, with so many devices each; UserError when it has not enough for one on several."""
+    there = _local_devices(device)
+    if devices > max(1, there):
+        kind = "cores" if device == "cpu" else "GPUs"
+        raise UserError(f"--devices-per-trial {devices}: this machine has {there} {kind} for trials")
+    return max(1, there // devices)
+
+
+def _local_devices(device: str) -> int:
+    """GPUs of this machine if the trials run there, else cores that this process may use."""
     if device != "cpu":
         import torch
 
@@ -76,7 +88,8 @@ def ray_session(resources: Resources) -> Iterator[None]:
         if resources.address:
             ray.init(address=resources.address, **common)
         else:
-            ray.init(address="local", num_cpus=resources.workers, include_dashboard=False, **common)
+            cpus = None if resources.workers is None else resources.workers * resources.devices
+            ray.init(address="local", num_cpus=cpus, include_dashboard=False, **common)
     except (ConnectionError, ValueError, RuntimeError, OSError) as problem:
         where = resources.address or "this machine"
         raise UserError(f"Ray at {where} can't be reached: {str(problem).splitlines()[0]}") from None
@@ -108,7 +121,7 @@ def _as_interrupt(*_: object) -> None:
 
 
 def trial_resources(resources: Resources) -> dict[str, float]:
-    """CPUs and GPUs of one trial: one core, or one core and an equal share of the GPUs."""
+    """CPUs and GPUs of a process that trains: one core, or one core and an equal share of the GPUs (a whole one of several)."""
     import ray
 
     if resources.device == "cpu" or (resources.device == "auto" and not ray.cluster_resources().get("GPU")):
@@ -116,7 +129,7 @@ def trial_resources(resources: Resources) -> dict[str, float]:
     gpus = ray.cluster_resources().get("GPU", 0.0)
     if not gpus:
         raise UserError(f"device '{resources.device}': the Ray cluster has no GPU; use --device cpu or auto")
-    share = min(1.0, gpus / resources.workers) if resources.workers else 1.0
+    share = min(1.0, gpus / resources.workers) if resources.workers and resources.devices == 1 else 1.0
     return {"cpu": 1.0, "gpu": share}
 
 
@@ -155,17 +168,22 @@ def run_trials(trials: Sequence[TrialConfig], settings: "WorkerSettings", resour
     """
     from ray import tune
 
+    from engramctl.group import NOTHING, TrialGroup
     from engramctl.worker import TrialWorker
 
-    tune_folder = settings.results / settings.context.sweep / ".ray"
+    worker: type[tune.Trainable] = TrialWorker
+    wanted, at_once = trial_resources(resources), resources.workers
+    if resources.devices > 1:  # Tune does not see what their processes take: it must not start more than have room
+        worker, wanted, at_once = TrialGroup, NOTHING, min(cluster_workers(resources), resources.workers or len(trials))
+    tune_folder = settings.ray_folder
     with _event_channel(resources, on_event) as emit:
-        trainable = tune.with_resources(tune.with_parameters(TrialWorker, settings=settings), trial_resources(resources))
+        trainable = tune.with_resources(tune.with_parameters(worker, settings=settings), wanted)
         tuner = tune.Tuner(
             trainable,
             param_space={"trial": tune.grid_search([trial.model_dump_json() for trial in trials])},
             tune_config=tune.TuneConfig(
                 reuse_actors=True,
-                max_concurrent_trials=resources.workers,
+                max_concurrent_trials=at_once,
                 trial_name_creator=_trial_id,
                 trial_dirname_creator=_trial_id,
             ),
@@ -261,9 +279,13 @@ def _last_error(trial: Any) -> str:
 
 
 def cluster_workers(resources: Resources) -> int:
-    """Trials that the cluster has room for at one time."""
+    """Trials that the cluster has room for at one time; UserError when it has not enough devices for one on several."""
     import ray
 
-    there = ray.cluster_resources()
-    wanted = {"CPU": trial_resources(resources)["cpu"], "GPU": trial_resources(resources).get("gpu", 0.0)}
-    return max(1, min(int(there.get(name, 0.0) / amount) for name, amount in wanted.items() if amount))
+    there, each = ray.cluster_resources(), trial_resources(resources)
+    wanted = {"CPU": each["cpu"] * resources.devices, "GPU": each.get("gpu", 0.0) * resources.devices}
+    room = min(int(there.get(name, 0.0) / amount) for name, amount in wanted.items() if amount)
+    if not room and resources.devices > 1:
+        has = f"{there.get('CPU', 0.0):.0f} CPUs" + (f" and {there.get('GPU', 0.0):.0f} GPUs" if "gpu" in each else "")
+        raise UserError(f"--devices-per-trial {resources.devices}: the Ray cluster has {has}")
+    return max(1, room)

@@ -135,7 +135,7 @@ def measure_sweep(spec: SweepSpec, corpus: Corpus, resources: Resources, seconds
         store = Store(Path(folder), NAME)
         with store.lock():
             started = time.monotonic()
-            trials = train_missing(store, spec, corpus, {}, resources, _CHECKPOINT_S, on_event)
+            trials = train_missing(store, spec, corpus, {}, resources, _CHECKPOINT_S, on_event=on_event)
             stopped = time.monotonic()
         rows = store.read_trials()
     last = max(watch.ended.values(), default=stopped)

@@ -2,11 +2,14 @@
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from engram.errors import UserError
+
+if TYPE_CHECKING:
+    from engram.memory.placement.settings import ServingPlacement, TablePlacement
 
 SweepNameArgument = Annotated[str, typer.Argument(metavar="NAME|FILE", help="A sweep by name (from sweeps/) or a .yaml file.")]
 BudgetOption = Annotated[
@@ -41,6 +44,18 @@ NameOption = Annotated[
 ]
 WorkersOption = Annotated[
     int | None, typer.Option("--workers", metavar="N", min=1, help="Trials at one time; default: one for each core, or each GPU.")
+]
+DevicesPerTrialOption = Annotated[
+    int,
+    typer.Option("--devices-per-trial", metavar="N", min=1, help="Train each trial on N devices (cores or GPUs) at once, a process each."),
+]
+TablesOption = Annotated[
+    str,
+    typer.Option("--tables", metavar="W", help="Where memory tables lie: process (in the model), host (RAM) or disk; losses are equal."),
+]
+DEFAULT_TABLE_CACHE = "256MiB"
+TableCacheOption = Annotated[
+    str, typer.Option("--table-cache", metavar="BYTES", help="RAM for the hot rows of tables on disk, for each trial.")
 ]
 DeviceOption = Annotated[str, typer.Option("--device", metavar="D", help="auto, cpu, cuda or cuda:N.")]
 
@@ -134,6 +149,39 @@ def corpus_overrides(
         "vocab_size": vocab_size,
     }
     return {name: value for name, value in fields.items() if value is not None}
+
+
+def table_placement(tables: str, cache: str, devices: int) -> "TablePlacement":
+    """Where --tables and --table-cache put the memory tables of each trial."""
+    from engram.memory.placement.settings import TablePlacement
+    from engram.training.replicas import check_placement
+    from engramctl.units import parse_bytes
+
+    _check_place(tables)
+    placement = TablePlacement.model_validate({"kind": tables, "cache_bytes": parse_bytes(cache)})
+    check_placement(devices, placement)
+    return placement
+
+
+def serving_placement(tables: str, cache: str, row_format: str) -> "ServingPlacement":
+    """Where --tables, --table-cache and --row-format put those of a trained model."""
+    from engram.memory.placement.formats import FORMATS
+    from engram.memory.placement.settings import ServingPlacement
+    from engramctl.units import parse_bytes
+
+    _check_place(tables)
+    if row_format not in FORMATS:
+        raise UserError(f"--row-format {row_format}: {', '.join(FORMATS)} are allowed")
+    if tables == "process" and row_format != "fp32":
+        raise UserError(f"--row-format {row_format} is for --tables host or disk; in the model rows are fp32")
+    return ServingPlacement.model_validate({"kind": tables, "cache_bytes": parse_bytes(cache), "row_format": row_format})
+
+
+def _check_place(tables: str) -> None:
+    from engram.memory.placement.settings import PLACES
+
+    if tables not in PLACES:
+        raise UserError(f"--tables {tables}: {', '.join(PLACES[:-1])} or {PLACES[-1]} is expected")
 
 
 def sweep_name(argument: str, name: str | None) -> str:

@@ -7,14 +7,17 @@ import os
 import threading
 import time
 import traceback
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import torch
 from ray import tune
 
 from engram.config import TrialConfig
 from engram.corpus.dataset import Corpus
+from engram.errors import UserError
+from engram.memory.placement.settings import TablePlacement
 from engram.training.loop import Trainer
 from engram.training.machine import peak_rss_bytes, reset_peak_rss, resolve_device, settle_process
 from engramctl.rows import SweepContext, trial_row
@@ -36,6 +39,17 @@ class WorkerSettings:
     report_s: float
     checkpoint_s: float
     driver: Process
+    devices: int = 1
+    """Processes that train one trial together."""
+    resources: dict[str, float] = field(default_factory=lambda: {"cpu": 1.0})
+    """What Ray gives to each of them."""
+    tables: TablePlacement = field(default_factory=TablePlacement)
+    """Where the memory tables of each trial lie."""
+
+    @property
+    def ray_folder(self) -> Path:
+        """What Ray keeps of a running sweep."""
+        return self.results / self.context.sweep / ".ray"
 
 
 def exit_with(driver: Process) -> None:
@@ -72,10 +86,10 @@ class TrialWorker(tune.Trainable):
     def step(self) -> dict[str, Any]:
         try:
             return self._step()
-        except Exception:
+        except Exception as problem:
             # A defect, or a trial that does not fit the machine: kept as failed, the other trials go on.
-            self.trainer = None
-            report = traceback.format_exc()
+            self._let_go()
+            report = str(problem) if isinstance(problem, UserError) else traceback.format_exc()
             self.store.write_trial(trial_row(self.trial, self.settings.context, "failed", report, {}), None, None)
             return {"done": True, "status": "failed", "error": report.strip().splitlines()[-1]}
 
@@ -86,15 +100,40 @@ class TrialWorker(tune.Trainable):
                 return {"done": True, "status": status}
             reset_peak_rss()
             folder = self.store.checkpoints / self.trial.id
-            self.trainer = Trainer(self.trial, self.corpus, folder, self.device, self.settings.checkpoint_s)
+            where = self.settings.tables
+            self.trainer = Trainer(self.trial, self.corpus, folder, self.device, self.settings.checkpoint_s, tables=where)
         progress = self.trainer.advance(self.settings.report_s)
         result: dict[str, Any] = {"done": self.trainer.done, **vars(progress)}
         if self.trainer.done:
-            outcome = self.trainer.outcome()
-            values = {**outcome.values, "peak_rss_bytes": peak_rss_bytes(), "device": str(self.device)}
-            row = trial_row(self.trial, self.settings.context, outcome.status, outcome.error, values)
-            self.store.write_trial(row, outcome.curve, outcome.documents)
-            self.trainer.discard_checkpoints()
-            self.trainer = None
-            result |= {"status": outcome.status, "error": outcome.error, "val_loss": row["val_loss"]}
+            result |= keep(self.trainer, self.store, self.settings.context)
+            self._let_go()
         return result
+
+    def _let_go(self) -> None:
+        if self.trainer is not None:
+            self.trainer.close()
+        self.trainer = None
+
+
+def keep(trainer: Trainer, store: Store, context: SweepContext) -> dict[str, Any]:
+    """Write the row of a trial that is done; called by every process that trains it. Returns how it ended, for Tune."""
+    outcome = trainer.outcome()
+    rss = int(trainer.processes.gather_everywhere(torch.tensor([peak_rss_bytes()])).max())
+    values = {**outcome.values, "peak_rss_bytes": rss, "device": str(trainer.device), **table_columns(trainer)}
+    row = trial_row(trainer.trial, context, outcome.status, outcome.error, values)
+    if trainer.processes.first:
+        store.write_trial(row, outcome.curve, outcome.documents)
+    trainer.discard_checkpoints()
+    return {"status": outcome.status, "error": outcome.error, "val_loss": row["val_loss"]}
+
+
+def table_columns(trainer: Trainer) -> dict[str, Any]:
+    """Where the tables of a trial lay and what that cost, as columns."""
+    has_memory, count = trainer.trial.model.memory is not None, trainer.processes.count
+    cost = trainer.table_cost
+    return {
+        "devices": count,
+        "tables": None if not has_memory else "sharded" if count > 1 else trainer.placement.kind,
+        "tables_wait_s": None if trainer.tables is None else cost.wait_s,
+        "tables_hit_rate": None if cost.traffic is None else cost.traffic.hit_rate,
+    }

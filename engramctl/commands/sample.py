@@ -11,7 +11,7 @@ from rich.text import Text
 from engram.errors import UserError
 from engramctl import console
 from engramctl.results_options import JsonOption
-from engramctl.sweep_options import DeviceOption
+from engramctl.sweep_options import DEFAULT_TABLE_CACHE, DeviceOption, TableCacheOption, serving_placement
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
@@ -30,6 +30,13 @@ def sample(
         float, typer.Option("--temperature", metavar="T", help="0: greedy, always the most likely token; 1: as the model predicts.")
     ] = 0.0,
     seed: Annotated[int, typer.Option("--seed", metavar="N", min=0, max=2**32 - 1, help="Seed of the sampling; greedy needs none.")] = 0,
+    tables: Annotated[
+        str, typer.Option("--tables", metavar="W", help="Where its memory tables lie: process (in the model), host (RAM) or disk.")
+    ] = "process",
+    row_format: Annotated[
+        str, typer.Option("--row-format", metavar="F", help="How their rows are kept on host or disk: fp32, bf16, int8 or fp8.")
+    ] = "fp32",
+    table_cache: TableCacheOption = DEFAULT_TABLE_CACHE,
     device: DeviceOption = "auto",
     as_json: JsonOption = False,
 ) -> None:
@@ -37,6 +44,7 @@ def sample(
 
     Prints each text with its continuation. Needs the checkpoint only: the corpus may be gone.
 
+    Example: engramctl sample results/smoke/checkpoints/0123456789ab "def main(" --tables disk --row-format int8
     Example: engramctl sample results/smoke/checkpoints/0123456789ab "def main(" --tokens 100 --temperature 0.8
     """
     if not 0 <= temperature < float("inf"):  # NaN too
@@ -48,10 +56,12 @@ def sample(
     from engram.training.machine import resolve_device
     from engram.training.restore import load_final
 
-    restored = load_final(checkpoint, resolve_device(device))
+    restored = load_final(checkpoint, resolve_device(device), serving_placement(tables, table_cache, row_format))
     tokenizer, end = restored.tokenizer, restored.end_of_text_id
     prompts = [tokenizer.encode(text, add_special_tokens=False).ids or [end] for text in texts]
     new = generate(restored.model, prompts, tokens, end, temperature, seed)
+    if restored.served is not None:
+        restored.served.close()
     continuations = [continuation(tokenizer, *ids) for ids in zip(prompts, new, strict=True)]
     if as_json:
         samples = [{"prompt": p, "text": t, "tokens": len(ids)} for p, t, ids in zip(texts, continuations, new, strict=True)]

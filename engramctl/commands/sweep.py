@@ -1,5 +1,6 @@
 """`engramctl sweep`"""
 
+import shutil
 import threading
 import time
 from collections.abc import Callable, Iterable
@@ -15,6 +16,7 @@ from engramctl import options as corpus_options
 if TYPE_CHECKING:
     from engram.config import TrialConfig
     from engram.corpus.dataset import Corpus
+    from engram.memory.placement.settings import TablePlacement
     from engram.training.speed import Speed
     from engramctl.schedule import Event, Resources
     from engramctl.store import Store
@@ -45,6 +47,9 @@ def sweep(
     results: results_options.ResultsOption = results_options.DEFAULT_RESULTS,
     name: sweep_options.NameOption = None,
     workers: sweep_options.WorkersOption = None,
+    devices_per_trial: sweep_options.DevicesPerTrialOption = 1,
+    tables: sweep_options.TablesOption = "process",
+    table_cache: sweep_options.TableCacheOption = sweep_options.DEFAULT_TABLE_CACHE,
     device: sweep_options.DeviceOption = "auto",
     address: Annotated[
         str | None, typer.Option("--address", metavar="URL", help="A running Ray cluster: ray://HOST:10001, HOST:PORT or auto.")
@@ -58,6 +63,7 @@ def sweep(
     Example: engramctl sweep --budget 20m
     Example: engramctl sweep allocation --size 3m --budget 1e13,3e13 --rho 0.2,0.4,0.6,0.8,1 --seeds 3
     Example: engramctl sweep --budget 20m --set model.memory.design=value --name value
+    Example: engramctl sweep --size 30m --budget 1e15 --tables disk --table-cache 1GB
     Example: engramctl sweep --budget 1e12 --rho 0.5,1 --axis train.learning_rate=0.01,0.02 --name rates
     """
     from engramctl.schedule import Resources, local_workers
@@ -66,6 +72,7 @@ def sweep(
     from engramctl.units import parse_duration
 
     started, checkpoint_s = time.monotonic(), parse_duration(checkpoint_every)
+    placement = sweep_options.table_placement(tables, table_cache, devices_per_trial)
     changes = sweep_options.axis_overrides(budget, rho, size, seeds, slots, axis, variant)
     changes |= sweep_options.field_overrides(fields)
     if text_changes := sweep_options.corpus_overrides(corpus, corpus_bytes, text_column, tokenizer, vocab_size):
@@ -80,11 +87,14 @@ def sweep(
             from engram.training.machine import resolve_device
 
             place = resolve_device(device).type
-            workers = workers or local_workers(place)
+            room = local_workers(place, devices_per_trial)
+            workers = workers or room
+            placement.check_memory(workers)
             if place == "cpu":
                 threading.Thread(target=_prepare_kernels, daemon=True).start()  # while the text is read and Ray starts
         text = _corpus(store, spec, manifest, cache)
-        trials = train_missing(store, spec, text, manifest, Resources(device, workers, address), checkpoint_s)
+        resources = Resources(device, workers, address, devices_per_trial)
+        trials = train_missing(store, spec, text, manifest, resources, checkpoint_s, placement)
         _report(store, trials, started, as_json)
 
 
@@ -102,6 +112,7 @@ def train_missing(
     manifest: dict[str, Any],
     resources: "Resources",
     checkpoint_s: float,
+    tables: "TablePlacement | None" = None,
     on_event: "Callable[[Event], None] | None" = None,
 ) -> list["TrialConfig"]:
     """Train every trial of a sweep that has no row, on Ray; hold the store's lock. Returns all trials of the sweep.
@@ -113,6 +124,7 @@ def train_missing(
         manifest: what the sweep was before; empty at its first run.
         resources: where trials run.
         checkpoint_s: seconds between checkpoints of a trial.
+        tables: where the memory tables lie; None: with the models.
         on_event: called for each change of a trial.
     """
     from engramctl.schedule import ray_session
@@ -121,6 +133,7 @@ def train_missing(
     known = [_known_budget(spec, b, manifest) for b in spec.budgets]
     trials = [] if None in known else _expand(spec, [b for b in known if b], corpus)
     if not trials or {trial.id for trial in trials} - store.finished_ids():
+        _check_devices(store, trials, resources, wall_time=not trials)
         console.note(f"starting Ray {'at ' + resources.address if resources.address else 'on this machine'} ...")
         with ray_session(resources):
             if not trials:
@@ -129,8 +142,43 @@ def train_missing(
             _check_text(corpus, trials)
             manifest["trials"] = _wanted(manifest.get("trials", []), trials)
             store.write_manifest(manifest)
-            _train(store, spec, corpus, trials, resources, checkpoint_s, on_event)
+            if tables is not None and tables.kind == "disk":
+                _say_disk(store, trials, resources)
+            _train(store, spec, corpus, trials, resources, checkpoint_s, tables, on_event)
     return trials
+
+
+def _check_devices(store: "Store", trials: list["TrialConfig"], resources: "Resources", wall_time: bool) -> None:
+    """UserError when a trial can't be trained by so many processes, or was begun by another number of them."""
+    from engram.training.replicas import check_processes
+    from engram.training.shards import check_begun
+
+    devices = resources.devices
+    kind, numbered, _ = resources.device.partition(":")
+    if devices > 1 and numbered:
+        raise UserError(f"--device {resources.device} is a single one: with --devices-per-trial {devices} use {kind}")
+    if devices > 1 and wall_time:
+        raise UserError("a wall time is turned into FLOPs on one device: with --devices-per-trial give --budget in FLOPs")
+    finished = store.finished_ids()
+    for trial in trials:
+        if trial.id not in finished:
+            check_processes(trial.model, trial.train, devices)
+            check_begun(store.checkpoints / trial.id, devices)
+
+
+def _say_disk(store: "Store", trials: list["TrialConfig"], resources: "Resources") -> None:
+    """A note of the disk that tables will take while their trials run; UserError where it is not free."""
+    from engram.training.placed_tables import training_bytes
+    from engramctl.schedule import cluster_workers
+
+    finished = store.finished_ids()
+    sizes = sorted((training_bytes(t.model, t.train) for t in trials if t.id not in finished and t.model.memory), reverse=True)
+    needed = sum(sizes[: resources.workers or cluster_workers(resources)])
+    free = shutil.disk_usage(store.folder).free
+    if needed > free:
+        raise UserError(f"tables on disk take up to {needed / 1e9:.3g} GB in {store.folder}, {free / 1e9:.3g} GB are free")
+    if needed:
+        console.note(f"tables on disk take up to {needed / 1e9:.3g} GB in {store.folder} while they train ({free / 1e9:.3g} GB are free)")
 
 
 def _expand(spec: "SweepSpec", budgets: list[float], corpus: "Corpus") -> list["TrialConfig"]:
@@ -275,8 +323,10 @@ def _train(
     trials: list["TrialConfig"],
     resources: "Resources",
     checkpoint_s: float,
+    tables: "TablePlacement | None",
     on_event: "Callable[[Event], None] | None",
 ) -> None:
+    from engram.memory.placement.settings import TablePlacement
     from engramctl import origin
     from engramctl.display import SweepDisplay
     from engramctl.rows import SweepContext
@@ -286,15 +336,19 @@ def _train(
 
     finished = store.finished_ids()
     left = longest_first([trial for trial in trials if trial.id not in finished])
+    wanted = trial_resources(resources)
     settings = WorkerSettings(
         results=store.results,
         corpus_folder=corpus.folder,
         context=SweepContext(store.sweep, spec.corpus.source, origin.git_sha()),
         device=resources.device,
-        threads=int(trial_resources(resources)["cpu"]),
+        threads=int(wanted["cpu"]),
         report_s=_REPORT_S,
         checkpoint_s=checkpoint_s,
         driver=Process.this(),
+        devices=resources.devices,
+        resources=wanted,
+        tables=tables or TablePlacement(),
     )
     try:
         with RunningTrials(store) as running, SweepDisplay(left, len(trials) - len(left)) as display:

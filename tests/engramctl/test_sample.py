@@ -151,3 +151,29 @@ def test_a_space_that_a_decoder_would_drop_stays():
 def test_the_command_line_loads_nothing_heavy():
     code = "import sys, engramctl.cli; sys.exit('torch' in sys.modules or 'tokenizers' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+def test_tables_elsewhere_change_nothing_but_for_the_rounding_of_their_rows(folder):
+    inside = samples(folder, "one two", "--tokens", "12")["samples"]
+    for place in ("host", "disk"):
+        assert samples(folder, "one two", "--tokens", "12", "--tables", place)["samples"] == inside
+    for row_format in ("bf16", "int8", "fp8"):
+        rounded = [samples(folder, "one two", "--tokens", "12", "--tables", p, "--row-format", row_format) for p in ("host", "disk")]
+        assert rounded[0]["samples"] == rounded[1]["samples"]
+    assert len(list(folder.rglob("*.rows"))) == 4
+
+
+@pytest.mark.parametrize(
+    ("wrong", "message"),
+    [
+        (["--tables", "ssd"], "--tables ssd: process, host or disk is expected"),
+        (["--row-format", "int8"], "--row-format int8 is for --tables host or disk"),
+        (["--tables", "disk", "--row-format", "int4"], "--row-format int4: fp32, bf16, int8, fp8 are allowed"),
+        (["--tables", "disk", "--table-cache", "10"], "a table cache of 10 bytes holds 0 rows"),
+        (["--tables", "disk", "--table-cache", "900TB"], "is larger than the free memory"),
+    ],
+)
+def test_places_that_are_not_there_are_said_in_a_line(folder, wrong, message):
+    result = run(folder, "one two", *wrong, code=2)
+    (line,) = result.stderr.splitlines()
+    assert message in line

@@ -93,8 +93,10 @@ def test_a_sweep_ends_with_whole_tables_and_a_next_step(undisturbed):
         assert mean == pytest.approx(float(rows.set_index("trial_id").loc[trial, "val_loss"]))
 
 
-def test_a_killed_sweep_goes_on_where_it_was(arguments, undisturbed, tmp_path):
+@pytest.mark.parametrize("tables", ["process", "disk"])
+def test_a_killed_sweep_goes_on_where_it_was(arguments, undisturbed, tmp_path, tables):
     sweep = ["sweep", *arguments, "--results", str(tmp_path), "--workers", "1", "--checkpoint-every", "1s"]
+    sweep += ["--tables", tables, "--table-cache", "300KB"]
     driver = subprocess.Popen(command(*sweep), stderr=subprocess.PIPE, text=True)
     deadline = time.monotonic() + 120
     # In the middle of the second trial: one row, and a checkpoint of another trial.
@@ -121,6 +123,27 @@ def test_a_killed_sweep_goes_on_where_it_was(arguments, undisturbed, tmp_path):
     assert all(abs(again[trial] - whole[trial]) <= 1e-6 for trial in whole)
     rows = pd.concat(pd.read_parquet(path) for path in (tmp_path / "tiny/trials").glob("*.parquet"))
     assert rows["n_restarts"].max() == 1, "the cut-off trial continued from its checkpoint"
+    with_memory = rows[rows["rho"] < 1]
+    assert set(with_memory["tables"]) == {tables}
+    assert rows.loc[rows["rho"] == 1, "tables"].isna().all()
+    assert (with_memory["tables_hit_rate"].between(0, 1).all() and (with_memory["tables_wait_s"] > 0).all()) == (tables == "disk")
+    assert not list((tmp_path / "tiny" / "checkpoints").rglob("*.rows")), "files of tables go with the checkpoints"
+
+
+@pytest.mark.parametrize(
+    ("wrong", "message"),
+    [
+        (["--tables", "ssd"], "--tables ssd: process, host or disk is expected"),
+        (["--tables", "disk", "--table-cache", "many"], "'many' is not a size"),
+        (["--tables", "disk", "--table-cache", "900TB"], "a table cache of 9e+05 GB"),
+        (["--tables", "host", "--devices-per-trial", "2"], "tables 'host' are for trials on one device"),
+    ],
+)
+def test_places_for_tables_that_are_not_there_are_said_in_a_line(arguments, tmp_path, wrong, message):
+    result = run("sweep", *arguments, "--results", str(tmp_path), *wrong, code=2)
+    assert message in result.stderr
+    assert "Traceback" not in result.stderr
+    assert "starting Ray" not in result.stderr
 
 
 def test_more_seeds_train_only_the_new_ones(arguments, undisturbed):

@@ -1,7 +1,7 @@
 """What `bench offload` measures with: a dense model with one memory layer, tables of any length with generated rows, and where they lie."""
 
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,14 +15,13 @@ from engram.designs.engram import Engram
 from engram.errors import UserError
 from engram.memory.placement import row_file
 from engram.memory.placement.formats import FORMATS
-from engram.memory.placement.layout import RowLayout
+from engram.memory.placement.layout import SECTOR, RowLayout
 from engram.memory.placement.row_file import Report, RowSpec
 from engram.memory.placement.rows import EncodedRows, Rows
 
 _HEAD_DIM = 64
 _BLOCK_ROWS = 1 << 18
 """Rows that are drawn; longer tables repeat them. What a row holds costs nothing, where it lies does."""
-_SECTOR = 512
 
 
 @dataclass(frozen=True)
@@ -74,7 +73,7 @@ def file_bytes(model: ModelConfig, row_format: str, state_dim: int = 0) -> int:
     """Disk that the tables of a model take."""
     assert model.memory is not None
     payload = FORMATS[row_format].row_bytes(model.memory.row_dim) + 4 * state_dim
-    return RowLayout(table_rows(model.memory), payload, _SECTOR, bool(state_dim), 0).size
+    return RowLayout(table_rows(model.memory), payload, SECTOR, bool(state_dim), 0).size
 
 
 def require_disk(folder: Path, needed: int, tell: Callable[[str], None]) -> None:
@@ -85,23 +84,19 @@ def require_disk(folder: Path, needed: int, tell: Callable[[str], None]) -> None
         raise UserError(f"{needed / 1e9:.3g} GB of disk are needed in {folder}, {free / 1e9:.3g} GB are free; take a smaller --table")
 
 
-def generated(row_format: str, row_dim: int) -> Callable[[int, int], Tensor]:
-    """First row and number of rows -> stored rows uint8 [n, bytes]: drawn ones, over and over."""
+def generated(row_format: str, row_dim: int, rows: int) -> Iterator[Tensor]:
+    """Stored rows uint8 [n, bytes] at a time: drawn ones, over and over."""
     drawn = torch.empty(_BLOCK_ROWS, row_dim).normal_(std=0.02, generator=torch.Generator().manual_seed(0))
     block = FORMATS[row_format].encode(drawn)
-
-    def rows(first: int, n: int) -> Tensor:
-        places = torch.arange(first, first + n) % _BLOCK_ROWS
-        return block[places]
-
-    return rows
+    for first in range(0, rows, _BLOCK_ROWS):
+        yield block[: rows - first]
 
 
 def generated_file(path: Path, model: ModelConfig, row_format: str, report: Report | None) -> RowSpec:
     """Write the tables of a model, every byte of them; returns what the file holds."""
     assert model.memory is not None
     spec = RowSpec("bench", table_rows(model.memory), model.memory.row_dim, row_format)
-    row_file.create(path, spec, generated(row_format, spec.row_dim), report)
+    row_file.create(path, spec, generated(row_format, spec.row_dim, spec.rows), report)
     return spec
 
 
@@ -109,11 +104,12 @@ def generated_ram(model: ModelConfig, row_format: str, report: Report | None) ->
     """The same in RAM, to be served from there."""
     assert model.memory is not None
     rows, row_dim = table_rows(model.memory), model.memory.row_dim
-    kind, start = FORMATS[row_format], generated(row_format, row_dim)
+    kind = FORMATS[row_format]
     stored = torch.empty(rows, kind.row_bytes(row_dim), dtype=torch.uint8)
-    for first in range(0, rows, _BLOCK_ROWS):
-        n = min(_BLOCK_ROWS, rows - first)
-        stored[first : first + n] = start(first, n)
+    filled = 0
+    for piece in generated(row_format, row_dim, rows):
+        stored[filled : filled + len(piece)] = piece
+        filled += len(piece)
         if report is not None:
-            report("filling RAM", first + n, rows)
+            report("filling RAM", filled, rows)
     return EncodedRows(stored, kind.decode)

@@ -8,6 +8,7 @@ import gc
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -29,6 +30,7 @@ from engram.memory.placement.formats import FORMATS
 from engram.memory.placement.lookup import Request
 from engram.memory.placement.rows import Rows
 from engram.memory.placement.serving import ServedTables, serve
+from engram.memory.tables import EmbeddingTables
 from engram.model import Transformer
 from engram.training_config import TrainConfig
 
@@ -38,6 +40,7 @@ _PASS_TOKENS = 4096
 _WARM_FILLS = 1.0
 """Times that a cache is filled before it counts as warm"""
 _WARM_BATCH = 32
+_NOWHERE = partial(EmbeddingTables, device="meta")
 NO_MEMORY, NO_TABLE, RAM = "no memory", "no table", "RAM"
 
 
@@ -174,14 +177,14 @@ def measure_serving(setup: ServingSetup, corpus: Corpus, tell: Callable[[str], N
     try:
         spec = generated_file(path, setup.model, setup.row_format, report)
         lookups = _Lookups(setup.model, corpus)
-        with_memory = Transformer(setup.model, *lookups.tokens, tables_device="meta")
+        with_memory = Transformer(setup.model, *lookups.tokens, make_tables=_NOWHERE)
         with_memory.initialise(setup.seed)
         plain = Transformer(setup.model.model_copy(update={"memory": None}), *lookups.tokens)
         wanted = plain.state_dict().keys()
         plain.load_state_dict({name: x for name, x in with_memory.state_dict().items() if name in wanted}, assign=True)
         cases[NO_MEMORY] = _Case(plain.eval(), None, None)
         with_memory.eval()
-        cases[NO_TABLE] = _Case(with_memory, _NoTable(memory, *lookups.tokens, tables_device="meta"), None)
+        cases[NO_TABLE] = _Case(with_memory, _NoTable(memory, *lookups.tokens, make_tables=_NOWHERE), None)
         left_out = {}
         ram = spec.rows * spec.payload
         if ram > 0.8 * free_bytes(torch.device("cpu")):
@@ -276,7 +279,7 @@ class _Lookups:
         """`dense` over these rows; `model` says which tables they are, if not those of all other cases."""
         memory = (model or self.model).memory
         assert memory is not None
-        lookup = MemoryLookup(memory, *self.tokens, tables_device="meta").eval()
+        lookup = MemoryLookup(memory, *self.tokens, make_tables=_NOWHERE).eval()
         return _Case(dense, lookup, serve(lookup, [rows], prefetch))
 
 

@@ -76,5 +76,10 @@ def bf16_products() -> bool:
     """Whether products run in bf16: under autocast, where the CPU multiplies it."""
     if not torch.is_autocast_enabled("cpu") or torch.get_autocast_dtype("cpu") != torch.bfloat16:
         return False
+    return cpu_multiplies_bf16()
+
+
+def cpu_multiplies_bf16() -> bool:
+    """Whether this CPU has products in bf16; without them PyTorch refuses those that the kernels ask for."""
     capabilities = torch.cpu.get_capabilities()
     return bool(capabilities.get("amx_bf16") or capabilities.get("avx512_bf16"))

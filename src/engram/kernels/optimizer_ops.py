@@ -52,7 +52,7 @@ def muon_step(
     *stack, rows, columns = weights.shape
     usable = rows * columns <= _IN_CACHE and len(stack) <= 2 and weights.stride(-1) == 1
     alike = all(one.dtype == torch.float32 and one.stride() == weights.stride() for one in matrices)
-    if library is None or not usable or not alike:
+    if library is None or not usable or not alike or (dtype == torch.bfloat16 and not kernels.cpu_multiplies_bf16()):
         return False
     outer, inner = ([1, 1, *stack])[-2:]
     outer_stride, inner_stride, row_stride = ([0, 0, *weights.stride()[:-1]])[-3:]

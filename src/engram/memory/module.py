@@ -14,6 +14,9 @@ from engram.memory.placement.lookup import Fetcher, Request
 from engram.memory.placement.worker import Worker
 from engram.memory.tables import EmbeddingTables
 
+MakeTables = Callable[[list[int], int], EmbeddingTables]
+"""Tables from the rows of each head and the numbers in a row."""
+
 
 class MemoryLookup(nn.Module):
     """From token ids to the memory vectors of every site. Depends on tokens only: it runs before the first layer.
@@ -22,18 +25,18 @@ class MemoryLookup(nn.Module):
         memory: the design.
         compression: int64 [V], canonical id of every token.
         pad_id: token id that stands before the start of a sequence in the N-grams.
-        tables_device: where the tables are made; `meta` for rows that will lie in files.
+        make_tables: the kind of tables.
     """
 
     compression: Tensor
 
-    def __init__(self, memory: Memory, compression: Tensor, pad_id: int, tables_device: str | None = None) -> None:
+    def __init__(self, memory: Memory, compression: Tensor, pad_id: int, make_tables: MakeTables = EmbeddingTables) -> None:
         super().__init__()
         self.memory = memory
         ids = compression if memory.compression else torch.arange(len(compression))
         self.register_buffer("compression", ids, persistent=False)
         self.hash = NgramHash.from_config(memory, int(ids.max()) + 1, int(ids[pad_id]))
-        self.tables = nn.ModuleList(EmbeddingTables(sizes, memory.row_dim, tables_device) for sizes in self.hash.rows)
+        self.tables = nn.ModuleList(make_tables(sizes, memory.row_dim) for sizes in self.hash.rows)
         self.fetcher: Fetcher | None = None
         """Of tables whose rows lie outside of the module"""
 

@@ -5,7 +5,7 @@ leaf tensor, the backward pass fills that leaf's gradient, and the optimiser wri
 in the module, or elsewhere (`engram.memory.placement`); the leaf, the gradient and the update are the same.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from functools import partial
 from typing import Any
 
@@ -17,6 +17,11 @@ from engram.kernels import memory_ops
 from engram.memory.placement.rows import Rows, RowUpdate
 from engram.memory.placement.worker import Worker
 
+_PIECE = 1 << 22
+"""Numbers of a table that are drawn at one time, about."""
+_BLOCK = 16
+"""PyTorch draws normal numbers in blocks of as many, and the last block anew where it is not whole."""
+
 Touched = list[tuple[Tensor, Tensor]]
 """(row ids int64 [U], leaf copy of the rows [U, r]) of each training pass; see `distinct_rows` for repeated ids"""
 
@@ -27,16 +32,17 @@ class EmbeddingTables(nn.Module):
     Args:
         head_sizes: rows of each head's table, H numbers.
         row_dim: numbers in a row (r).
+        kept: rows that this process holds; None: all.
         device: where the weight is made and stays when the model moves; `meta` for rows that will lie in a file. None: like all others.
     """
 
     offsets: Tensor
     """int64 [H]: first row of each head's table"""
 
-    def __init__(self, head_sizes: list[int], row_dim: int, device: torch.device | str | None = None) -> None:
+    def __init__(self, head_sizes: list[int], row_dim: int, kept: int | None = None, device: str | None = None) -> None:
         super().__init__()
         sizes = torch.tensor(head_sizes)
-        weight = torch.empty(sum(head_sizes), row_dim, device=device)
+        weight = torch.empty(sum(head_sizes) if kept is None else kept, row_dim, device=device)
         self.weight = nn.Parameter(weight, requires_grad=False)  # updated by row, never through .grad
         self.register_buffer("offsets", sizes.cumsum(0) - sizes, persistent=False)
         self.touched: Touched = []
@@ -52,6 +58,10 @@ class EmbeddingTables(nn.Module):
     def move_out(self, rows: Rows, worker: Worker) -> None:
         """From now on the rows are those of `rows`, used by `worker` alone."""
         self._elsewhere, self._stays = (rows, worker), True
+
+    def draw(self, std: float, generator: torch.Generator) -> None:
+        """Set all rows to normal numbers."""
+        nn.init.normal_(self.weight, std=std, generator=generator)
 
     def forward(self, indices: Tensor) -> Tensor:
         """Indices into each head's own table, int64 [..., H] -> memory vectors [..., H r] in the dtype of the table."""
@@ -69,6 +79,11 @@ class EmbeddingTables(nn.Module):
             self.touched.append((ids, rows.requires_grad_()))
         expanded = memory_ops.expand(rows, places)
         return (F.embedding(places, rows) if expanded is None else expanded).flatten(-2)
+
+    def collect(self) -> None:
+        """Bring the gradients of a step's passes together by row: the gradient's norm is of their sums."""
+        if len(self.touched) > 1:
+            self.touched[:] = sum_of_passes(self.touched)
 
     def update(self, change: RowUpdate, state: list[Tensor], step: int) -> None:
         """Change the rows touched since the last `clear` by their gradients, and forget them.
@@ -139,6 +154,24 @@ def distinct_rows(rows: Tensor) -> tuple[Tensor, Tensor]:
     return distinct, inverse.view_as(rows)
 
 
+def sum_of_passes(touched: Touched) -> Touched:
+    """Rows touched in several passes -> as in one: distinct ids int64 [U] and a leaf [U, r] with the summed gradients; none without any."""
+    found = [(rows, leaf.grad) for rows, leaf in touched if leaf.grad is not None]
+    if len(found) <= 1:
+        return [one for one in touched if one[1].grad is not None]
+    distinct, inverse = distinct_rows(torch.cat([rows for rows, _ in found]))
+    grads = torch.cat([grad for _, grad in found])
+    summed = grads.new_zeros(len(distinct), grads.shape[1]).index_add_(0, inverse.to(grads.device), grads)
+    return [(distinct, gradient_carrier(summed))]
+
+
+def gradient_carrier(grads: Tensor) -> Tensor:
+    """A leaf whose gradient is `grads` [U, r], for optimisers; its values mean nothing."""
+    leaf = grads.detach()  # shares the memory
+    leaf.grad = grads
+    return leaf
+
+
 def gradients_by_row(touched: Touched) -> tuple[Tensor, Tensor]:
     """Distinct rows and summed gradients of all passes: int64 [U], [U, r]. A row that is repeated has the same gradient each time."""
     parts = [(rows, leaf.grad.to(rows.device)) for rows, leaf in touched if leaf.grad is not None]
@@ -149,3 +182,16 @@ def gradients_by_row(touched: Touched) -> tuple[Tensor, Tensor]:
     grads = grads.new_zeros(len(rows), grads.shape[1]).index_add_(0, inverse, grads)
     places = torch.arange(len(rows), device=rows.device).minimum(inverse.max())  # of the largest id, where it is repeated
     return rows, grads[places]
+
+
+def drawn_rows(n_rows: int, row_dim: int, std: float, generator: torch.Generator) -> Iterator[tuple[int, Tensor]]:
+    """What `nn.init.normal_` would put into a table [n_rows, row_dim] on the CPU, to the bit: first row and rows [n, row_dim] of pieces.
+
+    All pieces but the last are multiples of 16 rows.
+    """
+    step = max(1, _PIECE // row_dim // _BLOCK) * _BLOCK
+    start = 0
+    while start < n_rows:
+        end = n_rows if n_rows - start < step + _BLOCK else start + step  # no piece below one block
+        yield start, torch.empty(end - start, row_dim).normal_(0, std, generator=generator)
+        start = end

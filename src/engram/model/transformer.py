@@ -2,7 +2,7 @@
 
 import hashlib
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 
 import torch
 from torch import Tensor, nn
@@ -10,9 +10,9 @@ from torch.nn import functional as F
 
 from engram.config import ModelConfig
 from engram.history import History
-from engram.memory.module import MemoryLookup, MemorySite
+from engram.memory.module import MakeTables, MemoryLookup, MemorySite
 from engram.memory.placement.lookup import Request
-from engram.memory.tables import EmbeddingTables
+from engram.memory.tables import EmbeddingTables, drawn_rows
 from engram.model.block import Block
 from engram.model.head import mean_cross_entropy, token_cross_entropy
 from engram.model.hyperconnection import HyperConnection, HyperHead
@@ -30,10 +30,12 @@ class Transformer(nn.Module):
         config: the model.
         compression: int64 [V], canonical id of every token (`engram.tokenizer.compression`); None hashes raw ids.
         pad_id: token id that stands before the start of a sequence in the N-grams.
-        tables_device: where the memory tables are made; `meta` for rows that will lie in files (`engram.memory.placement`).
+        make_tables: the kind of memory tables.
     """
 
-    def __init__(self, config: ModelConfig, compression: Tensor | None = None, pad_id: int = 0, tables_device: str | None = None) -> None:
+    def __init__(
+        self, config: ModelConfig, compression: Tensor | None = None, pad_id: int = 0, make_tables: MakeTables = EmbeddingTables
+    ) -> None:
         super().__init__()
         self.config = config
         if compression is None:
@@ -42,7 +44,7 @@ class Transformer(nn.Module):
             raise ValueError(f"compression has {len(compression)} ids for a vocabulary of {config.vocab_size}")
         memory = config.memory
         self.embedding = nn.Embedding(config.vocab_size, config.width)
-        self.lookup = MemoryLookup(memory, compression, pad_id, tables_device) if memory is not None else None
+        self.lookup = MemoryLookup(memory, compression, pad_id, make_tables) if memory is not None else None
         self.embedding_memory = MemorySite(config) if memory is not None and memory.site == "embedding" else None
         self.blocks = nn.ModuleList(Block(config, layer) for layer in range(config.n_layers))
         self.merge = HyperHead(config) if config.branches > 1 else None
@@ -65,28 +67,20 @@ class Transformer(nn.Module):
                     continue
                 name = f"{prefix}.{own_name}"
                 std = self._init_std(name, own_name, module, parameter)
-                if std:
+                if std and isinstance(module, EmbeddingTables):
+                    module.draw(std, _generator(seed, name, parameter.device))
+                elif std:
                     nn.init.normal_(parameter, std=std, generator=_generator(seed, name, parameter.device))
                 elif isinstance(module, EmbeddingTables):
                     nn.init.zeros_(parameter)
 
-    def table_start(self, seed: int, name: str) -> Callable[[int, int], Tensor]:
-        """What `initialise` gives a table, piece by piece: first row and number of rows -> fp32 [n, r], for rising rows without gaps.
-
-        A piece but the last is a multiple of 16 rows: PyTorch draws normal numbers by 16.
-        """
+    def table_start(self, seed: int, name: str) -> Iterator[tuple[int, Tensor]]:
+        """What `initialise` gives a table, in pieces: first row and rows fp32 [n, r]."""
         table = self.get_submodule(name)
         assert isinstance(table, EmbeddingTables)
-        generator, std = _generator(seed, f"{name}.weight", torch.device("cpu")), self.config.table_init_std
+        generator = _generator(seed, f"{name}.weight", torch.device("cpu"))
         rows, row_dim = table.weight.shape
-
-        def piece(first: int, n: int) -> Tensor:
-            if not std:
-                return torch.zeros(n, row_dim)
-            assert n % 16 == 0 or first + n == rows
-            return torch.empty(n, row_dim).normal_(std=std, generator=generator)
-
-        return piece
+        return drawn_rows(rows, row_dim, self.config.table_init_std, generator)
 
     def _init_std(self, name: str, own_name: str, module: nn.Module, parameter: Tensor) -> float:
         """Standard deviation of a weight; 0 for those that start at a constant (norms, biases, convolution)."""

@@ -7,16 +7,16 @@ disk in training, with what it takes to bring them back to the last step (`engra
 """
 
 import json
-import math
 import os
 import shutil
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
+
+from engram.training.tensor_file import write_tensors
 
 FINAL = "final"
 TABLES = "tables"
@@ -31,14 +31,27 @@ def _write_folder(
     temporary = target.with_name(f".{target.name}.{os.getpid()}.tmp")
     shutil.rmtree(temporary, ignore_errors=True)
     temporary.mkdir(parents=True)
+    write_files(temporary, tensors, files, streams)
+    publish(temporary, target)
+
+
+def write_files(
+    folder: Path, tensors: Mapping[str, Mapping[str, Tensor]], files: Mapping[str, bytes], streams: Streams | None = None
+) -> None:
+    """Write tensors as NAME.safetensors, each with the streams where there are any, and other files by their names."""
     for name, group in tensors.items():
-        path = temporary / f"{name}.safetensors"
+        path = folder / f"{name}.safetensors"
         if streams:
-            _save_streamed(path, group, streams)
+            shapes = {key: shape for key, (shape, _) in streams.items()}
+            write_tensors(path, group, shapes, ((key, rows) for key, (_, rows) in streams.items()))
         else:
             save_file({key: value.detach().contiguous() for key, value in group.items()}, path)
     for name, content in files.items():
-        (temporary / name).write_bytes(content)
+        (folder / name).write_bytes(content)
+
+
+def publish(temporary: Path, target: Path) -> None:
+    """Give a whole folder its name, once it is on the disk."""
     for file in [*temporary.iterdir(), temporary]:
         descriptor = os.open(file, os.O_RDONLY)
         os.fsync(descriptor)
@@ -47,45 +60,40 @@ def _write_folder(
     temporary.rename(target)
 
 
-def _save_streamed(path: Path, tensors: Mapping[str, Tensor], streams: Streams) -> None:
-    """A safetensors file (header length, header, numbers in its order) of fp32 weights, the streamed ones last."""
-    shapes = {name: tuple(x.shape) for name, x in tensors.items()} | {name: shape for name, (shape, _) in streams.items()}
-    header: dict[str, Any] = {}
-    end = 0
-    for name, shape in shapes.items():
-        begin, end = end, end + 4 * math.prod(shape)
-        header[name] = {"dtype": "F32", "shape": shape, "data_offsets": (begin, end)}
-    text = json.dumps(header).encode()
-    text += b" " * (-len(text) % 8)
-    with path.open("wb") as file:
-        file.write(len(text).to_bytes(8, "little") + text)
-        for x in tensors.values():
-            assert x.dtype == torch.float32
-            file.write(x.detach().cpu().contiguous().numpy().data)
-        for _, rows in streams.values():
-            for part in rows:
-                file.write(part.contiguous().numpy().data)
-
-
-def _json(document: Mapping[str, Any]) -> bytes:
+def to_json(document: Mapping[str, Any]) -> bytes:
+    """A document as a checkpoint keeps it."""
     return json.dumps(document, allow_nan=False).encode()
+
+
+def step_folder(folder: Path, step: int) -> Path:
+    """Where the checkpoint after `step` lies."""
+    return folder / f"step-{step:09d}"
 
 
 def save_step(folder: Path, step: int, weights: Mapping[str, Tensor], optimizer: Mapping[str, Tensor], state: Mapping[str, Any]) -> None:
     """Keep everything needed to continue after `step`; older steps are removed once this one is whole."""
-    target = folder / f"step-{step:09d}"
-    _write_folder(target, {"weights": weights, "optimizer": optimizer}, {"state.json": _json(state)})
-    for other in folder.iterdir():
+    target = step_folder(folder, step)
+    _write_folder(target, {"weights": weights, "optimizer": optimizer}, {"state.json": to_json(state)})
+    discard_others(target)
+
+
+def discard_others(target: Path) -> None:
+    """Remove all steps but this one."""
+    for other in target.parent.iterdir():
         if other != target and other.name not in (FINAL, TABLES):
             shutil.rmtree(other, ignore_errors=True)
 
 
+def last_step(folder: Path) -> Path | None:
+    """Where the latest step lies, if there is one."""
+    return max(folder.glob("step-*"), default=None)
+
+
 def load_step(folder: Path) -> tuple[dict[str, Tensor], dict[str, Tensor], dict[str, Any]] | None:
     """Weights, optimiser state and `state` of the latest step; None when there is none."""
-    steps = sorted(folder.glob("step-*"))
-    if not steps:
+    latest = last_step(folder)
+    if latest is None:
         return None
-    latest = steps[-1]
     state = json.loads((latest / "state.json").read_text())
     return load_file(latest / "weights.safetensors"), load_file(latest / "optimizer.safetensors"), state
 
@@ -99,8 +107,12 @@ def save_final(
     streams: Streams | None = None,
 ) -> None:
     """Keep the trained model, its config, how it ended and its tokenizer, beside the steps; `streams` are weights too."""
-    files = {"trial.json": _json(trial), "state.json": _json(state), "tokenizer.json": tokenizer_json}
-    _write_folder(folder / FINAL, {"weights": weights}, files, streams or {})
+    _write_folder(folder / FINAL, {"weights": weights}, final_files(trial, state, tokenizer_json), streams)
+
+
+def final_files(trial: Mapping[str, Any], state: Mapping[str, Any], tokenizer_json: bytes) -> dict[str, bytes]:
+    """What a final checkpoint holds beside the weights."""
+    return {"trial.json": to_json(trial), "state.json": to_json(state), "tokenizer.json": tokenizer_json}
 
 
 def discard_steps(folder: Path) -> None:

@@ -15,14 +15,18 @@ from torch import Tensor
 from engram.config import TrialConfig
 from engram.corpus.dataset import Corpus, TrainBatches
 from engram.errors import UserError
+from engram.memory.module import MakeTables
 from engram.memory.placement.lookup import Request
 from engram.memory.placement.row_file import Report
 from engram.memory.placement.settings import TablePlacement
+from engram.memory.tables import EmbeddingTables
 from engram.model import Transformer
-from engram.training import checkpoint
+from engram.processes import ALONE, Processes
+from engram.training import checkpoint, shards
 from engram.training.machine import resolve_precision
 from engram.training.optimizers import Optimizers
-from engram.training.placed_tables import PlacedTables, TableCost, tables_device
+from engram.training.placed_tables import PlacedTables, TableCost
+from engram.training.replicas import check_processes, share_of_batch, sum_step, tables_for
 from engram.training.schedule import rate_factor
 from engram.training.validation import Validation, Validator, sequences_at_once
 
@@ -89,6 +93,8 @@ class Trainer:
         checkpoint_seconds: at least this long between checkpoints.
         initial: weights of another trial to start from (`state_dict` of its model); None: those of the trial's seed. Optimisers
             start fresh.
+        processes: those that train the trial together, each with a `Trainer` that is used in the same way. What it comes to is the
+            same in all of them.
         tables: where the memory tables lie.
         report: told how much of new table files is written.
     """
@@ -101,27 +107,29 @@ class Trainer:
         device: torch.device,
         checkpoint_seconds: float = 120.0,
         initial: Mapping[str, Tensor] | None = None,
+        processes: Processes = ALONE,
         tables: TablePlacement | None = None,
         report: Report | None = None,
     ) -> None:
         if (corpus.fingerprint, corpus.tokenizer_fingerprint) != (trial.corpus_fingerprint, trial.tokenizer_fingerprint):
             raise ValueError(f"trial {trial.id} wants corpus {trial.corpus_fingerprint}, this is {corpus.fingerprint}")
-        self.trial, self.train, self.folder, self.device = trial, trial.train, folder, device
+        check_processes(trial.model, trial.train, processes.count)
+        self.trial, self.train, self.folder, self.device, self.processes = trial, trial.train, folder, device, processes
         self.checkpoint_seconds = checkpoint_seconds
         self.precision = resolve_precision(self.train.precision, device)
         self.tokenizer_json = (corpus.folder / "tokenizer.json").read_bytes()  # now: the cache may be gone when the trial ends
         self.placement = tables if tables is not None and trial.model.memory is not None else TablePlacement()
         if initial is not None and self.placement.kind == "disk":
             raise ValueError("a trial that starts from another's weights can't have its tables on disk")
-        self.model = build_model(trial, corpus, device, tables_device(self.placement))
+        self.model = build_model(trial, corpus, device, tables_for(processes, self.placement))
         if initial is not None:
             self.model.load_state_dict(initial)
-        self.optimizers = Optimizers(self.model, self.train)
+        self.optimizers = Optimizers(self.model, self.train, processes)
         placed = self.placement.kind != "process"
         self.tables = PlacedTables(self.model, self.optimizers.rows, self.placement, folder, trial.id) if placed else None
         self._coming: tuple[int, list[Part]] | None = None
         self.batches = TrainBatches(corpus.train, self.train.seq_len, self.train.batch_size, trial.seed)
-        self.validator = Validator(corpus, self.train)
+        self.validator = Validator(corpus, self.train, processes)
         self.log_every = max(1, self.train.steps // CURVE_POINTS)
         self.validate_at = {round(self.train.steps * (i + 1) / self.train.n_validations) for i in range(self.train.n_validations)}
         self.state = _State()
@@ -191,7 +199,7 @@ class Trainer:
             }
             config = self.trial.model_dump(mode="json")
             streams = self.tables.streams() if self.tables is not None else {}
-            checkpoint.save_final(self.folder, self.model.state_dict(), config, self._json_state(), self.tokenizer_json, streams)
+            shards.save_final(self.folder, self.model, config, self._json_state(), self.tokenizer_json, self.processes, streams)
         documents = self.validation.documents if self.validation and not self.error else None
         return Outcome(status, self.error, values, self.state.curve, documents)
 
@@ -202,12 +210,12 @@ class Trainer:
 
     def discard_checkpoints(self) -> None:
         """Drop everything but the final model: only when the outcome is kept, so that a kill in between loses no work."""
-        checkpoint.discard_steps(self.folder)
+        if self.processes.first:
+            checkpoint.discard_steps(self.folder)
 
     def _step(self) -> None:
         parts = self._take_parts()
         loss = torch.zeros((), device=self.device)
-        total = sum(len(tokens) for tokens, _ in parts)
         for number, (tokens, request) in enumerate(parts):
             if request is not None:
                 request.fetch()
@@ -215,11 +223,13 @@ class Trainer:
                     self._coming = self.state.step + 1, self._parts(self.state.step + 1)  # while this step computes
             part = tokens.to(self.device, non_blocking=True)  # [b, T + 1]
             with self.autocast():
-                share = self.model.loss(part[:, :-1], part[:, 1:], request) * (len(part) / total)
+                share = self.model.loss(part[:, :-1], part[:, 1:], request) * (len(part) / self.train.batch_size)
             share.backward()
             loss += share.detach()
+        routers = list(self.model.routers())
+        sum_step(self.model, [loss, *(router.load for router in routers)], self.processes)
         norm = self.optimizers.step(rate_factor(self.train, self.state.step))
-        for router in self.model.routers():
+        for router in routers:
             router.update_bias()
         self._pending.append((loss, norm))
         self.state.step += 1
@@ -233,7 +243,7 @@ class Trainer:
 
     def _parts(self, step: int) -> "list[Part]":
         """The passes of a step: tokens int64 [b, T + 1] on the host, and the request for their memory rows."""
-        batch = torch.from_numpy(self.batches.batch(step))  # [B, T + 1]
+        batch = torch.from_numpy(share_of_batch(self.batches.batch(step), self.processes))  # [B / processes, T + 1]
         return [(part, self.model.request(part[:, :-1])) for part in batch.split(sequences_at_once(self.train))]
 
     def _log(self) -> None:
@@ -271,6 +281,7 @@ class Trainer:
         loads = [router.take_window_load() for router in self.model.routers()]
         if not loads:
             return 1.0, 0.0
+        self.processes.sum(loads)
         counts = [load.long().tolist() for load in loads]
         before = self.state.expert_loads or [[0] * len(layer) for layer in counts]
         self.state.expert_loads = [[old + new for old, new in zip(*layers, strict=True)] for layers in zip(before, counts, strict=True)]
@@ -304,11 +315,14 @@ class Trainer:
 
     def _checkpoint_if_due(self) -> None:
         # Only between curve points: then nothing is pending and a resumed run goes exactly the same way.
+        if self._pending or self.error or self.state.step >= self.train.steps:
+            return
         due = time.monotonic() - self._last_checkpoint >= self.checkpoint_seconds
-        if due and not self._pending and not self.error and self.state.step < self.train.steps:
+        if self.processes.of_first(due):
             if self.tables is not None:
                 self.tables.flush()
-            checkpoint.save_step(self.folder, self.state.step, self.model.state_dict(), self.optimizers.state(), self._json_state())
+            weights, optimizer = self.model.state_dict(), self.optimizers.state()
+            shards.save_step(self.folder, self.state.step, weights, optimizer, self._json_state(), self.processes)
             if self.tables is not None:
                 self.tables.committed(self.state.step)
             self._last_checkpoint = time.monotonic()
@@ -317,7 +331,7 @@ class Trainer:
         return vars(self.state) | {"steps": self.train.steps, "trial_id": self.trial.id, "tables": self.placement.kind}
 
     def _restore(self, report: Report | None) -> None:
-        found = checkpoint.load_step(self.folder)
+        found = shards.load_step(self.folder, self.processes)
         if found is not None:
             self._check_placement(found[2].get("tables", "process"))
         if self.tables is not None:
@@ -339,8 +353,8 @@ class Trainer:
             )
 
 
-def build_model(trial: TrialConfig, corpus: Corpus, device: torch.device, tables_device: str | None = None) -> Transformer:
+def build_model(trial: TrialConfig, corpus: Corpus, device: torch.device, make_tables: MakeTables = EmbeddingTables) -> Transformer:
     """The trial's model with its seed's initial weights, in training mode on `device`; its tables where they are to be made."""
-    model = Transformer(trial.model, torch.from_numpy(np.array(corpus.compression)), corpus.end_of_text_id, tables_device)
+    model = Transformer(trial.model, torch.from_numpy(np.array(corpus.compression)), corpus.end_of_text_id, make_tables)
     model.initialise(trial.seed)
     return model.to(device).train()

@@ -1,12 +1,12 @@
 """All optimisers of a model behind one step: Muon or AdamW for matrices, AdamW for the rest, an optimiser by row for tables."""
 
-from collections.abc import Iterable
-
 import torch
 from torch import Tensor, nn
 
 from engram.memory.tables import EmbeddingTables
+from engram.processes import ALONE, Processes
 from engram.training.muon import Muon, product_dtype
+from engram.training.replicas import clip_gradients
 from engram.training.row_optimizer import AdagradRows, AdamRows, RowOptimizer, RowRule
 from engram.training_config import MuonConfig, TrainConfig
 
@@ -18,8 +18,8 @@ _NOT_MATRICES = {"conv", "bias", "gate"}
 class Optimizers:
     """The optimisers of `model` as `train.optimizer` says; the gradient is clipped over all of them together."""
 
-    def __init__(self, model: nn.Module, train: TrainConfig) -> None:
-        self.train = train
+    def __init__(self, model: nn.Module, train: TrainConfig, processes: Processes = ALONE) -> None:
+        self.train, self.processes = train, processes
         config = train.optimizer
         betas = (config.beta1, config.beta2)
         self.parameters = {name: p for name, p in model.named_parameters() if p.requires_grad}
@@ -46,8 +46,7 @@ class Optimizers:
 
     def step(self, factor: float) -> Tensor:
         """Clip, update with `factor` times the peak rate, drop the gradients; returns the gradient norm before clipping."""
-        with_grad: Iterable[Tensor] = [*self.parameters.values(), *self.rows.leaves()]
-        norm = nn.utils.clip_grad_norm_(with_grad, self.train.grad_clip)
+        norm = clip_gradients(self.parameters.values(), self.rows.leaves(), self.train.grad_clip, self.processes)
         rate = factor * self.train.learning_rate
         for group in self.adamw.param_groups:
             group["lr"] = rate

@@ -3,9 +3,12 @@
 from dataclasses import dataclass
 from pathlib import Path
 
+from engram.accounting import table_rows
+from engram.config import ModelConfig
 from engram.errors import UserError
 from engram.memory.placement.disk import DiskRows, create_rows
 from engram.memory.placement.engine import Traffic
+from engram.memory.placement.layout import SECTOR, RowLayout
 from engram.memory.placement.row_file import Report, RowSpec
 from engram.memory.placement.rows import HostRows
 from engram.memory.placement.settings import TablePlacement
@@ -13,7 +16,9 @@ from engram.memory.placement.worker import Worker
 from engram.memory.tables import EmbeddingTables
 from engram.model import Transformer
 from engram.training.checkpoint import TABLES, Streams
+from engram.training.optimizers import row_rule
 from engram.training.row_optimizer import RowOptimizer
+from engram.training_config import TrainConfig
 
 
 @dataclass(frozen=True)
@@ -108,7 +113,7 @@ class PlacedTables:
         if path.exists():
             for old in self.folder.glob(f"{path.name}*"):
                 old.unlink()
-        create_rows(path, spec, self.model.table_start(seed, name), report)
+        create_rows(path, spec, (piece for _, piece in self.model.table_start(seed, name)), report)
         return self._recovered(DiskRows(path, spec, cache_bytes, state), step)
 
     def _recovered(self, rows: DiskRows, step: int) -> DiskRows:
@@ -121,6 +126,11 @@ class PlacedTables:
         return rows
 
 
-def tables_device(placement: TablePlacement) -> str | None:
-    """Where a model makes its tables to have them placed: for files nowhere, for host RAM on the CPU."""
-    return {"process": None, "host": "cpu", "disk": "meta"}[placement.kind]
+def training_bytes(model: ModelConfig, train: TrainConfig) -> int:
+    """Disk that the tables of a model take while it is trained, without journals; 0 without memory."""
+    memory = model.memory
+    if memory is None:
+        return 0
+    state = sum(row_rule(train).state_dims(memory.row_dim).values())
+    rows = table_rows(memory) // len(memory.table_layers)
+    return len(memory.table_layers) * RowLayout(rows, 4 * (memory.row_dim + state), SECTOR, True, 0).size

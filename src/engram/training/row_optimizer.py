@@ -90,7 +90,9 @@ class RowOptimizer:
         return {part: weight.new_zeros(len(weight), dim) for part, dim in dims.items()}
 
     def leaves(self) -> list[Tensor]:
-        """Copies of the rows touched since the last step, with their gradients: for the gradient norm."""
+        """Leaves that carry the gradients of the rows touched since the last step, summed by row: for the gradient norm."""
+        for table in self.tables.values():
+            table.collect()
         return [leaf for table in self.tables.values() for _, leaf in table.touched]
 
     @torch.no_grad()

@@ -10,6 +10,8 @@ import torch
 
 from engram.corpus.dataset import Corpus, validation_windows
 from engram.model import Transformer
+from engram.processes import ALONE, Processes
+from engram.training.replicas import share_of_windows
 from engram.training_config import TrainConfig
 
 _COPY_SEED = 20_260_112
@@ -42,10 +44,10 @@ class Validation:
 
 
 class Validator:
-    """The validation tokens of a trial, cut into sequences once."""
+    """The validation tokens of a trial, cut into sequences once. Its processes share the work and all have the result."""
 
-    def __init__(self, corpus: Corpus, train: TrainConfig) -> None:
-        self.corpus, self.train = corpus, train
+    def __init__(self, corpus: Corpus, train: TrainConfig, processes: Processes = ALONE) -> None:
+        self.corpus, self.train, self.processes = corpus, train, processes
         self.windows, self.document = validation_windows(corpus, train.seq_len, train.val_tokens)  # [n, T + 1], [n, T]
 
     def validate(self, model: Transformer, autocast: AbstractContextManager[object]) -> Validation:
@@ -74,24 +76,27 @@ class Validator:
         generator = np.random.default_rng(_COPY_SEED)
         once = generator.integers(0, self.corpus.vocab_size, size=(_COPY_SEQUENCES, half))
         windows = np.concatenate([once, once], axis=1)  # [n, 2 half]
-        losses = token_losses(model, windows, sequences_at_once(self.train), autocast)  # [n, 2 half - 1]
+        losses = token_losses(model, windows, sequences_at_once(self.train), autocast, self.processes)  # [n, 2 half - 1]
         return float(losses[:, half:].mean())  # the first repeated token can't be foreseen and stands at half - 1
 
     def _token_losses(self, model: Transformer, autocast: AbstractContextManager[object]) -> np.ndarray:
-        return token_losses(model, self.windows, sequences_at_once(self.train), autocast)
+        return token_losses(model, self.windows, sequences_at_once(self.train), autocast, self.processes)
 
 
-def token_losses(model: Transformer, windows: np.ndarray, batch_size: int, autocast: AbstractContextManager[object]) -> np.ndarray:
+def token_losses(
+    model: Transformer, windows: np.ndarray, batch_size: int, autocast: AbstractContextManager[object], processes: Processes = ALONE
+) -> np.ndarray:
     """Loss of every target in nats, fp32 [n, T], of windows int64 [n, T + 1]; the model's mode is left as it was."""
+    mine = share_of_windows(windows, processes)
     device, training = next(model.parameters()).device, model.training
     model.eval()
     parts = []
     with torch.no_grad(), autocast:
-        for start in range(0, len(windows), batch_size):
-            batch = torch.from_numpy(windows[start : start + batch_size]).to(device)
+        for start in range(0, len(mine), batch_size):
+            batch = torch.from_numpy(mine[start : start + batch_size]).to(device)
             parts.append(model.token_losses(batch[:, :-1], batch[:, 1:]).float().cpu())
     model.train(training)
-    return torch.cat(parts).numpy()
+    return processes.gather_everywhere(torch.cat(parts)).cpu().numpy()[: len(windows)]
 
 
 def _clustered_standard_error(loss_sum: np.ndarray, n_tokens: np.ndarray) -> float:

@@ -27,7 +27,7 @@ SMALLEST = 80_000
 def table(path: Path, rows: int, row_dim: int, row_format: str = "fp32", state: tuple[int, ...] = (), cache_bytes: int = SMALLEST):
     weights = torch.randn(rows, row_dim, generator=torch.Generator().manual_seed(rows))
     spec = RowSpec("test", rows, row_dim, row_format, sum(state))
-    create_rows(path, spec, lambda first, n: weights[first : first + n])
+    create_rows(path, spec, weights.split(37))
     return DiskRows(path, spec, cache_bytes, state), weights
 
 
@@ -102,7 +102,7 @@ def test_formats_keep_rows_within_their_precision(name, tolerance, tmp_path):
 @pytest.mark.parametrize("row_dim", [1, 24, 200])
 def test_files_of_serving_hold_what_ram_holds(name, row_dim, tmp_path):
     stored, weights = table(tmp_path / "a.rows", 5000, row_dim, name)
-    in_ram = host_rows(lambda first, n: weights[first : first + n], 5000, row_dim, name)
+    in_ram = host_rows([weights], name)
     for _ in range(5):
         ids = torch.randperm(5000)[:700]
         assert torch.equal(stored.read(ids), in_ram.read(ids))
@@ -147,11 +147,12 @@ def test_a_file_system_without_direct_io_is_good_enough(tmp_path, monkeypatch):
 
 
 def test_half_a_file_never_has_the_name_of_a_table(tmp_path):
-    def fails(first: int, n: int) -> torch.Tensor:
+    def fails():
+        yield torch.zeros(50, 4)
         raise RuntimeError("no more")
 
     with pytest.raises(RuntimeError):
-        create_rows(tmp_path / "a.rows", RowSpec("test", 100, 4, "fp32"), fails)
+        create_rows(tmp_path / "a.rows", RowSpec("test", 100, 4, "fp32"), fails())
     assert not list(tmp_path.iterdir())
 
 
@@ -217,14 +218,10 @@ def test_a_served_model_says_what_it_says_with_its_tables_inside(memory, name, p
     for number, table_set in enumerate(outside.lookup.table_sets):
         weight = table_set.weight.detach().clone()
         n, row_dim = weight.shape
-
-        def start(first: int, count: int, weight=weight) -> torch.Tensor:
-            return weight[first : first + count]
-
         if place == "host":
-            rows.append(host_rows(start, n, row_dim, name))
+            rows.append(host_rows([weight], name))
         else:
-            rows.append(disk_rows(tmp_path / f"{number}.rows", start, RowSpec(f"t{number}", n, row_dim, name), SMALLEST))
+            rows.append(disk_rows(tmp_path / f"{number}.rows", [weight], RowSpec(f"t{number}", n, row_dim, name), SMALLEST))
     for table_set in inside.lookup.table_sets:
         table_set.weight.copy_(FORMATS[name].decode(FORMATS[name].encode(table_set.weight)))
     served = serve(outside.lookup, rows, prefetch)

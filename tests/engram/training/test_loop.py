@@ -118,7 +118,9 @@ def test_a_batch_in_several_passes_is_the_same_batch(tiny_corpus, tmp_path, monk
     monkeypatch.setattr(validation, "PASS_TOKENS", 3 * 32)
     parts = run(Trainer(trial, tiny_corpus, tmp_path / "parts", CPU))
     assert parts.curve["train_loss"] == pytest.approx(whole.curve["train_loss"], rel=1e-4)
-    assert parts.curve["grad_norm"] == pytest.approx(whole.curve["grad_norm"], rel=1e-3)
+    assert parts.curve["grad_norm"] == pytest.approx(whole.curve["grad_norm"], rel=1e-4)
+    # Before the first update only sums differ: a row that several passes read counts with the sum of its gradients.
+    assert parts.curve["grad_norm"][0] == pytest.approx(whole.curve["grad_norm"][0], rel=1e-6)
     assert parts.values["val_loss"] == pytest.approx(whole.values["val_loss"], rel=1e-4)
     assert parts.values["load_cv"] == pytest.approx(whole.values["load_cv"], rel=1e-2)
 

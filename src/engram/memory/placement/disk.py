@@ -1,7 +1,7 @@
 """Table rows in a file, the hot ones in RAM."""
 
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import torch
@@ -74,18 +74,19 @@ class DiskRows:
         os.close(self._file)
 
 
-def create_rows(path: Path, spec: RowSpec, weights: Callable[[int, int], Tensor], report: Report | None = None) -> None:
+def create_rows(path: Path, spec: RowSpec, weights: Iterable[Tensor], report: Report | None = None) -> None:
     """Write a table file whose optimiser state is zero.
 
     Args:
         path: its name.
         spec: what it holds.
-        weights: first row and number of rows -> fp32 [n, r]; called as `start` of `row_file.create` is.
+        weights: all rows in their order, fp32 [n, r] at a time.
         report: told how many rows are written.
     """
 
-    def start(first: int, n: int) -> Tensor:
-        encoded = spec.row_format.encode(weights(first, n))  # uint8 [n, bytes]
-        return torch.cat([encoded, encoded.new_zeros(n, 4 * spec.state_dim)], dim=1) if spec.state_dim else encoded.contiguous()
+    def payloads() -> Iterator[Tensor]:
+        for piece in weights:
+            encoded = spec.row_format.encode(piece)  # uint8 [n, bytes]
+            yield torch.cat([encoded, encoded.new_zeros(len(encoded), 4 * spec.state_dim)], dim=1) if spec.state_dim else encoded
 
-    row_file.create(path, spec, start, report)
+    row_file.create(path, spec, payloads(), report)

@@ -3,6 +3,8 @@
 from dataclasses import dataclass
 
 HEADER_BYTES = 4096
+SECTOR = 512
+"""Unit of direct I/O of most devices, bytes"""
 RECORD_HEAD = 8
 """Checksum and step, before each row's payload."""
 

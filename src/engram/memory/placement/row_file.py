@@ -6,24 +6,23 @@ import mmap
 import os
 import secrets
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from engram.errors import UserError
 from engram.memory.placement.engine import SMALLEST_CACHE, RowEngine
 from engram.memory.placement.formats import FORMATS, RowFormat
-from engram.memory.placement.layout import HEADER_BYTES, RowLayout
+from engram.memory.placement.layout import HEADER_BYTES, SECTOR, RowLayout
 
 _MAGIC = "engram table rows"
 _VERSION = 1
-_SECTORS = (512, 4096)
-_FILL_BYTES = 1 << 26
-"""Payloads of the start that exist at one time"""
+_SECTORS = (SECTOR, 4096)
 
 Report = Callable[[str, int, int | None], None]
 """Takes a stage, how much of it is done and how much there is."""
@@ -56,14 +55,13 @@ class RowSpec:
         return self.weight_bytes + 4 * self.state_dim
 
 
-def create(path: Path, spec: RowSpec, start: Callable[[int, int], Tensor], report: Report | None = None) -> None:
+def create(path: Path, spec: RowSpec, pieces: Iterable[Tensor], report: Report | None = None) -> None:
     """Write a whole table file; UserError where the disk has no room for it.
 
     Args:
         path: its name.
         spec: what it holds.
-        start: first row and number of rows -> their payloads, uint8 [n, payload]. Called for rising rows without gaps, a multiple of 16
-            of them but for the last.
+        pieces: payloads of all rows in their order, uint8 [n, payload] at a time.
         report: told how many rows are written.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -77,10 +75,13 @@ def create(path: Path, spec: RowSpec, start: Callable[[int, int], Tensor], repor
             os.fsync(file)
         with _opened(temporary, os.O_RDWR, direct=True) as file:
             engine = RowEngine(file, path, layout, SMALLEST_CACHE * (layout.payload + 256))
-            for first, n in _pieces(spec.rows, layout):
-                engine.fill(first, start(first, n))
+            first = 0
+            for part in _blocks(pieces, layout.group):
+                engine.fill(first, part)
+                first += len(part)
                 if report is not None:
-                    report(f"writing {path.name}", first + n, spec.rows)
+                    report(f"writing {path.name}", first, spec.rows)
+            assert first == spec.rows
             engine.close()
             os.fsync(file)
         temporary.rename(path)
@@ -93,15 +94,17 @@ def create(path: Path, spec: RowSpec, start: Callable[[int, int], Tensor], repor
             temporary.unlink(missing_ok=True)
 
 
-def _pieces(rows: int, layout: RowLayout) -> Iterator[tuple[int, int]]:
-    """First row and number of rows of the pieces that a table is written in: multiples of 16 rows but for the last, which is no shorter."""
-    unit = 16 * layout.group
-    at_once = max(1, _FILL_BYTES // layout.payload // unit) * unit
-    first = 0
-    while first < rows:
-        n = at_once if rows - first - at_once >= unit else rows - first
-        yield first, n
-        first += n
+def _blocks(pieces: Iterable[Tensor], group: int) -> Iterator[Tensor]:
+    """The pieces cut anew: whole blocks of `group` rows, but for the last."""
+    rest: Tensor | None = None
+    for piece in pieces:
+        rows = piece if rest is None or not len(rest) else torch.cat([rest, piece])
+        whole = len(rows) // group * group
+        if whole:
+            yield rows[:whole].contiguous()
+        rest = rows[whole:]
+    if rest is not None and len(rest):
+        yield rest.contiguous()
 
 
 def open_file(path: Path, spec: RowSpec) -> tuple[int, RowLayout]:

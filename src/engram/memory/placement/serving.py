@@ -1,6 +1,6 @@
 """Tables of a trained model in a format of serving, in host RAM or in files."""
 
-from collections.abc import Callable
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,10 +14,6 @@ from engram.memory.placement.formats import FORMATS
 from engram.memory.placement.row_file import Report, RowSpec
 from engram.memory.placement.rows import EncodedRows, HostRows, Rows
 from engram.memory.placement.worker import Worker
-
-Weights = Callable[[int, int], Tensor]
-"""First row and number of rows -> fp32 [n, r]; asked for rising rows without gaps."""
-_PASS_ROWS = 1 << 18
 
 
 @dataclass
@@ -50,19 +46,15 @@ def serve(lookup: MemoryLookup, rows: list[Rows], prefetch: bool = True) -> Serv
     return served
 
 
-def host_rows(weights: Weights, rows: int, row_dim: int, row_format: str) -> Rows:
-    """A table in RAM, in one of FORMATS."""
+def host_rows(weights: Iterable[Tensor], row_format: str) -> Rows:
+    """A table in RAM, in one of FORMATS, of all rows in their order, fp32 [n, r] at a time."""
     if row_format == "fp32":
-        return HostRows(torch.cat([weights(first, min(_PASS_ROWS, rows - first)) for first in range(0, rows, _PASS_ROWS)]), [])
+        return HostRows(torch.cat(list(weights)), [])
     kind = FORMATS[row_format]
-    stored = torch.empty(rows, kind.row_bytes(row_dim), dtype=torch.uint8)
-    for first in range(0, rows, _PASS_ROWS):
-        n = min(_PASS_ROWS, rows - first)
-        stored[first : first + n] = kind.encode(weights(first, n))
-    return EncodedRows(stored, kind.decode)
+    return EncodedRows(torch.cat([kind.encode(piece) for piece in weights]), kind.decode)
 
 
-def disk_rows(path: Path, weights: Weights, spec: RowSpec, cache_bytes: int, report: Report | None = None) -> DiskRows:
+def disk_rows(path: Path, weights: Iterable[Tensor], spec: RowSpec, cache_bytes: int, report: Report | None = None) -> DiskRows:
     """A table in a file, which is made where it is not there; what it holds is `spec`, without optimiser state.
 
     UserError as `row_file.create` and `row_file.open_file`.

@@ -1,6 +1,6 @@
 """Where memory tables lie while a model is trained."""
 
-from typing import Literal
+from typing import Literal, get_args
 
 import psutil
 from pydantic import Field
@@ -9,6 +9,9 @@ from engram.errors import UserError
 from engram.frozen import FrozenConfig
 
 PlacementKind = Literal["process", "host", "disk"]
+PLACES: tuple[PlacementKind, ...] = get_args(PlacementKind)
+RowFormatName = Literal["fp32", "bf16", "int8", "fp8"]
+"""The keys of `engram.memory.placement.formats.FORMATS`"""
 DEFAULT_CACHE_BYTES = 256 << 20
 
 
@@ -22,8 +25,15 @@ class TablePlacement(FrozenConfig):
     prefetch: bool = True
     """Fetch the rows of the next batch while this one computes; if not, when they are used."""
 
-    def check_memory(self) -> None:
-        """UserError when the cache is larger than the memory that is free."""
+    def check_memory(self, trials: int = 1) -> None:
+        """UserError when the caches of so many trials are larger than the memory that is free."""
         free = int(psutil.virtual_memory().available)
-        if self.kind == "disk" and self.cache_bytes > free:
-            raise UserError(f"the table cache of {self.cache_bytes / 1e9:.3g} GB is larger than the free memory, {free / 1e9:.3g} GB")
+        if self.kind == "disk" and trials * self.cache_bytes > free:
+            each = f" for each of {trials} trials" if trials > 1 else ""
+            raise UserError(f"a table cache of {self.cache_bytes / 1e9:.3g} GB{each} is larger than the free memory, {free / 1e9:.3g} GB")
+
+
+class ServingPlacement(TablePlacement):
+    """Where the tables of a trained model lie while it is used; formats other than fp32 round its rows."""
+
+    row_format: RowFormatName = "fp32"

@@ -1,0 +1,93 @@
+"""Training one model in several processes: each takes a share of every batch and has all dense weights and a shard of the tables.
+
+The dense weights start equal and get the same summed gradient to the bit, so that they stay equal without being sent.
+"""
+
+from collections.abc import Iterable, Sequence
+from functools import partial
+
+import numpy as np
+from torch import Tensor, nn
+
+from engram.config import ModelConfig
+from engram.errors import UserError
+from engram.memory.module import MakeTables
+from engram.memory.placement.settings import TablePlacement
+from engram.memory.sharded import ShardedTables
+from engram.memory.tables import EmbeddingTables
+from engram.primes import head_table_sizes
+from engram.processes import Processes
+from engram.training_config import TrainConfig
+
+
+def check_processes(model: ModelConfig, train: TrainConfig, count: int) -> None:
+    """UserError unless `count` processes can train this model together."""
+    if train.batch_size % count:
+        raise UserError(f"a batch of {train.batch_size} sequences can't be shared by {count} devices; it must be a multiple of them")
+    memory = model.memory
+    if memory is not None and count > 1:
+        layers = head_table_sizes(memory.table_sizes, memory.n_heads, len(memory.table_layers))
+        rows = min(sum(map(sum, layer)) for layer in layers)
+        if rows < count:
+            raise UserError(f"a memory with {rows} rows can't be spread over {count} devices; give it a row for each at least")
+
+
+def tables_for(processes: Processes, placement: TablePlacement) -> MakeTables:
+    """The kind of memory tables that a trial of these processes has; UserError where both are to be had and are not."""
+    if processes.count > 1:
+        check_placement(processes.count, placement)
+        return partial(ShardedTables, processes=processes)
+    if placement.kind == "process":
+        return EmbeddingTables
+    return partial(EmbeddingTables, device="cpu" if placement.kind == "host" else "meta")
+
+
+def check_placement(count: int, placement: TablePlacement) -> None:
+    """UserError where tables would lie outside of several processes: each of these holds a share of them."""
+    if count > 1 and placement.kind != "process":
+        raise UserError(f"tables '{placement.kind}' are for trials on one device; on {count} their rows are spread over the processes")
+
+
+def share_of_batch(batch: np.ndarray, processes: Processes) -> np.ndarray:
+    """This process's sequences of a batch [B, ...]: [B / count, ...]."""
+    each = len(batch) // processes.count
+    return batch[processes.rank * each : (processes.rank + 1) * each]
+
+
+def sum_step(model: nn.Module, others: Iterable[Tensor], processes: Processes) -> None:
+    """Sum the dense gradients over the processes, and `others` (fp32) with them. Each process's loss counts its share of the batch."""
+    grads = [parameter.grad for parameter in model.parameters() if parameter.grad is not None]
+    processes.sum([*grads, *others])
+
+
+def clip_gradients(dense: Iterable[Tensor], rows: Iterable[Tensor], limit: float, processes: Processes) -> Tensor:
+    """Scale all gradients down to the norm `limit` where it is more; returns the norm.
+
+    Args:
+        dense: parameters whose gradients are the same in every process, and count once.
+        rows: leaves whose gradients are of this process's rows of the tables.
+        limit: largest norm.
+        processes: the processes of the trial.
+    """
+    dense, rows = list(dense), list(rows)
+    if processes.count == 1:
+        return nn.utils.clip_grad_norm_([*dense, *rows], limit)
+    of_dense, of_rows = _norm(dense), _norm(rows)
+    if of_dense is None:
+        raise ValueError("no dense weight has a gradient")
+    squares = of_dense.new_zeros(()) if of_rows is None else of_rows.square()
+    processes.sum([squares])
+    norm = (of_dense.square() + squares).sqrt()
+    nn.utils.clip_grads_with_norm_([*dense, *rows], limit, norm)
+    return norm
+
+
+def _norm(leaves: Sequence[Tensor]) -> Tensor | None:
+    grads = [leaf.grad for leaf in leaves if leaf.grad is not None]
+    return nn.utils.get_total_norm(grads) if grads else None
+
+
+def share_of_windows(windows: np.ndarray, processes: Processes) -> np.ndarray:
+    """This process's of windows [n, T]: ceil(n / count), the last one again where there are too few. All processes pass equally often."""
+    each = -(-len(windows) // processes.count)
+    return windows[np.minimum(np.arange(processes.rank * each, (processes.rank + 1) * each), len(windows) - 1)]
