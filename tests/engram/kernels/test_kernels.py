@@ -138,7 +138,8 @@ def test_experts_with_any_load(n: int, d: int, w: int, experts: int, k: int):
         return mixed
 
     weights = torch.rand(n, k, generator=torch.Generator().manual_seed(4))
-    compare(mixture, numbers(n, d), numbers(experts, d, 2 * w, seed=1, scale=0.2), numbers(experts, w, d, seed=2), weights)
+    inputs = numbers(n, d), numbers(experts, d, 2 * w, seed=1, scale=0.2), numbers(experts, w, d, seed=2), weights
+    compare(mixture, *inputs, fp32=2e-5)  # the gradient of a weight is one sum over the width, whose terms cancel
 
 
 @needs_kernels
