@@ -3,6 +3,7 @@
 The worker keeps a finished trial itself, atomically, before it tells anybody: a crash of the driver loses nothing.
 """
 
+import errno
 import os
 import threading
 import time
@@ -89,7 +90,7 @@ class TrialWorker(tune.Trainable):
         except Exception as problem:
             # A defect, or a trial that does not fit the machine: kept as failed, the other trials go on.
             self._let_go()
-            report = str(problem) if isinstance(problem, UserError) else traceback.format_exc()
+            report = one_line(problem) or traceback.format_exc()
             self.store.write_trial(trial_row(self.trial, self.settings.context, "failed", report, {}), None, None)
             return {"done": True, "status": "failed", "error": report.strip().splitlines()[-1]}
 
@@ -113,6 +114,14 @@ class TrialWorker(tune.Trainable):
         if self.trainer is not None:
             self.trainer.close()
         self.trainer = None
+
+
+def one_line(problem: Exception) -> str | None:
+    """What ended a trial, where it is no defect of ours: something the user asked for, or a full disk."""
+    if isinstance(problem, OSError) and problem.errno in (errno.ENOSPC, errno.EDQUOT):
+        where = problem.filename or "the checkpoints"
+        return f"the disk is full ({where}); what was trained up to the last checkpoint is kept"
+    return str(problem) if isinstance(problem, UserError) else None
 
 
 def keep(trainer: Trainer, store: Store, context: SweepContext) -> dict[str, Any]:

@@ -11,6 +11,7 @@ import torch
 
 from engram.allocation import allocate, baseline, memory_template
 from engram.config import TrialConfig
+from engram.errors import UserError
 from engram.ladder import LADDER
 from engram.training_config import TrainConfig
 from engramctl import worker
@@ -73,6 +74,28 @@ def test_a_trial_that_has_a_row_is_not_trained_again(bench, monkeypatch):
     bench.reset_config({"trial": bench.trial.model_dump_json()})
     monkeypatch.setattr(worker, "Trainer", None)
     assert bench.step() == {"done": True, "status": "finished"}
+
+
+@pytest.mark.parametrize(
+    ("problem", "said"),
+    [
+        (UserError("table file x.rows is cut off"), "table file x.rows is cut off"),
+        (
+            OSError(28, "No space left on device", "/full/step-1"),
+            "the disk is full (/full/step-1); what was trained up to the last checkpoint",
+        ),
+    ],
+)
+def test_what_is_no_defect_is_a_line_and_no_traceback(bench, trial, monkeypatch, problem, said):
+    def fails(*_: object, **__: object) -> None:
+        raise problem
+
+    monkeypatch.setattr(worker, "Trainer", fails)
+    result = bench.step()
+    (row,) = bench.store.read_trials().to_dict("records")
+    assert row["error"] == result["error"]
+    assert result["error"].startswith(said)
+    assert "Traceback" not in row["error"]
 
 
 def test_a_defect_becomes_a_failed_row_and_the_worker_goes_on(bench, trial, monkeypatch):

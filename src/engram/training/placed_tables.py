@@ -61,12 +61,16 @@ class PlacedTables:
             checkpointed: whether there is a checkpoint; if not, files that can't be taken back to the start are made anew.
             report: told how much of a new file is written.
         """
-        for name, table in self.model.named_tables().items():
-            if self.placement.kind == "host":
-                table.move_out(HostRows(table.weight, list(self.optimizer.state[name].values())), self.worker)
-            else:
-                self._disk[name] = self._open_file(name, table, step, seed, checkpointed, report)
-                table.move_out(self._disk[name], self.worker)
+        try:
+            for name, table in self.model.named_tables().items():
+                if self.placement.kind == "host":
+                    table.move_out(HostRows(table.weight, list(self.optimizer.state[name].values())), self.worker)
+                else:
+                    self._disk[name] = self._open_file(name, table, step, seed, checkpointed, report)
+                    table.move_out(self._disk[name], self.worker)
+        except BaseException:
+            self.close()
+            raise
         assert self.model.lookup is not None
         self.model.lookup.move_out(self.worker, self.placement.prefetch)
 
