@@ -82,7 +82,7 @@ def test_a_trial_that_has_a_row_is_not_trained_again(bench, monkeypatch):
         (UserError("table file x.rows is cut off"), "table file x.rows is cut off"),
         (
             OSError(28, "No space left on device", "/full/step-1"),
-            "the disk is full (/full/step-1); what was trained up to the last checkpoint",
+            "the disk is full (/full/step-1); what was trained",
         ),
     ],
 )
@@ -99,7 +99,7 @@ def test_what_is_no_defect_is_a_line_and_no_traceback(bench, trial, monkeypatch,
 
 
 def test_a_defect_becomes_a_failed_row_and_the_worker_goes_on(bench, trial, monkeypatch):
-    def broken(*_):
+    def broken(*_, **__):
         raise MemoryError("no room")
 
     with monkeypatch.context() as patch:
