@@ -41,12 +41,13 @@ def _print_inference(speed: ServingSpeed) -> None:
             _change(case.total_ratio),
             "" if case.ratio is None else _change_range(case.ratio),
             f"{100 * case.wait_share:.2f} %",
+            f"{100 * case.cpu_share:.2f} %",
             "" if case.hit_rate is None else f"{100 * case.hit_rate:.1f} %",
             "" if case.reads_per_token is None else f"{case.reads_per_token:.2f}",
         )
         for case in speed.cases
     ]
-    out.print(console.table(("tables", "tokens/s", f"against {NO_TABLE}", "by round", "waited", "hits", "reads a token"), rows))
+    out.print(console.table(("tables", "tokens/s", f"against {NO_TABLE}", "by round", "waited", "CPU", "hits", "reads a token"), rows))
     for name, reason in speed.left_out.items():
         out.print(f"{name}: left out, {reason}")
     out.print()

@@ -50,6 +50,9 @@ def offload(
     seconds: bench_options.SecondsOption = 60.0,
     rounds: bench_options.RoundsOption = bench_options.DEFAULT_ROUNDS,
     folder: Annotated[Path | None, typer.Option("--folder", metavar="DIR", help="Where tables are written; default: here.")] = None,
+    brief: Annotated[
+        bool, typer.Option("--brief", help="In inference only: no table, RAM, disk; not: no memory, cold cache, no prefetch.")
+    ] = False,
     figure: Annotated[
         Path | None, typer.Option("--figure", metavar="FILE", help="Draw the ratios: a name that ends in png, svg or pdf.")
     ] = None,
@@ -92,7 +95,7 @@ def offload(
         if what != "training":
             stage = "inference"
             shape = width, layers, memory_dim, hash_heads
-            inference = _inference(shape, table_bytes, row_format, caches, lengths, (sequences, turn), place, text, tell, progress)
+            inference = _inference(shape, table_bytes, row_format, caches, lengths, (sequences, turn), brief, place, text, tell, progress)
         if what != "inference":
             stage = "training"
             shape = train_width, train_layers, memory_dim, hash_heads
@@ -108,6 +111,7 @@ def _inference(
     caches: tuple[int, ...],
     lengths: tuple[int, ...],
     sequences: tuple[int, int],
+    brief: bool,
     folder: Path,
     text: "Corpus",
     tell: Callable[[str], None],
@@ -124,7 +128,7 @@ def _inference(
     model = Shape(*shape).model(text.vocab_size, 2)
     assert model.memory is not None
     rows = round(table_bytes / FORMATS[row_format].row_bytes(model.memory.row_dim))
-    setup = ServingSetup(Shape(*shape).model(text.vocab_size, rows), row_format, caches, *sequences, folder, lengths)
+    setup = ServingSetup(Shape(*shape).model(text.vocab_size, rows), row_format, caches, *sequences, folder, brief, lengths)
     return measure_serving(setup, text, tell, progress)
 
 

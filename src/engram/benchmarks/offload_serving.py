@@ -5,6 +5,7 @@ All cases hold the same dense weights, live in one process and take turns on the
 """
 
 import gc
+import os
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -56,6 +57,8 @@ class ServingSetup:
     turn_sequences: int
     """Sequences that a case processes before it is the next one's turn."""
     folder: Path
+    brief: bool = False
+    """Without the cases that only explain: no memory at all, a cold cache, no prefetch."""
     lengths: tuple[int, ...] = ()
     """Rows of further tables, each a case on disk with the first of the caches: what does length cost?"""
     seed: int = 0
@@ -74,6 +77,8 @@ class ServingCase:
     """The same from the time of all rounds together"""
     wait_share: float
     """Share of its time for which the model waited for rows"""
+    cpu_share: float
+    """Processor time of the tables' thread, as a share of that of all cores"""
     hit_rate: float | None
     """Of the cache, repeated rows of a pass counted once"""
     reads_per_token: float | None
@@ -142,7 +147,7 @@ class _Case:
         """What comes now counts."""
         self.times.clear()
         if self.served is not None:
-            self._before, self.served.worker.wait_s = self.served.traffic, 0.0
+            self._before, self.served.worker.wait_s, self.served.worker.cpu_s = self.served.traffic, 0.0, 0.0
 
     @property
     def traffic(self) -> Traffic | None:
@@ -152,6 +157,10 @@ class _Case:
     @property
     def wait_s(self) -> float:
         return 0.0 if self.served is None else self.served.worker.wait_s
+
+    @property
+    def cpu_s(self) -> float:
+        return 0.0 if self.served is None else self.served.worker.cpu_s
 
 
 @torch.no_grad()
@@ -182,7 +191,8 @@ def measure_serving(setup: ServingSetup, corpus: Corpus, tell: Callable[[str], N
         plain = Transformer(setup.model.model_copy(update={"memory": None}), *lookups.tokens)
         wanted = plain.state_dict().keys()
         plain.load_state_dict({name: x for name, x in with_memory.state_dict().items() if name in wanted}, assign=True)
-        cases[NO_MEMORY] = _Case(plain.eval(), None, None)
+        if not setup.brief:
+            cases[NO_MEMORY] = _Case(plain.eval(), None, None)
         with_memory.eval()
         cases[NO_TABLE] = _Case(with_memory, _NoTable(memory, *lookups.tokens, make_tables=_NOWHERE), None)
         left_out = {}
@@ -194,7 +204,7 @@ def measure_serving(setup: ServingSetup, corpus: Corpus, tell: Callable[[str], N
         for number, cache in enumerate(setup.caches):
             name = f"disk, {cache / 2**20:.0f} MiB"
             for extra, warm, prefetch in (("", True, True), (", cold", False, True), (", no prefetch", True, False)):
-                if number == 0 or not extra:
+                if not extra or (number == 0 and not setup.brief):
                     cases[name + extra] = lookups.case(with_memory, DiskRows(path, spec, cache), prefetch)
                     if warm:
                         _warm(cases[name + extra], corpus, setup, report)
@@ -247,6 +257,7 @@ def _result(
                 ratio=None if name == NO_TABLE else paired_ratio(base, case.times),
                 total_ratio=None if name == NO_TABLE else sum(base) / sum(case.times),
                 wait_share=case.wait_s / sum(case.times),
+                cpu_share=case.cpu_s / sum(case.times) / (os.cpu_count() or 1),
                 hit_rate=None if traffic is None else traffic.hit_rate,
                 reads_per_token=None if traffic is None else traffic.read / sum(tokens),
                 rows=None if case.served is None or case.lookup is None else table_rows(case.lookup.memory),

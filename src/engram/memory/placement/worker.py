@@ -18,10 +18,20 @@ class Worker:
         self._unseen: list[Future[None]] = []
         self.wait_s = 0.0
         """Time for which `result` has kept its callers waiting."""
+        self.cpu_s = 0.0
+        """Processor time of the jobs themselves."""
 
     def ask(self, job: Callable[[], T]) -> "Future[T]":
         """Do `job` after all that was asked before; `result` gives what it returns or raises."""
-        return self._pool.submit(_without_gradient, job)
+        return self._pool.submit(self._do, job)
+
+    def _do(self, job: Callable[[], T]) -> T:
+        started = time.thread_time()
+        try:
+            with torch.no_grad():  # the mode is each thread's own
+                return job()
+        finally:
+            self.cpu_s += time.thread_time() - started
 
     def tell(self, job: Callable[[], None]) -> None:
         """The same for a job that nobody waits for; what it raises, `check` or `drain` raises."""
@@ -52,8 +62,3 @@ class Worker:
     def close(self) -> None:
         """End the thread after what it is doing."""
         self._pool.shutdown(wait=True, cancel_futures=True)
-
-
-def _without_gradient(job: Callable[[], T]) -> T:
-    with torch.no_grad():  # the mode is each thread's own
-        return job()
