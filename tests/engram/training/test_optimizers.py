@@ -226,7 +226,7 @@ def test_muon_takes_the_matrices_but_the_head_and_adamw_the_rest_as_without_it()
 def test_the_moments_of_adam_come_from_the_config_of_either_kind():
     for kind in (AdamWConfig(beta1=0.5, beta2=0.6, eps=1e-3), MuonConfig(beta1=0.5, beta2=0.6, eps=1e-3)):
         optimizers = Optimizers(Toy(), config(kind))
-        assert (optimizers.rows.betas, optimizers.rows.eps) == ((0.5, 0.6), 1e-3)
+        assert (optimizers.rows.rule.betas, optimizers.rows.rule.eps) == ((0.5, 0.6), 1e-3)
         assert all((group["betas"], group["eps"]) == ((0.5, 0.6), 1e-3) for group in optimizers.adamw.param_groups)
 
 
