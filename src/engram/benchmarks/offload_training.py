@@ -21,6 +21,7 @@ from engram.benchmarks.timing import Measured, Report, paired_ratio
 from engram.benchmarks.workers import end_with_parent
 from engram.config import ModelConfig, TrialConfig
 from engram.corpus.dataset import Corpus
+from engram.errors import UserError
 from engram.memory.placement.engine import Traffic
 from engram.memory.placement.settings import TablePlacement
 from engram.training.placed_tables import TableCost
@@ -30,7 +31,10 @@ PROCESS, HOST = "process", "host"
 CPU = torch.device("cpu")
 _START_S = 1800.0
 """Time that a case has to get ready: to write its tables"""
-_ROOM = 0.85
+_ROOM = 0.7
+"""Share of the free memory that tables in RAM may take"""
+_PROCESS_BYTES = 1_000_000_000
+"""Of a process beside its tables"""
 
 
 @dataclass(frozen=True)
@@ -132,7 +136,7 @@ def measure_placed_training(
     left_out: dict[str, str] = {}
     room = _ROOM * free_bytes(CPU)
     for name in (PROCESS, HOST):
-        needed = setup.table_bytes(setup.model)
+        needed = setup.table_bytes(setup.model) + _PROCESS_BYTES
         if needed > room:
             left_out[name] = f"its tables take {needed / 1e9:.3g} GB beside the others, {room / 1e9:.3g} GB are left"
             del planned[name]
@@ -219,6 +223,7 @@ class _Process:
             corpus_fingerprint=corpus.fingerprint,
             tokenizer_fingerprint=corpus.tokenizer_fingerprint,
         )
+        self.name = name
         context = multiprocessing.get_context("spawn")
         self._ours, theirs = context.Pipe()
         self._folder = setup.folder / f"bench-offload-{name.replace(', ', '-').replace(' ', '-')}"
@@ -229,8 +234,12 @@ class _Process:
 
     def turn(self, seconds: float) -> _Reply:
         """Train for so many seconds, one step at least; raises what the process raised."""
-        self._ours.send(seconds)
-        reply: Any = self._ours.recv() if self._ours.poll(_START_S + 10 * seconds) else TimeoutError("a training process does not answer")
+        try:
+            self._ours.send(seconds)
+            reply: Any = self._ours.recv() if self._ours.poll(_START_S + 10 * seconds) else TimeoutError(f"{self.name} does not answer")
+        except (EOFError, BrokenPipeError):
+            why = "was ended, for want of memory probably; take a smaller --table"
+            raise UserError(f"the process that trains with tables '{self.name}' {why}") from None
         if isinstance(reply, BaseException):
             raise reply
         assert isinstance(reply, _Reply)
