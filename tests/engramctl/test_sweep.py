@@ -93,10 +93,10 @@ def test_a_sweep_ends_with_whole_tables_and_a_next_step(undisturbed):
         assert mean == pytest.approx(float(rows.set_index("trial_id").loc[trial, "val_loss"]))
 
 
-@pytest.mark.parametrize("tables", ["process", "disk"])
-def test_a_killed_sweep_goes_on_where_it_was(arguments, undisturbed, tmp_path, tables):
+def test_a_killed_sweep_goes_on_where_it_was(arguments, undisturbed, tmp_path):
+    """With its tables on disk, where a kill leaves most to mend; the undisturbed one had them in the process."""
     sweep = ["sweep", *arguments, "--results", str(tmp_path), "--workers", "1", "--checkpoint-every", "1s"]
-    sweep += ["--tables", tables, "--table-cache", "300KB"]
+    sweep += ["--tables", "disk", "--table-cache", "300KB"]
     driver = subprocess.Popen(command(*sweep), stderr=subprocess.PIPE, text=True)
     deadline = time.monotonic() + 120
     # In the middle of the second trial: one row, and a checkpoint of another trial.
@@ -124,9 +124,10 @@ def test_a_killed_sweep_goes_on_where_it_was(arguments, undisturbed, tmp_path, t
     rows = pd.concat(pd.read_parquet(path) for path in (tmp_path / "tiny/trials").glob("*.parquet"))
     assert rows["n_restarts"].max() == 1, "the cut-off trial continued from its checkpoint"
     with_memory = rows[rows["rho"] < 1]
-    assert set(with_memory["tables"]) == {tables}
+    assert set(with_memory["tables"]) == {"disk"}
     assert rows.loc[rows["rho"] == 1, "tables"].isna().all()
-    assert (with_memory["tables_hit_rate"].between(0, 1).all() and (with_memory["tables_wait_s"] > 0).all()) == (tables == "disk")
+    assert with_memory["tables_hit_rate"].between(0, 1).all()
+    assert (with_memory["tables_wait_s"] > 0).all()
     assert not list((tmp_path / "tiny" / "checkpoints").rglob("*.rows")), "files of tables go with the checkpoints"
 
 

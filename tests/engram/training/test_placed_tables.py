@@ -159,7 +159,7 @@ def test_kills_while_rows_are_written_back_lose_no_step_and_mix_none(tiny_corpus
     while True:
         process = begin("cut")
         reached.append(int(process.stdout.readline().split()[1]))
-        if kills < 6:
+        if kills < 4:
             time.sleep(moments.uniform(0.02, 0.25))
             os.kill(process.pid, signal.SIGKILL)
             kills += 1
