@@ -17,7 +17,8 @@ from engram.memory.placement import row_file
 from engram.memory.placement.formats import FORMATS
 from engram.memory.placement.layout import SECTOR, RowLayout
 from engram.memory.placement.row_file import Report, RowSpec
-from engram.memory.placement.rows import EncodedRows, Rows
+from engram.memory.placement.rows import Rows
+from engram.memory.placement.serving import encoded_rows
 
 _HEAD_DIM = 64
 _BLOCK_ROWS = 1 << 18
@@ -100,16 +101,8 @@ def generated_file(path: Path, model: ModelConfig, row_format: str, report: Repo
     return spec
 
 
-def generated_ram(model: ModelConfig, row_format: str, report: Report | None) -> Rows:
+def generated_ram(model: ModelConfig, row_format: str) -> Rows:
     """The same in RAM, to be served from there."""
     assert model.memory is not None
     rows, row_dim = table_rows(model.memory), model.memory.row_dim
-    kind = FORMATS[row_format]
-    stored = torch.empty(rows, kind.row_bytes(row_dim), dtype=torch.uint8)
-    filled = 0
-    for piece in generated(row_format, row_dim, rows):
-        stored[filled : filled + len(piece)] = piece
-        filled += len(piece)
-        if report is not None:
-            report("filling RAM", filled, rows)
-    return EncodedRows(stored, kind.decode)
+    return encoded_rows(generated(row_format, row_dim, rows), rows, row_dim, row_format)

@@ -200,7 +200,7 @@ def measure_serving(setup: ServingSetup, corpus: Corpus, tell: Callable[[str], N
         if ram > 0.8 * free_bytes(torch.device("cpu")):
             left_out[RAM] = f"the table takes {ram / 1e9:.3g} GB, {free_bytes(torch.device('cpu')) / 1e9:.3g} GB are free"
         else:
-            cases[RAM] = lookups.case(with_memory, generated_ram(setup.model, setup.row_format, report))
+            cases[RAM] = lookups.case(with_memory, generated_ram(setup.model, setup.row_format))
         for number, cache in enumerate(setup.caches):
             name = f"disk, {cache / 2**20:.0f} MiB"
             for extra, warm, prefetch in (("", True, True), (", cold", False, True), (", no prefetch", True, False)):

@@ -134,10 +134,10 @@ def _serve(model: Transformer, folder: Path, trial: str, placement: ServingPlace
     cache_bytes = placement.cache_bytes // len(model.named_tables())
     for name, table in model.named_tables().items():
         pieces = _pieces(folder / "weights.safetensors", f"{name}.weight")
+        n, row_dim = table.weight.shape
         if placement.kind == "host":
-            rows.append(host_rows(pieces, placement.row_format))
+            rows.append(host_rows(pieces, n, row_dim, placement.row_format))
         else:
-            n, row_dim = table.weight.shape
             spec = RowSpec(f"{trial}/{name}", n, row_dim, placement.row_format)
             rows.append(disk_rows(folder / f"{name}.{placement.row_format}.rows", pieces, spec, cache_bytes))
     return serve(model.lookup, rows, placement.prefetch)

@@ -102,7 +102,7 @@ def test_formats_keep_rows_within_their_precision(name, tolerance, tmp_path):
 @pytest.mark.parametrize("row_dim", [1, 24, 200])
 def test_files_of_serving_hold_what_ram_holds(name, row_dim, tmp_path):
     stored, weights = table(tmp_path / "a.rows", 5000, row_dim, name)
-    in_ram = host_rows([weights], name)
+    in_ram = host_rows(weights.split(37), 5000, row_dim, name)
     for _ in range(5):
         ids = torch.randperm(5000)[:700]
         assert torch.equal(stored.read(ids), in_ram.read(ids))
@@ -219,7 +219,7 @@ def test_a_served_model_says_what_it_says_with_its_tables_inside(memory, name, p
         weight = table_set.weight.detach().clone()
         n, row_dim = weight.shape
         if place == "host":
-            rows.append(host_rows([weight], name))
+            rows.append(host_rows([weight], n, row_dim, name))
         else:
             rows.append(disk_rows(tmp_path / f"{number}.rows", [weight], RowSpec(f"t{number}", n, row_dim, name), SMALLEST))
     for table_set in inside.lookup.table_sets:

@@ -46,12 +46,28 @@ def serve(lookup: MemoryLookup, rows: list[Rows], prefetch: bool = True) -> Serv
     return served
 
 
-def host_rows(weights: Iterable[Tensor], row_format: str) -> Rows:
-    """A table in RAM, in one of FORMATS, of all rows in their order, fp32 [n, r] at a time."""
+def host_rows(weights: Iterable[Tensor], rows: int, row_dim: int, row_format: str) -> Rows:
+    """A table [rows, row_dim] in RAM, in one of FORMATS, of all rows in their order, fp32 [n, r] at a time."""
     if row_format == "fp32":
-        return HostRows(torch.cat(list(weights)), [])
+        return HostRows(_filled(torch.empty(rows, row_dim), weights), [])
     kind = FORMATS[row_format]
-    return EncodedRows(torch.cat([kind.encode(piece) for piece in weights]), kind.decode)
+    return encoded_rows(map(kind.encode, weights), rows, row_dim, row_format)
+
+
+def encoded_rows(stored: Iterable[Tensor], rows: int, row_dim: int, row_format: str) -> Rows:
+    """The same of rows that are encoded already, uint8 [n, bytes] at a time."""
+    kind = FORMATS[row_format]
+    return EncodedRows(_filled(torch.empty(rows, kind.row_bytes(row_dim), dtype=torch.uint8), stored), kind.decode)
+
+
+def _filled(table: Tensor, pieces: Iterable[Tensor]) -> Tensor:
+    """The table with its rows, without a second one beside it."""
+    first = 0
+    for piece in pieces:
+        table[first : first + len(piece)] = piece
+        first += len(piece)
+    assert first == len(table)
+    return table
 
 
 def disk_rows(path: Path, weights: Iterable[Tensor], spec: RowSpec, cache_bytes: int, report: Report | None = None) -> DiskRows:
