@@ -31,7 +31,7 @@ def _print_inference(speed: ServingSpeed) -> None:
     print_machine(out, speed.machine)
     out.print(
         f"inference: dense model, P_active {speed.p_active:,}; {speed.rows:,} rows as {speed.row_format}, {speed.table_bytes / 1e9:.3g} GB"
-        f" ({speed.file_bytes / 1e9:.3g} GB on disk); {speed.sequences:,} sequences, {speed.tokens:,} tokens in {speed.rounds} rounds"
+        f" ({speed.file_bytes / 1e9:.3g} GB on disk); {speed.sequences:,} sequences, {speed.tokens:,} tokens in {speed.rounds} passes"
     )
     out.print()
     rows = [
@@ -47,7 +47,7 @@ def _print_inference(speed: ServingSpeed) -> None:
         )
         for case in speed.cases
     ]
-    out.print(console.table(("tables", "tokens/s", f"against {NO_TABLE}", "by round", "waited", "CPU", "hits", "reads a token"), rows))
+    out.print(console.table(("tables", "tokens/s", f"against {NO_TABLE}", "median (95 %)", "waited", "CPU", "hits", "reads a token"), rows))
     for name, reason in speed.left_out.items():
         out.print(f"{name}: left out, {reason}")
     out.print()
@@ -59,7 +59,7 @@ def _print_training(speed: TrainingSpeed) -> None:
     out.print(
         f"training: dense model, P_active {speed.p_active:,}, {speed.optimizer}; tables {speed.table_bytes / 1e9:.3g} GB with the state of"
         f" {speed.table_optimizer}, {speed.cache_bytes / 2**20:.0f} MiB of them in RAM; {speed.tokens_per_step:,} tokens a step,"
-        f" {speed.rounds} rounds"
+        f" {speed.rounds} rounds after {speed.warm_up_steps:,} steps of warm-up"
     )
     out.print()
     rows = [
@@ -77,7 +77,7 @@ def _print_training(speed: TrainingSpeed) -> None:
         )
         for case in speed.cases
     ]
-    columns = ("tables", "rows", "ms a step", f"over {PROCESS}", "by round", "waited", "hits", "read", "written", "peak RSS")
+    columns = ("tables", "rows", "ms a step", f"over {PROCESS}", "median (95 %)", "waited", "hits", "read", "written", "peak RSS")
     out.print(console.table(columns, rows))
     for name, reason in speed.left_out.items():
         out.print(f"{name}: left out, {reason}")
@@ -88,4 +88,4 @@ def _change(ratio: float | None) -> str:
 
 
 def _change_range(ratio: Measured) -> str:
-    return show_range(ratio, lambda value: f"{100 * (value - 1):+.1f} %")
+    return show_range(ratio, lambda value: f"{100 * (value - 1):+.2f} %")

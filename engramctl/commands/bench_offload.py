@@ -36,7 +36,6 @@ def offload(
     rows: Annotated[list[str] | None, typer.Option("--rows", metavar="N", help="Also tables of so many rows, e.g. 1e6,1e7,1e8.")] = None,
     row_format: Annotated[str, typer.Option("--row-format", metavar="F", help="Of rows in inference: fp32, bf16, int8 or fp8.")] = "int8",
     sequences: Annotated[int, typer.Option("--sequences", metavar="N", min=1, help="Sequences of inference, 100 to 1024 tokens.")] = 512,
-    turn: Annotated[int, typer.Option("--turn", metavar="N", min=1, help="Sequences between two cases' turns.")] = 32,
     width: Annotated[int, typer.Option("--width", metavar="D", min=64, help="Of the dense model in inference.")] = 768,
     layers: Annotated[int, typer.Option("--layers", metavar="N", min=2, help="Of the same.")] = 14,
     train_width: Annotated[int, typer.Option("--train-width", metavar="D", min=64, help="Of the dense model in training.")] = 512,
@@ -95,7 +94,7 @@ def offload(
         if what != "training":
             stage = "inference"
             shape = width, layers, memory_dim, hash_heads
-            inference = _inference(shape, table_bytes, row_format, caches, lengths, (sequences, turn), brief, place, text, tell, progress)
+            inference = _inference(shape, table_bytes, row_format, caches, lengths, sequences, brief, place, text, tell, progress)
         if what != "inference":
             stage = "training"
             shape = train_width, train_layers, memory_dim, hash_heads
@@ -110,7 +109,7 @@ def _inference(
     row_format: str,
     caches: tuple[int, ...],
     lengths: tuple[int, ...],
-    sequences: tuple[int, int],
+    sequences: int,
     brief: bool,
     folder: Path,
     text: "Corpus",
@@ -128,7 +127,7 @@ def _inference(
     model = Shape(*shape).model(text.vocab_size, 2)
     assert model.memory is not None
     rows = round(table_bytes / FORMATS[row_format].row_bytes(model.memory.row_dim))
-    setup = ServingSetup(Shape(*shape).model(text.vocab_size, rows), row_format, caches, *sequences, folder, brief, lengths)
+    setup = ServingSetup(Shape(*shape).model(text.vocab_size, rows), row_format, caches, sequences, folder, brief, lengths)
     return measure_serving(setup, text, tell, progress)
 
 

@@ -14,12 +14,12 @@ from engramctl.figures.panels import legend, new_figure
 from engramctl.figures.style import GREY, INTERVAL, PAGE, RC, line_handle, style
 
 Cost = tuple[str, float, Measured, int | None]
-"""A case, its time over that of the case it is compared with (all rounds), the same by round, rows of its tables"""
+"""A case, its time over that of the case it is compared with (all rounds), the median of the rounds, rows of its tables"""
 
 
 def offload_figure(inference: ServingSpeed | None, training: TrainingSpeed | None) -> Figure:
     """Left of each: time over that without a table (inference) or with it in the process (training), in per cent, median of the rounds and
-    their range. Right, where several lengths were measured: the same over the number of rows."""
+    its 95 % interval. Right, where several lengths were measured: the same over the number of rows."""
     panels = [(name, costs) for name, costs in (("inference", _inference(inference)), ("training", _training(training))) if costs]
     by_length = [(name, lengths) for name, costs in panels if len(lengths := _lengths(costs)) > 1]
     with matplotlib.rc_context(RC):
@@ -91,7 +91,7 @@ def _point(axes: Axes, x: float, ratio: Measured, number: int) -> None:
 
 
 def _around_zero(axes: Axes, costs: Sequence[Cost]) -> None:
-    """Room for all medians and most of the ranges: one turn that something disturbed must not flatten the rest."""
+    """Room for all medians and their intervals, and for zero."""
     ends: list[Any] = [0.0, *(_added(end) for cost in costs for end in (cost[2].median, cost[2].low, cost[2].high))]
     low, high = min(ends), max(ends)
     axes.set_ylim(low - 0.08 * (high - low) - 0.2, high + 0.08 * (high - low) + 0.2)

@@ -9,7 +9,7 @@ from engramctl.cli import app
 
 pytestmark = pytest.mark.usefixtures("settled_process")
 SMALL = [
-    *("--table", "1MB", "--table-cache", "100KB,300KB", "--sequences", "4", "--turn", "2", "--width", "64", "--layers", "2"),
+    *("--table", "1MB", "--table-cache", "20KB,60KB", "--sequences", "8", "--width", "64", "--layers", "2"),
     *("--train-width", "64", "--train-layers", "2", "--memory-dim", "64", "--seconds", "0.2", "--rounds", "2", "--cache-share", "0.3"),
 ]
 
@@ -31,7 +31,8 @@ def test_both_halves_with_their_ratios_their_figure_and_nothing_left_behind(opti
     document = json.loads(result.stdout)
     inference = {case["name"]: case for case in document["inference"]["cases"]}
     assert list(inference) == [
-        *("no memory", "no table", "RAM", "disk, 0 MiB", "disk, 0 MiB, cold", "disk, 0 MiB, no prefetch"),
+        *("no memory", "no table", "RAM", "disk, 0.0191 MiB", "disk, 0.0191 MiB, cold", "disk, 0.0191 MiB, no prefetch"),
+        "disk, 0.0572 MiB",
         *("disk, 1e+04 rows", "disk, 3e+04 rows"),
     ]
     for name, case in inference.items():
@@ -43,6 +44,7 @@ def test_both_halves_with_their_ratios_their_figure_and_nothing_left_behind(opti
         if on_disk:
             assert case["reads_per_token"] > 0
     assert document["inference"]["table_bytes"] == pytest.approx(1e6, rel=0.01)
+    assert document["training"]["warm_up_steps"] >= 1
     training = {case["name"]: case for case in document["training"]["cases"]}
     assert list(training) == ["process", "disk", "disk, no prefetch", "host", "disk, 1e+04 rows", "disk, 3e+04 rows"]
     for name, case in training.items():
@@ -59,7 +61,7 @@ def test_both_halves_with_their_ratios_their_figure_and_nothing_left_behind(opti
 
 def test_the_tables_for_a_person(options):
     output = run(*options, "--what", "inference", "--row-format", "fp8").output
-    for part in ("rows as fp8", "against no table", "disk, 0 MiB, no prefetch", "reads a token"):
+    for part in ("rows as fp8", "against no table", "disk, 0.0191 MiB, no prefetch", "reads a token"):
         assert part in output
     output = run(*options, "--what", "training", "--table-optimizer", "adagrad", "--optimizer", "adamw").output
     for part in ("with the state of adagrad", "over process", "peak RSS"):

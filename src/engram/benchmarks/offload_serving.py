@@ -1,7 +1,8 @@
 """`bench offload`, inference: throughput with the tables in RAM and on disk over that of the same model without a table.
 
 The protocol is that of the paper's Table 4 (6.4): sequences of real text, lengths uniform in 100 - 1024, one memory layer, the second.
-All cases hold the same dense weights, live in one process and take turns on the same sequences.
+All cases hold the same dense weights, live in one process and take turns, pass by pass: a round is a pass, seconds long, so that a
+machine that is slow for a while is slow for all of them.
 """
 
 import gc
@@ -19,7 +20,7 @@ from torch import Tensor
 from engram.accounting import count_parameters, table_rows
 from engram.benchmarks.machine import Machine, free_bytes
 from engram.benchmarks.offload import file_bytes, generated_file, generated_ram, require_disk, with_rows
-from engram.benchmarks.timing import Measured, Report, paired_ratio
+from engram.benchmarks.timing import Measured, Report, paired_interval
 from engram.config import ModelConfig
 from engram.corpus.dataset import Corpus
 from engram.errors import UserError
@@ -54,8 +55,6 @@ class ServingSetup:
     caches: tuple[int, ...]
     """Bytes of RAM for hot rows, each a case; the first also cold, and without prefetch."""
     sequences: int
-    turn_sequences: int
-    """Sequences that a case processes before it is the next one's turn."""
     folder: Path
     brief: bool = False
     """Without the cases that only explain: no memory at all, a cold cache, no prefetch."""
@@ -72,9 +71,9 @@ class ServingCase:
     tokens_per_s: Measured
     """Over the rounds"""
     ratio: Measured | None
-    """Its throughput over that of the same model without a table, round by round; None for that one"""
+    """Its throughput over that of the same model without a table: median over the passes and its 95 % interval; None for that one"""
     total_ratio: float | None
-    """The same from the time of all rounds together"""
+    """The same from the time of all passes together"""
     wait_share: float
     """Share of its time for which the model waited for rows"""
     cpu_share: float
@@ -122,31 +121,31 @@ class _NoTable(MemoryLookup):
 class _Case:
     """A model over a place for its tables."""
 
-    def __init__(self, model: Transformer, lookup: MemoryLookup | None, served: ServedTables | None) -> None:
-        self.model, self.lookup, self.served = model, lookup, served
+    def __init__(self, model: Transformer, lookup: MemoryLookup | None, served: ServedTables | None, cold: bool = False) -> None:
+        self.model, self.lookup, self.served, self.cold = model, lookup, served, cold
         self.times: list[float] = []
         self._before: Traffic | None = None
+        self._coming: Request | None = None
 
-    def turn(self, passes: Sequence[Pass]) -> float:
-        """Seconds of the passes; the rows of a pass are asked for while the one before computes."""
+    def turn(self, batch: Pass, coming: Pass) -> float:
+        """Seconds of a pass. The rows of the one after it are asked for while it computes, as its own were in the turn before."""
         if self.lookup is not None:
             self.model.lookup = self.lookup
+        tokens, lengths = batch
         started = time.perf_counter()
-        request = self.model.request(passes[0][0])
-        for number, (tokens, lengths) in enumerate(passes):
-            if request is not None:
-                request.fetch()
-            coming = self.model.request(passes[number + 1][0]) if number + 1 < len(passes) else None
-            hidden = self.model(tokens, request=request)  # [b, T, d]
-            last = hidden[torch.arange(len(tokens)), lengths - 1]
-            torch.nn.functional.linear(last, self.model.head_weight)
-            request = coming
+        request = self._coming or self.model.request(tokens)
+        if request is not None:
+            request.fetch()
+        self._coming = self.model.request(coming[0])
+        hidden = self.model(tokens, request=request)  # [b, T, d]
+        last = hidden[torch.arange(len(tokens)), lengths - 1]
+        torch.nn.functional.linear(last, self.model.head_weight)
         return time.perf_counter() - started
 
     def begin(self) -> None:
         """What comes now counts."""
-        self.times.clear()
         if self.served is not None:
+            self.served.worker.drain()
             self._before, self.served.worker.wait_s, self.served.worker.cpu_s = self.served.traffic, 0.0, 0.0
 
     @property
@@ -178,8 +177,8 @@ def measure_serving(setup: ServingSetup, corpus: Corpus, tell: Callable[[str], N
     longer = {length: with_rows(setup.model, length) for length in setup.lengths}
     on_disk = file_bytes(setup.model, setup.row_format)
     require_disk(setup.folder, on_disk + sum(file_bytes(model, setup.row_format) for model in longer.values()), tell)
-    rounds = -(-setup.sequences // setup.turn_sequences)
-    texts = sequences(corpus, setup.sequences, setup.seed)
+    batches = list(passes(sequences(corpus, setup.sequences, setup.seed)))
+    np.random.default_rng([setup.seed, 1]).shuffle(batches)  # short ones and long ones alike at any time
     path = setup.folder / "bench-offload.rows"
     files = [path]
     cases: dict[str, _Case] = {}
@@ -202,10 +201,10 @@ def measure_serving(setup: ServingSetup, corpus: Corpus, tell: Callable[[str], N
         else:
             cases[RAM] = lookups.case(with_memory, generated_ram(setup.model, setup.row_format))
         for number, cache in enumerate(setup.caches):
-            name = f"disk, {cache / 2**20:.0f} MiB"
+            name = f"disk, {cache / 2**20:.3g} MiB"
             for extra, warm, prefetch in (("", True, True), (", cold", False, True), (", no prefetch", True, False)):
                 if not extra or (number == 0 and not setup.brief):
-                    cases[name + extra] = lookups.case(with_memory, DiskRows(path, spec, cache), prefetch)
+                    cases[name + extra] = lookups.case(with_memory, DiskRows(path, spec, cache), prefetch, cold=not warm)
                     if warm:
                         _warm(cases[name + extra], corpus, setup, report)
         for length, model in longer.items():
@@ -213,8 +212,8 @@ def measure_serving(setup: ServingSetup, corpus: Corpus, tell: Callable[[str], N
             rows = DiskRows(files[-1], generated_file(files[-1], model, setup.row_format, report), setup.caches[0])
             case = cases[f"disk, {length:.0e} rows"] = lookups.case(with_memory, rows, model=model)
             _warm(case, corpus, setup, report)
-        _measure(cases, texts, setup, rounds, report)
-        return _result(setup, cases, texts, on_disk, left_out, rounds)
+        _measure(cases, batches, report)
+        return _result(setup, cases, batches, on_disk, left_out)
     finally:
         for case in cases.values():
             if case.served is not None:
@@ -225,27 +224,25 @@ def measure_serving(setup: ServingSetup, corpus: Corpus, tell: Callable[[str], N
             file.unlink(missing_ok=True)
 
 
-def _measure(cases: dict[str, _Case], texts: list[np.ndarray], setup: ServingSetup, rounds: int, report: Report | None) -> None:
-    groups = [list(passes(texts[i::rounds])) for i in range(rounds)]
-    for case in cases.values():  # compiles and allocates; its rows are those of the shortest pass
-        case.turn(groups[0][:1])
+def _measure(cases: dict[str, _Case], batches: list[Pass], report: Report | None) -> None:
+    for case in cases.values():
+        if not case.cold:  # the others have warmed up the model, and nothing may be in this one's cache
+            case.turn(batches[-1], batches[0])
         case.begin()
     names = list(cases)
-    for number, group in enumerate(groups):
+    for number, batch in enumerate(batches):
         if report is not None:
-            report("measuring inference", number, rounds)
+            report("measuring inference", number, len(batches))
         shift = number % len(names)
         for name in names[shift:] + names[:shift]:
-            cases[name].times.append(cases[name].turn(group))
+            cases[name].times.append(cases[name].turn(batch, batches[(number + 1) % len(batches)]))
     if report is not None:
-        report("measuring inference", rounds, rounds)
+        report("measuring inference", len(batches), len(batches))
 
 
-def _result(
-    setup: ServingSetup, cases: dict[str, _Case], texts: list[np.ndarray], on_disk: int, left_out: dict[str, str], rounds: int
-) -> ServingSpeed:
+def _result(setup: ServingSetup, cases: dict[str, _Case], batches: list[Pass], on_disk: int, left_out: dict[str, str]) -> ServingSpeed:
     assert setup.model.memory is not None
-    tokens = [sum(map(len, texts[i::rounds])) for i in range(rounds)]
+    tokens = [int(lengths.sum()) for _, lengths in batches]
     base = cases[NO_TABLE].times
     found = []
     for name, case in cases.items():
@@ -254,7 +251,7 @@ def _result(
             ServingCase(
                 name=name,
                 tokens_per_s=Measured.of([n / s for n, s in zip(tokens, case.times, strict=True)]),
-                ratio=None if name == NO_TABLE else paired_ratio(base, case.times),
+                ratio=None if name == NO_TABLE else paired_interval(base, case.times),
                 total_ratio=None if name == NO_TABLE else sum(base) / sum(case.times),
                 wait_share=case.wait_s / sum(case.times),
                 cpu_share=case.cpu_s / sum(case.times) / (os.cpu_count() or 1),
@@ -271,9 +268,9 @@ def _result(
         row_format=setup.row_format,
         table_bytes=rows * FORMATS[setup.row_format].row_bytes(row_dim),
         file_bytes=on_disk,
-        sequences=len(texts),
+        sequences=setup.sequences,
         tokens=sum(tokens),
-        rounds=rounds,
+        rounds=len(batches),
         cases=found,
         left_out=left_out,
     )
@@ -286,12 +283,12 @@ class _Lookups:
         self.model = model
         self.tokens = torch.from_numpy(np.array(corpus.compression)), corpus.end_of_text_id
 
-    def case(self, dense: Transformer, rows: Rows, prefetch: bool = True, model: ModelConfig | None = None) -> _Case:
+    def case(self, dense: Transformer, rows: Rows, prefetch: bool = True, model: ModelConfig | None = None, cold: bool = False) -> _Case:
         """`dense` over these rows; `model` says which tables they are, if not those of all other cases."""
         memory = (model or self.model).memory
         assert memory is not None
         lookup = MemoryLookup(memory, *self.tokens, make_tables=_NOWHERE).eval()
-        return _Case(dense, lookup, serve(lookup, [rows], prefetch))
+        return _Case(dense, lookup, serve(lookup, [rows], prefetch), cold)
 
 
 def sequences(corpus: Corpus, count: int, seed: int) -> list[np.ndarray]:

@@ -1,15 +1,17 @@
 """`bench offload`, training: step time with the tables in host RAM and on disk over that with the tables in the process.
 
-Each case is a process of its own, as a trial is, so that its peak of memory is its own; they take turns, and all but one sleep.
+Each case is a process of its own, as a trial is, so that its peak of memory is its own; they take turns, and all but one sleep. What
+counts begins when the caches are full of changed rows: from there on each row that is read has another one written first.
 """
 
 import multiprocessing
 import shutil
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from multiprocessing.connection import Connection
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 
@@ -17,7 +19,7 @@ from engram.accounting import count_parameters, table_rows
 from engram.benchmarks.machine import Machine, free_bytes
 from engram.benchmarks.offload import file_bytes, require_disk, with_rows
 from engram.benchmarks.shapes import ENDLESS, steps
-from engram.benchmarks.timing import Measured, Report, paired_ratio
+from engram.benchmarks.timing import Measured, Report, Turn, paired_interval
 from engram.benchmarks.workers import end_with_parent
 from engram.config import ModelConfig, TrialConfig
 from engram.corpus.dataset import Corpus
@@ -27,7 +29,10 @@ from engram.memory.placement.settings import TablePlacement
 from engram.training.placed_tables import TableCost
 from engram.training_config import TrainConfig
 
-PROCESS, HOST = "process", "host"
+if TYPE_CHECKING:
+    from engram.training.loop import Trainer
+
+PROCESS, HOST, DISK = "process", "host", "disk"
 CPU = torch.device("cpu")
 _START_S = 1800.0
 """Time that a case has to get ready: to write its tables"""
@@ -72,7 +77,7 @@ class TrainingCase:
     rows: int
     step_s: Measured
     ratio: Measured | None
-    """Step time over that with the tables in the process, round by round; None for that one"""
+    """Step time over that with the tables in the process: median over the rounds and its 95 % interval; None for that one"""
     total_ratio: float | None
     """The same from the time of all rounds together"""
     wait_share: float
@@ -96,8 +101,18 @@ class TrainingSpeed:
     table_optimizer: str
     tokens_per_step: int
     rounds: int
+    warm_up_steps: int
+    """Of every case before what counts, at least: until the caches were full"""
     cases: list[TrainingCase]
     left_out: dict[str, str]
+
+
+@dataclass(frozen=True)
+class _GetReady:
+    """Asks a case to build its model and to fill its cache."""
+
+    steps: int
+    """Of training, at least"""
 
 
 @dataclass(frozen=True)
@@ -126,7 +141,7 @@ def measure_placed_training(
     disk = TablePlacement(kind="disk", cache_bytes=cache)
     planned = {
         PROCESS: (setup.model, TablePlacement()),
-        "disk": (setup.model, disk),
+        DISK: (setup.model, disk),
         "disk, no prefetch": (setup.model, disk.model_copy(update={"prefetch": False})),
         HOST: (setup.model, TablePlacement(kind="host")),
     }
@@ -144,10 +159,11 @@ def measure_placed_training(
             room -= needed
     cases = {name: _Process(name, setup, model, placement, corpus) for name, (model, placement) in planned.items()}
     try:
-        for number, case in enumerate(cases.values()):
+        warm_up = 0
+        for number, name in enumerate(sorted(cases, key=lambda name: name != DISK)):  # the others train as long as it takes there
             if report is not None:
                 report("preparing tables", number, len(cases))
-            case.turn(0.0)  # built one after the other, and one step to warm up
+            warm_up = max(warm_up, cases[name].ready(warm_up))
         replies: dict[str, list[_Reply]] = {name: [] for name in cases}
         names = list(cases)
         for number in range(setup.rounds):
@@ -160,11 +176,16 @@ def measure_placed_training(
     finally:
         for case in cases.values():
             case.end()
-    return _result(setup, {name: model for name, (model, _) in planned.items()}, replies, cache, left_out)
+    return _result(setup, {name: model for name, (model, _) in planned.items()}, replies, cache, warm_up, left_out)
 
 
 def _result(
-    setup: TrainingSetup, models: dict[str, ModelConfig], replies: dict[str, list[_Reply]], cache: int, left_out: dict[str, str]
+    setup: TrainingSetup,
+    models: dict[str, ModelConfig],
+    replies: dict[str, list[_Reply]],
+    cache: int,
+    warm_up: int,
+    left_out: dict[str, str],
 ) -> TrainingSpeed:
     base = [reply.step_s for reply in replies[PROCESS]] if PROCESS in replies else None
     cases = []
@@ -180,7 +201,7 @@ def _result(
                 name=name,
                 rows=table_rows(memory),
                 step_s=Measured.of(times),
-                ratio=paired_ratio(times, base) if base is not None and compared else None,
+                ratio=paired_interval(times, base) if base is not None and compared else None,
                 total_ratio=sum(times) / sum(base) if base is not None and compared else None,
                 wait_share=sum(turn.spent.wait_s for turn in turns) / seconds,
                 hit_rate=None if traffic is None else traffic.hit_rate,
@@ -199,6 +220,7 @@ def _result(
         table_optimizer=setup.train.table_optimizer,
         tokens_per_step=setup.train.tokens_per_step,
         rounds=setup.rounds,
+        warm_up_steps=warm_up,
         cases=cases,
         left_out=left_out,
     )
@@ -232,11 +254,19 @@ class _Process:
         self._process.start()
         theirs.close()
 
+    def ready(self, steps: int) -> int:
+        """Build the model and train until the caches are full, so many steps at least; returns how many there were."""
+        return self._answer(_GetReady(steps), _START_S).steps
+
     def turn(self, seconds: float) -> _Reply:
-        """Train for so many seconds, one step at least; raises what the process raised."""
+        """Train for so many seconds, one step at least."""
+        return self._answer(seconds, _START_S + 10 * seconds)
+
+    def _answer(self, question: "_GetReady | float", patience_s: float) -> _Reply:
+        """Raises what the process raised."""
         try:
-            self._ours.send(seconds)
-            reply: Any = self._ours.recv() if self._ours.poll(_START_S + 10 * seconds) else TimeoutError(f"{self.name} does not answer")
+            self._ours.send(question)
+            reply: Any = self._ours.recv() if self._ours.poll(patience_s) else TimeoutError(f"{self.name} does not answer")
         except (EOFError, BrokenPipeError):
             why = "was ended, for want of memory probably; take a smaller --table"
             raise UserError(f"the process that trains with tables '{self.name}' {why}") from None
@@ -263,18 +293,23 @@ def _train(pipe: Connection, trial_json: str, corpus_folder: Path, folder: Path,
     end_with_parent()
     trainer: Trainer | None = None
     try:
+        settle_process(1)
+        trial = TrialConfig.model_validate_json(trial_json)
+        corpus = Corpus.open(corpus_folder)
+        machine = Machine.of(trial.train, CPU)
         while True:
-            seconds: float = pipe.recv()
+            asked: _GetReady | float = pipe.recv()
             if trainer is None:
-                settle_process(1)
-                trial = TrialConfig.model_validate_json(trial_json)
-                trainer = Trainer(trial, Corpus.open(corpus_folder), folder, CPU, float("inf"), tables=placement)
+                trainer = Trainer(trial, corpus, folder, CPU, float("inf"), tables=placement)
                 turn = steps(trainer)
-                machine = Machine.of(trial.train, CPU)
             first, before = trainer.state.step, trainer.table_cost
-            step_s = turn(seconds)
-            spent = trainer.table_cost.since(before)
-            pipe.send(_Reply(step_s, trainer.state.step - first, spent, peak_rss_bytes(), machine))
+            step_s = _fill_cache(trainer, turn, asked.steps) if isinstance(asked, _GetReady) else turn(asked)
+            done = trainer.state.step - first
+            if trainer.tables is not None:  # the work of the last step's rows is not left to the next case
+                started = time.perf_counter()
+                trainer.tables.worker.drain()
+                step_s += (time.perf_counter() - started) / done
+            pipe.send(_Reply(step_s, done, trainer.table_cost.since(before), peak_rss_bytes(), machine))
     except EOFError:
         pass
     except BaseException as problem:
@@ -282,3 +317,19 @@ def _train(pipe: Connection, trial_json: str, corpus_folder: Path, folder: Path,
     finally:
         if trainer is not None:
             trainer.close()
+
+
+def _fill_cache(trainer: "Trainer", turn: Turn, at_least: int) -> float:
+    """Train so many steps at least, and until a row had to make room for another one; returns the seconds of the last step."""
+    step_s = turn(0.0)
+    while trainer.state.step < at_least or _has_room(trainer):
+        step_s = turn(0.0)
+    return step_s
+
+
+def _has_room(trainer: "Trainer") -> bool:
+    """Whether the cache will be full at some time, and is not yet. It isn't to be when the text has been read once."""
+    traffic = trainer.table_cost.traffic
+    if trainer.tables is None or traffic is None or trainer.state.step * trainer.train.tokens_per_step >= len(trainer.batches.tokens):
+        return False
+    return trainer.tables.overflows and not traffic.written

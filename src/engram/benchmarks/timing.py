@@ -4,6 +4,7 @@ Cases take turns, round by round, in one process; what is compared is compared w
 given with their range. A machine that is slow for a minute is then slow for all cases alike.
 """
 
+import math
 import statistics
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -20,9 +21,13 @@ Report = Callable[[str, int, int | None], None]
 """Takes a stage, how much of it is done and how much there is."""
 
 
+_FEWEST = 6
+"""Rounds below which the range of the values is no 95 % interval of their median yet"""
+
+
 @dataclass(frozen=True)
 class Measured:
-    """Median and range over the rounds."""
+    """Median over the rounds, and their range or the interval of the median."""
 
     median: float
     low: float
@@ -32,6 +37,21 @@ class Measured:
     def of(cls, values: Sequence[float]) -> Self:
         """From one value a round."""
         return cls(statistics.median(values), min(values), max(values))
+
+    @classmethod
+    def interval(cls, values: Sequence[float]) -> Self:
+        """The same with the 95 % interval of the median, from the order of the values alone; their range where they are fewer than six.
+
+        Of n values each lies below the median with probability 1/2, so at most k of them do with P(Binomial(n, 1/2) <= k).
+        """
+        n, ordered = len(values), sorted(values)
+        if n < _FEWEST:
+            return cls.of(values)
+        outside, below = 0, 0
+        while (below + math.comb(n, outside)) / 2**n <= 0.025:
+            below += math.comb(n, outside)
+            outside += 1
+        return cls(statistics.median(values), ordered[outside - 1], ordered[n - outside])
 
 
 @dataclass(frozen=True)
@@ -111,7 +131,16 @@ def interleave(cases: Mapping[str, Case], rounds: int, seconds: float, report: R
 
 def paired_ratio(numerators: Sequence[float], denominators: Sequence[float]) -> Measured:
     """Ratio of two cases that were measured in the same rounds: taken round by round."""
-    return Measured.of([above / below for above, below in zip(numerators, denominators, strict=True)])
+    return Measured.of(_ratios(numerators, denominators))
+
+
+def paired_interval(numerators: Sequence[float], denominators: Sequence[float]) -> Measured:
+    """The same with the 95 % interval of the median ratio."""
+    return Measured.interval(_ratios(numerators, denominators))
+
+
+def _ratios(numerators: Sequence[float], denominators: Sequence[float]) -> list[float]:
+    return [above / below for above, below in zip(numerators, denominators, strict=True)]
 
 
 def rates(times: Sequence[float], amount: float) -> Measured:
