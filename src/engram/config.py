@@ -296,7 +296,8 @@ class TrialConfig(FrozenConfig):
         # A trial keeps the id that it had before these fields were there.
         if self.continues is None:
             del values["continues"]
-        if self.train.table_optimizer == "adam":
-            del values["train"]["table_optimizer"]
+        for name, was in (("table_optimizer", "adam"), ("table_format", "fp32")):
+            if values["train"][name] == was:
+                del values["train"][name]
         text = json.dumps(values, sort_keys=True, separators=(",", ":"))
         return hashlib.sha256(text.encode()).hexdigest()[:12]

@@ -95,6 +95,8 @@ class TrainConfig(FrozenConfig):
     """Learning rate of the memory tables as a multiple (paper, 4.1: 5)."""
     table_optimizer: Literal["adam", "adagrad"] = "adam"
     """How table rows are trained: Adam with two numbers of state for each of theirs, or row-wise AdaGrad with one for each row."""
+    table_format: Literal["fp32", "bf16"] = "fp32"
+    """How the numbers of table rows are kept from step to step; bf16 is rounded at random. Optimiser state is fp32."""
     weight_decay: float = Field(default=recipe.WEIGHT_DECAY, ge=0)
     """On matrices only; never on tables, norms and embeddings (paper, 4.1)."""
     optimizer: OptimizerConfig = AdamWConfig()

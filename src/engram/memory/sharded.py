@@ -15,6 +15,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from engram.kernels import memory_ops
+from engram.memory.placement.rows import widened
 from engram.memory.tables import EmbeddingTables, drawn_rows, gradient_carrier, sum_of_passes
 from engram.processes import Processes
 
@@ -32,10 +33,11 @@ class ShardedTables(EmbeddingTables):
         head_sizes: rows of each head's table in all processes together, H numbers.
         row_dim: numbers in a row (r).
         processes: the processes of the trial.
+        dtype: of the rows as they are kept; they travel in fp32.
     """
 
-    def __init__(self, head_sizes: list[int], row_dim: int, processes: Processes) -> None:
-        super().__init__(head_sizes, row_dim, kept=len(range(processes.rank, sum(head_sizes), processes.count)))
+    def __init__(self, head_sizes: list[int], row_dim: int, processes: Processes, dtype: torch.dtype | None = None) -> None:
+        super().__init__(head_sizes, row_dim, kept=len(range(processes.rank, sum(head_sizes), processes.count)), dtype=dtype)
         self.processes = processes
         self.n_rows = sum(head_sizes)
 
@@ -48,7 +50,7 @@ class ShardedTables(EmbeddingTables):
             at += len(mine)
 
     def forward(self, indices: Tensor) -> Tensor:
-        """Indices into each head's own table, int64 [..., H] -> memory vectors [..., H r] in the dtype of the table."""
+        """Indices into each head's own table, int64 [..., H] -> memory vectors [..., H r], of bf16 rows in fp32."""
         rows = indices + self.offsets
         distinct, places = memory_ops.distinct(rows) or torch.unique(rows, return_inverse=True)  # [U], [..., H]
         leaf = self._fetch(distinct)  # [U, r]
@@ -63,7 +65,7 @@ class ShardedTables(EmbeddingTables):
         order, counts = self._by_owner(ids)
         asked = self.processes.exchange_counts(counts)
         wanted = self.processes.exchange(ids[order] // self.processes.count, counts, asked)
-        found = self.processes.exchange(self.weight.detach()[wanted], asked, counts)
+        found = self.processes.exchange(widened(self.weight.detach()[wanted]), asked, counts)
         return torch.empty_like(found).index_copy_(0, order, found)
 
     def collect(self) -> None:
@@ -93,6 +95,6 @@ class ShardedTables(EmbeddingTables):
         for start in range(0, each, step):
             part = self.weight.detach()[start : start + step]
             short = min(step, each - start) - len(part)  # by the row that the largest shard has more
-            found = self.processes.gather(F.pad(part, (0, 0, 0, short)))
+            found = self.processes.gather(F.pad(widened(part), (0, 0, 0, short)))
             if found is not None:
-                yield torch.stack(found, dim=1).flatten(0, 1)[: self.n_rows - start * self.processes.count]
+                yield torch.stack(found, dim=1).flatten(0, 1)[: self.n_rows - start * self.processes.count].to(part.dtype)

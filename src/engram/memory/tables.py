@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from engram.kernels import memory_ops
-from engram.memory.placement.rows import Rows, RowUpdate
+from engram.memory.placement.rows import Rows, RowUpdate, widened
 from engram.memory.placement.worker import Worker
 
 _PIECE = 1 << 22
@@ -34,15 +34,18 @@ class EmbeddingTables(nn.Module):
         row_dim: numbers in a row (r).
         kept: rows that this process holds; None: all.
         device: where the weight is made and stays when the model moves; `meta` for rows that will lie in a file. None: like all others.
+        dtype: of the rows as they are kept, fp32 or bf16. What is read of bf16 rows is fp32.
     """
 
     offsets: Tensor
     """int64 [H]: first row of each head's table"""
 
-    def __init__(self, head_sizes: list[int], row_dim: int, kept: int | None = None, device: str | None = None) -> None:
+    def __init__(
+        self, head_sizes: list[int], row_dim: int, kept: int | None = None, device: str | None = None, dtype: torch.dtype | None = None
+    ) -> None:
         super().__init__()
         sizes = torch.tensor(head_sizes)
-        weight = torch.empty(sum(head_sizes) if kept is None else kept, row_dim, device=device)
+        weight = torch.empty(sum(head_sizes) if kept is None else kept, row_dim, device=device, dtype=dtype)
         self.weight = nn.Parameter(weight, requires_grad=False)  # updated by row, never through .grad
         self.register_buffer("offsets", sizes.cumsum(0) - sizes, persistent=False)
         self.touched: Touched = []
@@ -61,17 +64,21 @@ class EmbeddingTables(nn.Module):
 
     def draw(self, std: float, generator: torch.Generator) -> None:
         """Set all rows to normal numbers."""
-        nn.init.normal_(self.weight, std=std, generator=generator)
+        if self.weight.dtype != torch.bfloat16:
+            nn.init.normal_(self.weight, std=std, generator=generator)
+            return
+        for start, piece in drawn_rows(len(self.weight), self.weight.shape[1], std, generator):  # those of fp32, rounded
+            self.weight.data[start : start + len(piece)] = piece
 
     def forward(self, indices: Tensor) -> Tensor:
-        """Indices into each head's own table, int64 [..., H] -> memory vectors [..., H r] in the dtype of the table."""
+        """Indices into each head's own table, int64 [..., H] -> memory vectors [..., H r], of bf16 rows in fp32."""
         assert self._elsewhere is None, "rows that lie elsewhere come by `MemoryLookup.request`"
         rows = indices + self.offsets
         if not (self.training and torch.is_grad_enabled()):
-            return F.embedding(rows, self.weight).flatten(-2)
+            return widened(F.embedding(rows, self.weight)).flatten(-2)
         distinct, places = distinct_rows(rows)  # [U], [..., H]
         gathered = memory_ops.gather(self.weight, distinct)
-        return self.vectors(distinct, places, self.weight[distinct] if gathered is None else gathered)
+        return self.vectors(distinct, places, widened(self.weight[distinct]) if gathered is None else gathered)
 
     def vectors(self, ids: Tensor, places: Tensor, rows: Tensor) -> Tensor:
         """Distinct ids int64 [U], copies of their rows [U, r] and what each read wants of them, int64 [..., H] -> [..., H r]."""

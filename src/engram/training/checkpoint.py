@@ -16,13 +16,13 @@ from typing import Any
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from engram.training.tensor_file import write_tensors
+from engram.training.tensor_file import Form, write_tensors
 
 FINAL = "final"
 TABLES = "tables"
 
-Streams = Mapping[str, tuple[tuple[int, int], Iterator[Tensor]]]
-"""Matrices that don't fit into RAM, by name: their shape, and their rows in passes fp32 [n, r]."""
+Streams = Mapping[str, tuple[Form, Iterator[Tensor]]]
+"""Matrices that don't fit into RAM, by name: their shape and dtype, and their rows in passes [n, r]."""
 
 
 def _write_folder(
@@ -42,8 +42,8 @@ def write_files(
     for name, group in tensors.items():
         path = folder / f"{name}.safetensors"
         if streams:
-            shapes = {key: shape for key, (shape, _) in streams.items()}
-            write_tensors(path, group, shapes, ((key, rows) for key, (_, rows) in streams.items()))
+            forms = {key: form for key, (form, _) in streams.items()}
+            write_tensors(path, group, forms, ((key, rows) for key, (_, rows) in streams.items()))
         else:
             save_file({key: value.detach().contiguous() for key, value in group.items()}, path)
     for name, content in files.items():

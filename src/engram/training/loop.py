@@ -121,12 +121,13 @@ class Trainer:
         self.placement = tables if tables is not None and trial.model.memory is not None else TablePlacement()
         if initial is not None and self.placement.kind == "disk":
             raise ValueError("a trial that starts from another's weights can't have its tables on disk")
-        self.model = build_model(trial, corpus, device, tables_for(processes, self.placement))
+        self.model = build_model(trial, corpus, device, tables_for(processes, self.placement, self.train))
         if initial is not None:
             self.model.load_state_dict(initial)
         self.optimizers = Optimizers(self.model, self.train, processes)
         placed = self.placement.kind != "process"
-        self.tables = PlacedTables(self.model, self.optimizers.rows, self.placement, folder, trial.id) if placed else None
+        placing = self.model, self.optimizers.rows, self.placement, folder, trial.id, self.train.table_format
+        self.tables = PlacedTables(*placing) if placed else None
         self._coming: tuple[int, list[Part]] | None = None
         self.batches = TrainBatches(corpus.train, self.train.seq_len, self.train.batch_size, trial.seed)
         self.validator = Validator(corpus, self.train, processes)

@@ -7,7 +7,7 @@ from engram.memory.tables import EmbeddingTables
 from engram.processes import ALONE, Processes
 from engram.training.muon import Muon, product_dtype
 from engram.training.replicas import clip_gradients
-from engram.training.row_optimizer import AdagradRows, AdamRows, RowOptimizer, RowRule
+from engram.training.row_optimizer import AdagradRows, AdamRows, RoundedRows, RowOptimizer, RowRule
 from engram.training_config import MuonConfig, TrainConfig
 
 HEAD = "head.weight"
@@ -83,7 +83,8 @@ class Optimizers:
 def row_rule(train: TrainConfig) -> RowRule:
     """How table rows are trained."""
     config = train.optimizer
-    return AdagradRows(config.eps) if train.table_optimizer == "adagrad" else AdamRows((config.beta1, config.beta2), config.eps)
+    rule = AdagradRows(config.eps) if train.table_optimizer == "adagrad" else AdamRows((config.beta1, config.beta2), config.eps)
+    return RoundedRows(rule) if train.table_format == "bf16" else rule
 
 
 def matrix_names(model: nn.Module) -> set[str]:

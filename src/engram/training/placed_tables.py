@@ -8,6 +8,7 @@ from engram.config import ModelConfig
 from engram.errors import UserError
 from engram.memory.placement.disk import DiskRows, create_rows
 from engram.memory.placement.engine import Traffic
+from engram.memory.placement.formats import FORMATS
 from engram.memory.placement.layout import SECTOR, RowLayout
 from engram.memory.placement.row_file import Report, RowSpec
 from engram.memory.placement.rows import HostRows
@@ -18,6 +19,7 @@ from engram.model import Transformer
 from engram.training.checkpoint import TABLES, Streams
 from engram.training.optimizers import row_rule
 from engram.training.row_optimizer import RowOptimizer
+from engram.training.tensor_file import Form
 from engram.training_config import TrainConfig
 
 
@@ -44,10 +46,13 @@ class PlacedTables:
         placement: host or disk.
         folder: the trial's checkpoints; files of tables lie below it.
         trial: id of the trial: files of another one are foreign.
+        row_format: fp32 or bf16.
     """
 
-    def __init__(self, model: Transformer, optimizer: RowOptimizer, placement: TablePlacement, folder: Path, trial: str) -> None:
-        self.model, self.optimizer, self.placement, self.trial = model, optimizer, placement, trial
+    def __init__(
+        self, model: Transformer, optimizer: RowOptimizer, placement: TablePlacement, folder: Path, trial: str, row_format: str
+    ) -> None:
+        self.model, self.optimizer, self.placement, self.trial, self.row_format = model, optimizer, placement, trial, row_format
         self.folder = folder / TABLES
         self.worker = Worker()
         self._disk: dict[str, DiskRows] = {}
@@ -88,11 +93,20 @@ class PlacedTables:
     def streams(self) -> Streams:
         """The tables on disk, for the final checkpoint."""
         self.flush()
-        return {f"{name}.weight": ((rows.spec.rows, rows.spec.row_dim), rows.passes()) for name, rows in self._disk.items()}
+        dtype = FORMATS[self.row_format].dtype
+        return {
+            f"{name}.weight": (Form((rows.spec.rows, rows.spec.row_dim), dtype), (piece.to(dtype) for piece in rows.passes()))
+            for name, rows in self._disk.items()
+        }
 
     @property
     def cost(self) -> TableCost:
         return TableCost(self.worker.wait_s, Traffic.sum(rows.traffic for rows in self._disk.values()))
+
+    @property
+    def overflows(self) -> bool:
+        """Whether some rows on disk have to leave the cache before others can come in."""
+        return any(rows.engine.slots < rows.spec.rows for rows in self._disk.values())
 
     def close(self) -> None:
         """End the background work; what came after the last checkpoint is lost."""
@@ -103,7 +117,7 @@ class PlacedTables:
     def _open_file(self, name: str, table: EmbeddingTables, step: int, seed: int, checkpointed: bool, report: Report | None) -> DiskRows:
         rows, row_dim = table.weight.shape
         state = tuple(self.optimizer.rule.state_dims(row_dim).values())
-        spec = RowSpec(f"{self.trial}/{name}", rows, row_dim, "fp32", sum(state))
+        spec = RowSpec(f"{self.trial}/{name}", rows, row_dim, self.row_format, sum(state))
         path = self.folder / f"{name}.rows"
         cache_bytes = self.placement.cache_bytes // len(self.model.named_tables())
         if path.exists():
@@ -136,5 +150,6 @@ def training_bytes(model: ModelConfig, train: TrainConfig) -> int:
     if memory is None:
         return 0
     state = sum(row_rule(train).state_dims(memory.row_dim).values())
+    payload = FORMATS[train.table_format].row_bytes(memory.row_dim) + 4 * state
     rows = table_rows(memory) // len(memory.table_layers)
-    return len(memory.table_layers) * RowLayout(rows, 4 * (memory.row_dim + state), SECTOR, True, 0).size
+    return len(memory.table_layers) * RowLayout(rows, payload, SECTOR, True, 0).size

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from engram.config import ModelConfig
 from engram.errors import UserError
 from engram.memory.module import MakeTables
+from engram.memory.placement.formats import FORMATS
 from engram.memory.placement.settings import TablePlacement
 from engram.memory.sharded import ShardedTables
 from engram.memory.tables import EmbeddingTables
@@ -32,14 +33,14 @@ def check_processes(model: ModelConfig, train: TrainConfig, count: int) -> None:
             raise UserError(f"a memory with {rows} rows can't be spread over {count} devices; give it a row for each at least")
 
 
-def tables_for(processes: Processes, placement: TablePlacement) -> MakeTables:
+def tables_for(processes: Processes, placement: TablePlacement, train: TrainConfig) -> MakeTables:
     """The kind of memory tables that a trial of these processes has; UserError where both are to be had and are not."""
+    dtype = FORMATS[train.table_format].dtype
     if processes.count > 1:
         check_placement(processes.count, placement)
-        return partial(ShardedTables, processes=processes)
-    if placement.kind == "process":
-        return EmbeddingTables
-    return partial(EmbeddingTables, device="cpu" if placement.kind == "host" else "meta")
+        return partial(ShardedTables, processes=processes, dtype=dtype)
+    device = {"process": None, "host": "cpu", "disk": "meta"}[placement.kind]
+    return partial(EmbeddingTables, device=device, dtype=dtype)
 
 
 def check_placement(count: int, placement: TablePlacement) -> None:

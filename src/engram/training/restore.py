@@ -150,7 +150,7 @@ def _pieces(file: Path, name: str) -> Iterator[Tensor]:
         rows, row_dim = matrix.get_shape()
         at_once = max(1, _PIECE_NUMBERS // row_dim)
         for first in range(0, rows, at_once):
-            yield matrix[first : first + at_once]
+            yield matrix[first : first + at_once].float()
 
 
 def _damaged(folder: Path, why: str) -> UserError:

@@ -7,7 +7,9 @@ import torch
 from torch import Tensor
 
 from engram.kernels import optimizer_ops
+from engram.memory.placement.rows import widened
 from engram.memory.tables import EmbeddingTables
+from engram.training.rounding import round_at_random
 
 
 class RowRule(Protocol):
@@ -20,7 +22,7 @@ class RowRule(Protocol):
         """Update distinct rows int64 [U] of weight [n, r] and state [n, ..] in place.
 
         Args:
-            weight, state: what is updated; the state in the order of `state_dims`.
+            weight, state: what is updated, fp32; the state in the order of `state_dims`.
             rows, grad: which rows, and their gradients [U, r].
             step: number of the step, from 1.
             rate: learning rate.
@@ -71,6 +73,23 @@ class AdagradRows:
         weight.index_copy_(0, rows, weight[rows].addcdiv_(grad, total.sqrt().add_(self.eps), value=-rate))
 
 
+class RoundedRows:
+    """A rule for rows that are kept in bf16: it changes fp32 copies of them, which are rounded at random. State stays fp32."""
+
+    def __init__(self, rule: RowRule) -> None:
+        self.rule = rule
+
+    def state_dims(self, row_dim: int) -> dict[str, int]:
+        return self.rule.state_dims(row_dim)
+
+    def change(self, weight: Tensor, state: list[Tensor], rows: Tensor, grad: Tensor, step: int, rate: float) -> None:
+        copies, its_state = weight[rows].float(), [part[rows] for part in state]
+        self.rule.change(copies, its_state, torch.arange(len(rows), device=rows.device), grad, step, rate)
+        weight.index_copy_(0, rows, round_at_random(copies, step))
+        for part, changed in zip(state, its_state, strict=True):
+            part.index_copy_(0, rows, changed)
+
+
 class RowOptimizer:
     """A rule for all tables of a model.
 
@@ -87,7 +106,8 @@ class RowOptimizer:
 
     def _start(self, weight: Tensor) -> dict[str, Tensor]:
         dims = self.rule.state_dims(weight.shape[1])
-        return {part: weight.new_zeros(len(weight), dim) for part, dim in dims.items()}
+        dtype = widened(weight[:0]).dtype
+        return {part: weight.new_zeros(len(weight), dim, dtype=dtype) for part, dim in dims.items()}
 
     def leaves(self) -> list[Tensor]:
         """Leaves that carry the gradients of the rows touched since the last step, summed by row: for the gradient norm."""

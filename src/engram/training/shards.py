@@ -17,7 +17,7 @@ from engram.errors import UserError
 from engram.memory.sharded import ShardedTables
 from engram.processes import Processes
 from engram.training import checkpoint
-from engram.training.tensor_file import write_tensors
+from engram.training.tensor_file import Form, write_tensors
 
 _ROWS = "rows/"
 _STEPS = "rows/steps"
@@ -81,11 +81,11 @@ def save_final(
         return
     tables = {f"{name}.weight": module for name, module in model.named_modules() if isinstance(module, ShardedTables)}
     weights = {name: value for name, value in model.state_dict().items() if name not in tables}
-    shapes = {name: (table.n_rows, table.weight.shape[1]) for name, table in tables.items()}
+    forms = {name: Form((table.n_rows, table.weight.shape[1]), table.weight.dtype) for name, table in tables.items()}
     with _Common(folder / checkpoint.FINAL, processes) as temporary:
         pieces: Iterator[tuple[str, Iterable[Tensor]]] = ((name, table.whole()) for name, table in tables.items())
         if processes.first:
-            write_tensors(temporary / "weights.safetensors", weights, shapes, pieces)
+            write_tensors(temporary / "weights.safetensors", weights, forms, pieces)
             checkpoint.write_files(temporary, {}, checkpoint.final_files(trial, state, tokenizer_json))
         else:
             for _, table in pieces:

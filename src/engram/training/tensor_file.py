@@ -7,29 +7,43 @@ import json
 import math
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import IO
+from typing import IO, NamedTuple
 
 import torch
 from torch import Tensor
 
 _ALIGNED = 8
+_TYPES = {torch.float32: "F32", torch.bfloat16: "BF16"}
+
+
+class Form(NamedTuple):
+    """What a tensor looks like."""
+
+    shape: tuple[int, ...]
+    dtype: torch.dtype
+
+    @property
+    def size(self) -> int:
+        """Bytes."""
+        return self.dtype.itemsize * math.prod(self.shape)
 
 
 def write_tensors(
-    file: Path, whole: Mapping[str, Tensor], shapes: Mapping[str, tuple[int, ...]], pieces: Iterable[tuple[str, Iterable[Tensor]]]
+    file: Path, whole: Mapping[str, Tensor], forms: Mapping[str, Form], pieces: Iterable[tuple[str, Iterable[Tensor]]]
 ) -> None:
-    """Write fp32 tensors.
+    """Write tensors of fp32 and bf16.
 
     Args:
         file: the file.
         whole: tensors by name.
-        shapes: shapes of those that come in pieces, by name.
-        pieces: for each of them, in the order of `shapes`, its name and its pieces along the first dimension.
+        forms: those that come in pieces, by name.
+        pieces: for each of them, in the order of `forms`, its name and its pieces along the first dimension.
     """
+    of_whole = {name: Form(tuple(tensor.shape), tensor.dtype) for name, tensor in whole.items()}
     header, start = {}, 0
-    for name, shape in [*((name, tuple(tensor.shape)) for name, tensor in whole.items()), *shapes.items()]:
-        end = start + 4 * math.prod(shape)
-        header[name] = {"dtype": "F32", "shape": list(shape), "data_offsets": [start, end]}
+    for name, form in [*of_whole.items(), *forms.items()]:
+        end = start + form.size
+        header[name] = {"dtype": _TYPES[form.dtype], "shape": list(form.shape), "data_offsets": [start, end]}
         start = end
     text = json.dumps(header).encode()
     text += b" " * (-len(text) % _ALIGNED)
@@ -37,18 +51,18 @@ def write_tensors(
         out.write(len(text).to_bytes(8, "little"))
         out.write(text)
         for name, tensor in whole.items():
-            _write(out, [tensor], tuple(tensor.shape), name)
-        for (wanted, shape), (name, parts) in zip(shapes.items(), pieces, strict=True):
+            _write(out, [tensor], of_whole[name], name)
+        for (wanted, form), (name, parts) in zip(forms.items(), pieces, strict=True):
             if name != wanted:
                 raise ValueError(f"pieces of {name} where those of {wanted} are expected")
-            _write(out, parts, shape, name)
+            _write(out, parts, form, name)
 
 
-def _write(out: IO[bytes], parts: Iterable[Tensor], shape: tuple[int, ...], name: str) -> None:
+def _write(out: IO[bytes], parts: Iterable[Tensor], form: Form, name: str) -> None:
     written = 0
     for part in parts:
-        if part.dtype != torch.float32:
-            raise TypeError(f"{name} is {part.dtype}, not fp32")
-        written += out.write(part.detach().cpu().contiguous().numpy().astype("<f4", copy=False).tobytes())
-    if written != 4 * math.prod(shape):
-        raise ValueError(f"{name} has {written} bytes, its shape {list(shape)} wants {4 * math.prod(shape)}")
+        if part.dtype != form.dtype:
+            raise TypeError(f"{name} is {part.dtype}, not {form.dtype}")
+        written += out.write(part.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().tobytes())
+    if written != form.size:
+        raise ValueError(f"{name} has {written} bytes, its shape {list(form.shape)} wants {form.size}")

@@ -109,9 +109,13 @@ def test_ids_are_those_of_before_extensions_were_there():
     assert len(ids) == 6  # what an extension starts from is part of its id
 
 
+def test_how_rows_are_kept_is_part_of_an_id():
+    assert len({make_trial(**train).id for train in ({}, {"table_optimizer": "adagrad"}, {"table_format": "bf16"})}) == 3
+
+
 def test_a_config_of_before_extensions_were_there_is_read():
     old = json.loads(make_trial().model_dump_json())
-    del old["continues"]
+    del old["continues"], old["train"]["table_optimizer"], old["train"]["table_format"]
     assert TrialConfig.model_validate(old) == make_trial()
 
 

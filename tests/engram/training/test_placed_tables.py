@@ -18,6 +18,7 @@ from engram.allocation import allocate, baseline, memory_template
 from engram.config import TrialConfig
 from engram.errors import UserError
 from engram.ladder import LADDER
+from engram.memory.placement.formats import FORMATS
 from engram.memory.placement.settings import TablePlacement
 from engram.training import validation
 from engram.training.loop import Trainer
@@ -81,11 +82,16 @@ def test_200_steps_are_the_same_wherever_the_tables_lie(tiny_corpus, tmp_path, o
             assert traffic.written
 
 
-@pytest.mark.parametrize("table_optimizer", ["adam", "adagrad"])
-@pytest.mark.parametrize("design", ["over-encoding", "engram-v4.1", "value"])
-def test_every_design_several_passes_and_both_rules(tiny_corpus, tmp_path, monkeypatch, design, table_optimizer):
+@pytest.mark.parametrize(
+    ("design", "rows"),
+    [
+        *((design, ("adam", "fp32")) for design in ("over-encoding", "engram-v4.1", "value")),
+        *(("engram", rows) for rows in (("adagrad", "fp32"), ("adam", "bf16"), ("adagrad", "bf16"))),
+    ],
+)
+def test_every_design_several_passes_and_all_rules(tiny_corpus, tmp_path, monkeypatch, design, rows):
     monkeypatch.setattr(validation, "PASS_TOKENS", 3 * 32)  # 8 sequences in passes of 3
-    trial = make_trial(tiny_corpus, design, table_optimizer=table_optimizer)
+    trial = make_trial(tiny_corpus, design, table_optimizer=rows[0], table_format=rows[1])
     inside = run(Trainer(trial, tiny_corpus, tmp_path / "process", CPU))
     for name, placement in PLACES.items():
         outcome = run(Trainer(trial, tiny_corpus, tmp_path / name, CPU, tables=placement))
@@ -97,30 +103,35 @@ def test_kernels_make_no_difference_between_places(tiny_corpus, tmp_path, monkey
     monkeypatch.setattr(kernels, "_library", None)  # and as before afterwards
     if reason := kernels.load():
         pytest.skip(reason)
-    trial = make_trial(tiny_corpus)
+    # Adam makes whole steps of rounding where gradients are next to zero, unless eps is large.
+    trial = make_trial(tiny_corpus, precision="fp32", optimizer=AdamWConfig(eps=1e-3))
     inside = run(Trainer(trial, tiny_corpus, tmp_path / "process", CPU))
     with kernels.plain():
         plain = run(Trainer(trial, tiny_corpus, tmp_path / "plain", CPU, tables=PLACES["disk"]))
     compiled = run(Trainer(trial, tiny_corpus, tmp_path / "disk", CPU, tables=PLACES["disk"]))
     assert compiled.curve["train_loss"] == inside.curve["train_loss"]
-    assert plain.curve["train_loss"] == pytest.approx(inside.curve["train_loss"], rel=1e-3)
+    assert plain.curve["train_loss"] == pytest.approx(inside.curve["train_loss"], rel=1e-5)
 
 
-@pytest.mark.parametrize("name", PLACES)
-def test_an_interrupted_trial_ends_with_the_same_numbers(tiny_corpus, tmp_path, name):
-    trial = make_trial(tiny_corpus)
+@pytest.mark.parametrize(
+    ("name", "table_format"), [*((name, "fp32") for name in PLACES), ("process", "bf16"), ("host", "bf16"), ("disk", "bf16")]
+)
+def test_an_interrupted_trial_ends_with_the_same_numbers(tiny_corpus, tmp_path, name, table_format):
+    trial = make_trial(tiny_corpus, table_format=table_format)
     run(Trainer(trial, tiny_corpus, tmp_path / "whole", CPU))
-    first = Trainer(trial, tiny_corpus, tmp_path / "cut", CPU, checkpoint_seconds=0, tables=PLACES[name])
+    first = Trainer(trial, tiny_corpus, tmp_path / "cut", CPU, checkpoint_seconds=0, tables=PLACES.get(name))
     while first.state.step < 5:
         first.advance(0.001)
     first.checkpoint_seconds = 1e9
     while first.state.step < 8:  # steps that no checkpoint keeps
         first.advance(0.001)
     first.close()
-    second = Trainer(trial, tiny_corpus, tmp_path / "cut", CPU, tables=PLACES[name])
+    second = Trainer(trial, tiny_corpus, tmp_path / "cut", CPU, tables=PLACES.get(name))
     assert second.state.step == 5
     run(second)
     assert equal(weights(tmp_path / "cut"), weights(tmp_path / "whole"))
+    (table,) = (x for name, x in weights(tmp_path / "cut").items() if "tables" in name)
+    assert table.dtype == FORMATS[table_format].dtype
 
 
 KILLED = """

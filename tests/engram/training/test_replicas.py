@@ -21,7 +21,7 @@ from engram.training import checkpoint
 from engram.training.loop import Trainer
 from engram.training.replicas import check_processes, clip_gradients, share_of_batch, share_of_windows
 from engram.training.restore import load_final
-from engram.training.tensor_file import write_tensors
+from engram.training.tensor_file import Form, write_tensors
 from engram.training_config import TrainConfig
 
 CPU = torch.device("cpu")
@@ -101,6 +101,7 @@ def trained(tiny_corpus, tmp_path_factory) -> Path:
         for case, trial in trials.items():
             tokens = {"pass_tokens": 4 * 16 // count} if "passes" in case else {}
             jobs.append({"trial": trial, "folder": f"{name}/{case}", **tokens})
+        jobs.append({"trial": make_trial(tiny_corpus, steps=40, table_format="bf16"), "folder": f"{name}/bf16 rows"})
         if count == 2:
             jobs.append({"trial": short_trial(tiny_corpus), "folder": "two/short"})
         running += start(tiny_corpus, jobs, folder, count)
@@ -153,6 +154,16 @@ def test_the_final_checkpoint_is_that_of_one_process(trained, case):
     with torch.no_grad():
         logits = [load_final(folder, CPU).model.logits(tokens) for folder in (one, two)]
     assert torch.allclose(*logits, atol=1e-3)
+
+
+def test_rows_in_bf16_are_sharded_too(trained):
+    """They start equal; later what differs in rounding is rounded apart at random."""
+    one, two = (outcome(trained / name / "bf16 rows") for name in ("one", "two"))
+    assert two["first_logits"] == one["first_logits"]
+    assert two["curve"]["train_loss"] == pytest.approx(one["curve"]["train_loss"], rel=0.01)
+    a, b = (load_file(trained / name / "bf16 rows/checkpoints/final/weights.safetensors") for name in ("one", "two"))
+    assert {name: x.dtype for name, x in a.items()} == {name: x.dtype for name, x in b.items()}
+    assert {name for name, x in a.items() if x.dtype == torch.bfloat16} == {name for name in a if "tables" in name}
 
 
 def wait_for(condition, processes: list[subprocess.Popen[str]]) -> None:
@@ -229,13 +240,18 @@ def test_one_process_clips_dense_weights_and_rows_together():
 
 
 def test_a_file_written_in_pieces_is_the_one_written_at_once(tmp_path):
-    tensors = {"a": torch.randn(3, 4), "scalar": torch.tensor(2.0), "empty": torch.empty(0, 3), "table": torch.randn(10, 3)}
+    tensors = {"a": torch.randn(3, 4), "scalar": torch.tensor(2.0), "empty": torch.empty(0, 3), "half": torch.randn(2, 5).bfloat16()}
+    tensors |= {"table": torch.randn(10, 3), "half table": torch.randn(6, 2).bfloat16()}
     save_file(tensors, tmp_path / "whole.safetensors")
-    rest = {name: value for name, value in tensors.items() if name != "table"}
-    pieces = [("table", iter(tensors["table"].split(4)))]
-    write_tensors(tmp_path / "pieces.safetensors", rest, {"table": (10, 3)}, pieces)
+    rest = {name: value for name, value in tensors.items() if "table" not in name}
+    forms = {"table": Form((10, 3), torch.float32), "half table": Form((6, 2), torch.bfloat16)}
+    pieces = [(name, iter(tensors[name].split(4))) for name in forms]
+    write_tensors(tmp_path / "pieces.safetensors", rest, forms, pieces)
     a, b = (load_file(tmp_path / f"{name}.safetensors") for name in ("whole", "pieces"))
     assert a.keys() == b.keys()
     assert all(torch.equal(a[name], b[name]) for name in a)
+    one = {"table": forms["table"]}
     with pytest.raises(ValueError, match="table has 48 bytes"):
-        write_tensors(tmp_path / "short.safetensors", rest, {"table": (10, 3)}, [("table", [tensors["table"][:4]])])
+        write_tensors(tmp_path / "short.safetensors", rest, one, [("table", [tensors["table"][:4]])])
+    with pytest.raises(TypeError, match="table is torch"):
+        write_tensors(tmp_path / "other.safetensors", rest, one, [("table", [tensors["table"].bfloat16()])])

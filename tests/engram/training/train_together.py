@@ -26,7 +26,7 @@ TIMEOUT_S = 60
 
 
 def digest(tensors: dict[str, torch.Tensor]) -> dict[str, str]:
-    return {name: hashlib.sha256(tensor.detach().numpy().tobytes()).hexdigest() for name, tensor in tensors.items()}
+    return {name: hashlib.sha256(tensor.detach().flatten().view(torch.uint8).numpy()).hexdigest() for name, tensor in tensors.items()}
 
 
 @torch.no_grad()

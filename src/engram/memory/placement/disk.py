@@ -53,10 +53,12 @@ class DiskRows:
         """Let `change` work on copies of distinct rows int64 [U], with their gradients fp32 [U, r]; what comes out is kept."""
         at_once = max(1, self.engine.slots // 2)
         for part, of_part in zip(ids.split(at_once), grad.split(at_once), strict=True):
-            records = self.engine.fetch(part, self.spec.payload, counted=False).view(torch.float32)  # [U, r + state]
-            weight, *state = (one.contiguous() for one in records.split([self.spec.row_dim, *self.state], dim=1))
+            records = self.engine.fetch(part, self.spec.payload, counted=False)  # uint8 [U, payload]
+            of_weight, *of_state = records.split([self.spec.weight_bytes, *(4 * one for one in self.state)], dim=1)
+            weight = of_weight.contiguous().view(self.spec.row_format.dtype)  # [U, r]
+            state = [one.contiguous().view(torch.float32) for one in of_state]
             change(weight, state, torch.arange(len(part)), of_part)
-            self.engine.store(part, torch.cat([weight, *state], dim=1).view(torch.uint8), step)
+            self.engine.store(part, torch.cat([one.view(torch.uint8) for one in (weight, *state)], dim=1), step)
 
     def passes(self) -> Iterator[Tensor]:
         """All weights in their order, fp32 [n, r] at a time; what changed is written first."""

@@ -17,7 +17,8 @@ class RowFormat:
     """One way to store rows. `encode` and `decode` are inverse up to rounding."""
 
     name: str
-    bytes_per_number: int
+    dtype: torch.dtype
+    """Of a number as it is stored"""
     encode: Callable[[Tensor], Tensor]
     """fp32 [n, r] -> uint8 [n, bytes]"""
     decode: Callable[[Tensor], Tensor]
@@ -27,7 +28,7 @@ class RowFormat:
 
     def row_bytes(self, row_dim: int) -> int:
         """Bytes of a row of `row_dim` numbers."""
-        return row_dim * self.bytes_per_number + (_SCALE_BYTES if self.scaled else 0)
+        return row_dim * self.dtype.itemsize + (_SCALE_BYTES if self.scaled else 0)
 
 
 def _cast(dtype: torch.dtype) -> tuple[Callable[[Tensor], Tensor], Callable[[Tensor], Tensor]]:
@@ -51,9 +52,9 @@ def _scaled(dtype: torch.dtype, largest: float, whole: bool) -> tuple[Callable[[
 FORMATS = {
     one.name: one
     for one in (
-        RowFormat("fp32", 4, *_cast(torch.float32)),
-        RowFormat("bf16", 2, *_cast(torch.bfloat16)),
-        RowFormat("int8", 1, *_scaled(torch.int8, _INT8_LARGEST, whole=True), scaled=True),
-        RowFormat("fp8", 1, *_scaled(torch.float8_e4m3fn, _FP8_LARGEST, whole=False), scaled=True),
+        RowFormat("fp32", torch.float32, *_cast(torch.float32)),
+        RowFormat("bf16", torch.bfloat16, *_cast(torch.bfloat16)),
+        RowFormat("int8", torch.int8, *_scaled(torch.int8, _INT8_LARGEST, whole=True), scaled=True),
+        RowFormat("fp8", torch.float8_e4m3fn, *_scaled(torch.float8_e4m3fn, _FP8_LARGEST, whole=False), scaled=True),
     )
 }

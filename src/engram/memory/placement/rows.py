@@ -10,7 +10,12 @@ from torch.nn import functional as F
 from engram.kernels import memory_ops
 
 RowUpdate = Callable[[Tensor, list[Tensor], Tensor, Tensor], None]
-"""Changes weights fp32 [n, r] and state, each fp32 [n, ..], at distinct rows int64 [U] by their gradients fp32 [U, r], in place."""
+"""Changes weights [n, r] and state, each fp32 [n, ..], at distinct rows int64 [U] by their gradients fp32 [U, r], in place."""
+
+
+def widened(rows: Tensor) -> Tensor:
+    """Rows to compute with: bf16 as fp32, others as they are."""
+    return rows.to(torch.promote_types(rows.dtype, torch.float32))
 
 
 class Rows(Protocol):
@@ -30,7 +35,7 @@ class HostRows:
     """Rows in this machine's RAM, whatever device computes.
 
     Args:
-        weight: fp32 [n, r] on the CPU.
+        weight: fp32 or bf16 [n, r] on the CPU.
         state: the optimiser's, each fp32 [n, ..] on the CPU.
     """
 
@@ -42,7 +47,7 @@ class HostRows:
 
     def read(self, ids: Tensor) -> Tensor:
         rows = memory_ops.gather(self.weight, ids)
-        return F.embedding(ids, self.weight) if rows is None else rows
+        return widened(F.embedding(ids, self.weight)) if rows is None else rows
 
     def update(self, ids: Tensor, grad: Tensor, change: RowUpdate, step: int) -> None:
         change(self.weight, self.state, ids, grad)
