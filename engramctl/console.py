@@ -6,7 +6,9 @@ Rich decides about colour and width; a pipe or a file gets plain text at 140 col
 import json
 import os
 import sys
+import time
 from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from rich.console import Console
@@ -15,6 +17,7 @@ from rich.table import Table
 from rich.text import Text
 
 PLAIN_WIDTH = 140
+_SAY_EVERY_S = 60.0
 
 
 def _console(stderr: bool) -> Console:
@@ -82,8 +85,27 @@ def duration(seconds: float) -> str:
     return f"{whole // 86400}d{whole % 86400 // 3600:02d}h"
 
 
+@dataclass
+class _Stage:
+    """When a stage began, when a line last spoke of it, and how much was done at its begin."""
+
+    began: float
+    said: float
+    first: int
+
+    def line(self, done: int, total: int | None) -> str | None:
+        """What to add to the count once a minute; None: it is not time yet, or over."""
+        now = time.monotonic()
+        if now - self.said < _SAY_EVERY_S or done == total:
+            return None
+        self.said = now
+        if total is None or done <= self.first:
+            return ""
+        return f", about {duration((now - self.began) / (done - self.first) * (total - done))} left"
+
+
 class StageProgress:
-    """Progress of named stages: a live bar on a terminal, a line per stage elsewhere.
+    """Progress of named stages: a live bar on a terminal; elsewhere a line when a stage begins, and one a minute while it goes on.
 
     Use as a context manager; call it as `progress(stage, done, total)`; total None means unknown.
     """
@@ -101,6 +123,7 @@ class StageProgress:
             transient=True,
         )
         self._tasks: dict[str, Any] = {}
+        self._stages: dict[str, _Stage] = {}
 
     def __enter__(self) -> Callable[[str, int, int | None], None]:
         if self._live:
@@ -115,6 +138,9 @@ class StageProgress:
         count = human(done) if total is None else f"{human(done)}/{human(total)}"
         if stage not in self._tasks:
             self._tasks[stage] = self._progress.add_task(stage, total=total, count=count)
+            self._stages[stage] = _Stage(time.monotonic(), time.monotonic(), done)
             if not self._live:
                 note(f"{stage} ...")
         self._progress.update(self._tasks[stage], completed=done, total=total, count=count)
+        if not self._live and (line := self._stages[stage].line(done, total)) is not None:
+            note(f"{stage}: {count}{line}")
