@@ -22,7 +22,7 @@ smoke: setup  ## Set up, then three tiny trials: does everything work here?
 	$(BIN)/engramctl plot smoke
 
 test: setup  ## Set up, then all tests
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n auto --maxprocesses 4 --dist loadfile
 
 checks: setup  ## Style and types
 	$(BIN)/ruff check .
