@@ -1,3 +1,4 @@
+import os
 import random
 from pathlib import Path
 
@@ -7,6 +8,8 @@ from engramctl.threads import one_blas_thread
 
 # Before anything loads NumPy: fits beside busy cores would take fifty times as long.
 one_blas_thread()
+# Tables as wide as in a file, whatever terminal the tests are started from.
+os.environ.pop("COLUMNS", None)
 
 WORDS = (Path(__file__).parent / "data" / "words.txt").read_text().split()
 
