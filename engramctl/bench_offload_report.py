@@ -5,7 +5,7 @@ from typing import Any
 
 from engram.benchmarks.offload_serving import NO_TABLE, ServingSpeed
 from engram.benchmarks.offload_training import PROCESS, TrainingSpeed
-from engram.benchmarks.timing import Measured
+from engram.benchmarks.timing import FEWEST, Measured
 from engramctl import console
 from engramctl.bench_report import print_machine, show_range
 
@@ -47,7 +47,9 @@ def _print_inference(speed: ServingSpeed) -> None:
         )
         for case in speed.cases
     ]
-    out.print(console.table(("tables", "tokens/s", f"against {NO_TABLE}", "median (95 %)", "waited", "CPU", "hits", "reads a token"), rows))
+    out.print(
+        console.table(("tables", "tokens/s", f"against {NO_TABLE}", _median(speed.rounds), "waited", "CPU", "hits", "reads a token"), rows)
+    )
     for name, reason in speed.left_out.items():
         out.print(f"{name}: left out, {reason}")
     out.print()
@@ -77,10 +79,15 @@ def _print_training(speed: TrainingSpeed) -> None:
         )
         for case in speed.cases
     ]
-    columns = ("tables", "rows", "ms a step", f"over {PROCESS}", "median (95 %)", "waited", "hits", "read", "written", "peak RSS")
+    columns = ("tables", "rows", "ms a step", f"over {PROCESS}", _median(speed.rounds), "waited", "hits", "read", "written", "peak RSS")
     out.print(console.table(columns, rows))
     for name, reason in speed.left_out.items():
         out.print(f"{name}: left out, {reason}")
+
+
+def _median(rounds: int) -> str:
+    """Heading of a median with what stands beside it: few rounds have no interval yet."""
+    return "median (95 %)" if rounds >= FEWEST else "median (range)"
 
 
 def _change(ratio: float | None) -> str:

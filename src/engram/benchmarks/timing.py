@@ -21,7 +21,7 @@ Report = Callable[[str, int, int | None], None]
 """Takes a stage, how much of it is done and how much there is."""
 
 
-_FEWEST = 6
+FEWEST = 6
 """Rounds below which the range of the values is no 95 % interval of their median yet"""
 
 
@@ -45,7 +45,7 @@ class Measured:
         Of n values each lies below the median with probability 1/2, so at most k of them do with P(Binomial(n, 1/2) <= k).
         """
         n, ordered = len(values), sorted(values)
-        if n < _FEWEST:
+        if n < FEWEST:
             return cls.of(values)
         outside, below = 0, 0
         while (below + math.comb(n, outside)) / 2**n <= 0.025:

@@ -85,8 +85,8 @@ def test_200_steps_are_the_same_wherever_the_tables_lie(tiny_corpus, tmp_path, o
 @pytest.mark.parametrize(
     ("design", "rows"),
     [
-        *((design, ("adam", "fp32")) for design in ("over-encoding", "engram-v4.1", "value")),
-        *(("engram", rows) for rows in (("adagrad", "fp32"), ("adam", "bf16"), ("adagrad", "bf16"))),
+        *((design, (rule, "fp32")) for design in ("over-encoding", "engram-v4.1", "value") for rule in ("adam", "adagrad")),
+        *(("engram", (rule, "bf16")) for rule in ("adam", "adagrad")),
     ],
 )
 def test_every_design_several_passes_and_all_rules(tiny_corpus, tmp_path, monkeypatch, design, rows):
@@ -103,13 +103,14 @@ def test_kernels_make_no_difference_between_places(tiny_corpus, tmp_path, monkey
     monkeypatch.setattr(kernels, "_library", None)  # and as before afterwards
     if reason := kernels.load():
         pytest.skip(reason)
-    # Adam makes whole steps of rounding where gradients are next to zero, unless eps is large.
-    trial = make_trial(tiny_corpus, precision="fp32", optimizer=AdamWConfig(eps=1e-3))
-    inside = run(Trainer(trial, tiny_corpus, tmp_path / "process", CPU))
+    # Adam makes whole steps of rounding where gradients are next to zero, unless eps is large; bf16 rounds more than that.
+    exact = make_trial(tiny_corpus, precision="fp32", optimizer=AdamWConfig(eps=1e-3))
+    for name, trial in (("usual", make_trial(tiny_corpus)), ("exact", exact)):
+        inside = run(Trainer(trial, tiny_corpus, tmp_path / name / "process", CPU))
+        compiled = run(Trainer(trial, tiny_corpus, tmp_path / name / "disk", CPU, tables=PLACES["disk"]))
+        assert compiled.curve["train_loss"] == inside.curve["train_loss"], name
     with kernels.plain():
-        plain = run(Trainer(trial, tiny_corpus, tmp_path / "plain", CPU, tables=PLACES["disk"]))
-    compiled = run(Trainer(trial, tiny_corpus, tmp_path / "disk", CPU, tables=PLACES["disk"]))
-    assert compiled.curve["train_loss"] == inside.curve["train_loss"]
+        plain = run(Trainer(exact, tiny_corpus, tmp_path / "plain", CPU, tables=PLACES["disk"]))
     assert plain.curve["train_loss"] == pytest.approx(inside.curve["train_loss"], rel=1e-5)
 
 
