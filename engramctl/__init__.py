@@ -1,3 +1,61 @@
-"""Command line of the Engram/MoE allocation toolkit."""
+"""Sweeps over the Engram/MoE split: the command line, and three functions for a notebook.
+
+    from engramctl import fit, open_sweep, plot
+
+    sweep = open_sweep("laptop", results="results/reference")
+    print(next(iter(fit(sweep).allocation.values())).verdict.text)
+    plot(sweep)["allocation"].savefig("allocation.png")
+"""
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+    from engramctl.findings.fits import SweepFits
+    from engramctl.results.sweep_results import SweepResults
 
 __version__ = "0.1.0"
+__all__ = ["fit", "open_sweep", "plot"]
+
+
+def open_sweep(name: str, results: str | Path = "results") -> "SweepResults":
+    """Open a sweep that has results; `trials` is its table as a data frame, `finished` the part of it that has losses.
+
+    Args:
+        name: of the sweep: its folder.
+        results: folder that holds one folder for each sweep.
+
+    Raises `engram.UserError` when there is no such sweep, or a file of it can't be read.
+    """
+    from engramctl.results.sweep_results import SweepResults
+
+    return SweepResults.open(Path(results), name, columns=None)
+
+
+def fit(sweep: "SweepResults") -> "SweepFits":
+    """What a sweep has shown: curves over rho or slots with their verdicts, comparisons of variants; losses in nats per token.
+
+    Raises `engram.UserError` when no trial has finished, or trials were validated on different documents.
+    """
+    from engramctl.findings.fits import sweep_fits
+
+    return sweep_fits(sweep.require_finished())
+
+
+def plot(sweep: "SweepResults", kind: str = "auto") -> "dict[str, Figure]":
+    """The figures of a sweep by kind: allocation, drift, memory, variants or layers.
+
+    Args:
+        sweep: the sweep.
+        kind: the one to draw; auto: all that apply.
+
+    Raises `engram.UserError` as `fit` does, and for a kind that does not apply.
+    """
+    from engramctl.findings.fits import sweep_fits
+    from engramctl.findings.questions import chosen_kinds
+    from engramctl.present.figures.draw import draw
+
+    fits = sweep_fits(sweep.require_finished(), chosen_kinds(kind, sweep))
+    return {name: draw(name, sweep.wanted, fits) for name in fits.kinds}

@@ -1,12 +1,10 @@
-"""The Typer app: it registers the commands and turns a user's mistake into one line and exit code 2."""
+"""The Typer app: it registers the commands."""
 
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
-from typer.core import TyperGroup
 
-from engram.errors import UserError
-from engramctl import __version__, console
+from engramctl import __version__
 from engramctl.commands.analyze import analyze
 from engramctl.commands.bench import bench
 from engramctl.commands.compare import compare
@@ -14,6 +12,7 @@ from engramctl.commands.corpus import corpus
 from engramctl.commands.eval import evaluate
 from engramctl.commands.extend import extend
 from engramctl.commands.fit import fit
+from engramctl.commands.group import CommandGroup
 from engramctl.commands.plan import plan
 from engramctl.commands.plot import plot
 from engramctl.commands.report import report
@@ -22,19 +21,10 @@ from engramctl.commands.sample import sample
 from engramctl.commands.status import status
 from engramctl.commands.sweep import sweep
 from engramctl.commands.verify import verify
-
-
-class _Group(TyperGroup):
-    def invoke(self, ctx: Any) -> Any:
-        try:
-            return super().invoke(ctx)
-        except UserError as mistake:
-            console.error(str(mistake))
-            raise typer.Exit(2) from None
-
+from engramctl.present import console
 
 app = typer.Typer(
-    cls=_Group,
+    cls=CommandGroup,
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from engramctl.threads import one_blas_thread
+from engramctl.commands.process import one_blas_thread
 
 # Before anything loads NumPy: fits beside busy cores would take fifty times as long.
 one_blas_thread()

@@ -2,32 +2,29 @@
 
 from pathlib import Path
 
-from engramctl.fits import sweep_fits
-from engramctl.reading import read_wanted
-from engramctl.store import Store
-from engramctl.summary import coverage
+from engramctl.findings.fits import sweep_fits
+from engramctl.results.sweep_results import SweepResults
 
 REFERENCE = Path(__file__).parents[1] / "results" / "reference"
 
 
 def test_the_reference_sweep_is_whole():
-    store = Store.open_existing(REFERENCE, "laptop")
-    covered = coverage(store.read_trials(), store.read_manifest())
-    assert covered.missing.empty
-    assert set(covered.trials["status"]) == {"finished"}
-    for trial in covered.trials["trial_id"]:
+    sweep = SweepResults.open(REFERENCE, "laptop", columns=None)
+    store = sweep.store
+    assert sweep.missing.empty
+    assert set(sweep.trials["status"]) == {"finished"}
+    for trial in sweep.trials["trial_id"]:
         assert len(store.read_curve(trial)) > 50
         assert len(store.read_documents(trial)) > 50
     for column in ("p_total", "p_active"):
-        assert covered.trials[column].max() / covered.trials[column].min() <= 1.005
-    assert covered.trials.groupby(["budget_flops", "rho"])["seed"].nunique().min() == 3
-    (sha,) = covered.trials["git_sha"].unique()
+        assert sweep.trials[column].max() / sweep.trials[column].min() <= 1.005
+    assert sweep.trials.groupby(["budget_flops", "rho"])["seed"].nunique().min() == 3
+    (sha,) = sweep.trials["git_sha"].unique()
     assert len(sha) == 40  # of committed code: nothing after it
 
 
 def test_the_reference_sweep_shows_what_the_readme_says():
-    read = read_wanted(REFERENCE, "laptop")
-    fits = sweep_fits(read.store, read.wanted)
+    fits = sweep_fits(SweepResults.open(REFERENCE, "laptop"))
     small, middle, large = (fit for _, fit in sorted(fits.allocation.items(), key=lambda item: item[0].budget_flops))
     assert (small.verdict.kind, middle.verdict.kind, large.verdict.kind) == ("monotone", "interior", "interior")
     readme = (REFERENCE.parents[1] / "README.md").read_text()

@@ -4,9 +4,11 @@ from typing import Annotated
 
 import typer
 
-from engramctl import console
-from engramctl import options as corpus_options
-from engramctl.results_options import JsonOption
+from engramctl.commands.options import corpus as corpus_options
+from engramctl.commands.options.results import JsonOption
+from engramctl.present import console
+from engramctl.present.json import print_json
+from engramctl.present.progress import StageProgress
 
 
 def corpus(
@@ -24,20 +26,20 @@ def corpus(
     Example: engramctl corpus --corpus 'files:texts/**/*.jsonl.gz' --text-column body --corpus-bytes 200MB
     """
     from engram.cache import default_cache
+    from engram.config.errors import validated
     from engram.corpus.prepare import prepare_corpus
     from engram.corpus.sources import CorpusSpec
     from engram.corpus.statistics import describe
-    from engramctl.sweep_options import corpus_overrides
-    from engramctl.sweepfile import validated
+    from engramctl.commands.options.sweep import corpus_overrides
 
     changes = corpus_overrides(corpus, corpus_bytes, text_column, tokenizer, vocab_size)
     spec = validated(CorpusSpec, {"source": "python", **changes}, "corpus")
-    with console.StageProgress() as progress:
+    with StageProgress() as progress:
         prepared = prepare_corpus(spec, cache or default_cache(), progress, refresh)
         progress("counting N-grams", 0, None)
         facts = describe(prepared)
     if as_json:
-        console.print_json(facts)
+        print_json(facts)
         return
     rows = [
         ("documents", f"{facts['train_documents']:,}", f"{facts['val_documents']:,}"),

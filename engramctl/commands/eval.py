@@ -7,11 +7,15 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from engram.errors import UserError
-from engramctl.results_options import DEFAULT_RESULTS, DEFAULT_SWEEP, JsonOption, ResultsOption, command
-from engramctl.sweep_options import DeviceOption, RhoOption, items, numbers
+from engramctl.commands.options.parse import existing, numbers, whole_numbers
+from engramctl.commands.options.results import JsonOption, ResultsOption
+from engramctl.commands.options.sweep import DeviceOption, RhoOption
+from engramctl.present import console
+from engramctl.results.defaults import DEFAULT_RESULTS, DEFAULT_SWEEP, command
 
 if TYPE_CHECKING:
-    from engramctl.evals.requests import Job
+    from engramctl.cluster.session import Resources
+    from engramctl.results.score_requests import Job
 
 
 def evaluate(
@@ -73,35 +77,26 @@ def evaluate(
     Example: engramctl eval ruler:niah_single_1 --lengths 512,1024 --best
     """
     from engram.evaluation.environment import require_lm_eval
-    from engramctl import console
-    from engramctl.evals.choice import checkpoint_jobs, sweep_jobs
-    from engramctl.evals.requests import Settings, requests_for
 
     require_lm_eval()
+    from engramctl.cluster.session import Resources
+    from engramctl.results.score_requests import Settings, requests_for
+    from engramctl.sweep.score_jobs import checkpoint_jobs, sweep_jobs
+
     if checkpoint is not None and (sweep is not None or rho or budget or seed or best):
         raise UserError("--checkpoint is one model; --sweep, --rho, --budget, --seed and --best choose those of a sweep")
-    files = [
-        ("--data", data),
-        ("--squad", squad),
-        ("--hotpotqa", hotpotqa),
-        ("--words", words),
-        *(("--haystack", f) for f in haystack or []),
-    ]
-    for option, path in files:
-        if path is not None and not path.exists():
-            raise UserError(f"{option} {path} does not exist")
     settings = Settings(
-        limit,
-        fewshot,
-        max_length,
-        _absolute(data),
-        offline,
-        tuple(path.absolute() for path in haystack) if haystack else None,
-        _absolute(squad),
-        _absolute(hotpotqa),
-        _absolute(words),
+        limit=limit,
+        fewshot=fewshot,
+        max_length=max_length,
+        data=existing("--data", data),
+        offline=offline,
+        squad=existing("--squad", squad),
+        hotpotqa=existing("--hotpotqa", hotpotqa),
+        words=existing("--words", words),
+        haystack=tuple(path for file in haystack if (path := existing("--haystack", file))) if haystack else None,
     )
-    requests = requests_for(tasks, [_whole("--lengths", one) for one in items(lengths)] or None, settings)
+    requests = requests_for(tasks, whole_numbers("--lengths", lengths) or None, settings)
     if checkpoint is not None:
         jobs = checkpoint_jobs(checkpoint, requests)
     else:
@@ -111,48 +106,39 @@ def evaluate(
             requests,
             rhos=numbers("--rho", rho),
             budgets=numbers("--budget", budget),
-            seeds=[_whole("--seed", one) for one in items(seed)],
+            seeds=whole_numbers("--seed", seed),
             best=best,
         )
         if absent:
             console.note(f"{absent} of the chosen trials have no checkpoint here and are left out")
-    failed = _score_missing(jobs, workers, device, address, batch_tokens)
+    failed = _score_missing(jobs, Resources(device, workers, address), batch_tokens)
     _report(jobs, failed, "" if checkpoint else sweep or DEFAULT_SWEEP, results, as_json)
 
 
-def _absolute(path: Path | None) -> Path | None:
-    return None if path is None else path.absolute()
-
-
-def _whole(option: str, text: str) -> int:
-    if not text.isdigit():
-        raise UserError(f"{option}: {text} is not a whole number; numbers are separated by commas")
-    return int(text)
-
-
-def _score_missing(jobs: "Sequence[Job]", workers: int | None, device: str, address: str | None, batch_tokens: int) -> int:
+def _score_missing(jobs: "Sequence[Job]", resources: "Resources", batch_tokens: int) -> int:
     """Score what has no scores yet; the number of jobs that failed. Exit code 130 when stopped."""
-    from engramctl import console, origin
-    from engramctl.evals.display import EvalDisplay
-    from engramctl.evals.schedule import run_jobs
-    from engramctl.evals.store import EvalStore
-    from engramctl.evals.worker import Machine
-    from engramctl.schedule import Resources, local_workers, ray_session, trial_resources
+    from dataclasses import replace
 
-    left = [job for job in jobs if not EvalStore(job.folder).has(job.file_name)]
+    from engramctl.cluster.scoring import run_jobs
+    from engramctl.cluster.scoring_worker import Machine
+    from engramctl.cluster.session import local_workers, ray_session, trial_resources
+    from engramctl.present.live.scoring import ScoringDisplay
+    from engramctl.results import provenance
+    from engramctl.results.score_store import ScoreStore
+
+    left = [job for job in jobs if not ScoreStore(job.folder).has(job.file_name)]
     if done := len(jobs) - len(left):
         console.note(f"{done} of {len(jobs)} scored already")
     if not left:
         return 0
-    if address is None:
+    if resources.address is None:
         from engram.training.machine import resolve_device
 
-        workers = workers or local_workers(resolve_device(device).type)
-    resources = Resources(device, workers, address)
-    console.note(f"starting Ray {'at ' + address if address else 'on this machine'} ...")
+        resources = replace(resources, workers=resources.workers or local_workers(resolve_device(resources.device).type))
+    console.note(f"starting Ray {'at ' + resources.address if resources.address else 'on this machine'} ...")
     try:
-        with ray_session(resources), EvalDisplay(left, done) as display:
-            machine = Machine(device, int(trial_resources(resources)["cpu"]), batch_tokens, origin.git_sha())
+        with ray_session(resources), ScoringDisplay(left, done) as display:
+            machine = Machine(resources.device, int(trial_resources(resources)["cpu"]), batch_tokens, provenance.git_sha())
             run_jobs(left, machine, resources, display.on_event)
     except KeyboardInterrupt:
         console.note("stopped; finished scores are kept, the same command goes on with the others")
@@ -164,22 +150,18 @@ def _report(jobs: "Sequence[Job]", failed: int, sweep: str, results: Path, as_js
     """Print the scores; exit code 1 when some jobs failed."""
     import pandas as pd
 
-    from engramctl import console
-    from engramctl.evals.store import EvalStore
-    from engramctl.evals.tables import remarks, score_table
-    from engramctl.summary import records
+    from engramctl.present.json import print_json, records
+    from engramctl.present.tables.scores import print_scores
+    from engramctl.results.score_store import ScoreStore
 
     folders = dict.fromkeys(job.folder for job in jobs)
-    scores = pd.concat([EvalStore(folder).read([job.file_name for job in jobs if job.folder == folder]) for folder in folders])
+    scores = pd.concat([ScoreStore(folder).read([job.file_name for job in jobs if job.folder == folder]) for folder in folders])
     if as_json:
-        console.print_json({"evals": [str(EvalStore(folder).evals) for folder in folders], "scores": records(scores)})
+        print_json({"evals": [str(ScoreStore(folder).evals) for folder in folders], "scores": records(scores)})
     elif len(scores):
-        terminal = console.out()
-        terminal.print(score_table(scores))
-        for line in remarks(scores):
-            terminal.print(line, markup=False, style="dim", soft_wrap=True)
+        print_scores(console.out(), scores)
     for folder in folders:
-        console.note(f"scores: {EvalStore(folder).evals}; their items: {EvalStore(folder).items}")
+        console.note(f"scores: {ScoreStore(folder).evals}; their items: {ScoreStore(folder).items}")
     if sweep and len(scores):
         console.note(f"next: {command('plot', sweep, results)[:-1]} --kind evals`")
     if failed:

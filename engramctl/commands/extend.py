@@ -3,19 +3,19 @@
 import contextlib
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from engram.errors import UserError
-from engramctl import console
-from engramctl import options as corpus_options
-from engramctl.results_options import JsonOption
-from engramctl.sweep_options import CheckpointEveryOption, DeviceOption
+from engramctl.commands.options import corpus as corpus_options
+from engramctl.commands.options.results import JsonOption
+from engramctl.commands.options.sweep import CheckpointEveryOption, DeviceOption
+from engramctl.present import console
+from engramctl.present.json import print_json
 
 if TYPE_CHECKING:
-    from engramctl.extending import Extension
-    from engramctl.extension_places import Place
+    from engramctl.results.checkpoints import ExtensionPlace
 
 
 def extend(
@@ -54,21 +54,23 @@ def extend(
     Example: engramctl extend results/allocation/checkpoints/0123456789ab --length 1024
     """
     from engram.cache import default_cache
-    from engram.training.checkpoint import FINAL
+    from engram.training.checkpoints.files import FINAL
+    from engram.training.checkpoints.restore import load_final
     from engram.training.extension import extension
     from engram.training.machine import resolve_device, settle_process
-    from engram.training.restore import load_final
-    from engramctl.columns import EXTENSION_SCHEMA
-    from engramctl.extending import Extension, measure_again, train_extension
-    from engramctl.extension_places import find_corpus, find_place, sweep_of
-    from engramctl.parquet import read_row
-    from engramctl.units import parse_duration
+    from engramctl.present.tables.extension import print_extension
+    from engramctl.results.checkpoints import extension_place, home_of
+    from engramctl.results.corpora import find_corpus
+    from engramctl.results.parquet import read_row
+    from engramctl.results.schema.extensions import EXTENSION_SCHEMA
+    from engramctl.sweep.extend import Extension, measure_again, train_extension
+    from engramctl.sweep.units import parse_duration
 
     checkpoint_s, where = parse_duration(checkpoint_every), resolve_device(device)
     source = load_final(checkpoint, where)
     trial = extension(source.trial, length, tokens, rate)
-    place = find_place(source.folder, trial, out)
-    corpus = find_corpus(source.trial, cache or default_cache(), sweep_of(source.folder))
+    place = extension_place(source.folder, source.trial.id, trial, out)
+    corpus = find_corpus(source.trial, cache or default_cache(), home_of(source.folder, source.trial.id).sweep)
     judge = None if reference is None else load_final(reference, where)
     todo = Extension(source, trial, corpus, place, judge, val_tokens)
     with _locked(place), _stoppable():
@@ -80,7 +82,7 @@ def extend(
             console.note("trained already; measuring again ...")
             row = measure_again(todo, load_final(place.checkpoint, where).model, row, where)
         else:
-            from engramctl.display import SweepDisplay
+            from engramctl.present.live.sweep import SweepDisplay
 
             console.note(f"extending to {length} tokens: {trial.train.tokens:,} training tokens in {trial.train.steps} steps")
             with SweepDisplay([trial], 0) as display:
@@ -90,13 +92,13 @@ def extend(
                 raise typer.Exit(1)
             row = done
     if as_json:
-        console.print_json({"checkpoint": str(place.checkpoint), "record": str(place.record), **row})
+        print_json({"checkpoint": str(place.checkpoint), "record": str(place.record), **row})
     else:
-        _print(todo, row)
+        print_extension(console.out(), place.checkpoint, row)
 
 
 @contextlib.contextmanager
-def _locked(place: "Place") -> Iterator[None]:
+def _locked(place: "ExtensionPlace") -> Iterator[None]:
     """Hold the place for this process; UserError when another process has it, or it can't be written."""
     from filelock import FileLock, Timeout
 
@@ -125,29 +127,3 @@ def _stoppable() -> Iterator[None]:
     except KeyboardInterrupt:
         console.note("stopped; the same command continues from the last checkpoint")
         raise typer.Exit(130) from None
-
-
-def _print(todo: "Extension", row: dict[str, Any]) -> None:
-    short, long = row["source_length"], row["length"]
-    out = console.out()
-    out.print(f"trial {row['source_trial_id']} extended from {short} to {long} tokens: {todo.place.checkpoint}", soft_wrap=True)
-    counts = [f"{row[f'{split}_long_documents']:,} of {row[f'{split}_documents']:,} {name} documents" for split, name in _SPLITS]
-    out.print(f"{' and '.join(counts)} have at least {long} tokens")
-    share = f"{100 * row['key_share']:.2g} %"
-    lines = (
-        (f"validation loss, sequences of {short}", "val_loss_short", 4),
-        (f"validation loss, sequences of {long}", "val_loss", 4),
-        (f"perplexity, last {short} tokens seen", "short_ppl", 2),
-        (f"perplexity, up to {long} tokens seen", "ppl", 2),
-        (f"LongPPL, {share} of the tokens", "long_ppl", 2),
-    )
-    cells = [(label, *(_number(row[f"{name}_{when}"], digits) for when in ("before", "after"))) for label, name, digits in lines]
-    out.print(console.table(("", "before", "after"), cells))
-    out.print(f"perplexities: {row['long_tokens']:,} tokens of {row['long_documents']} documents, those with more than {short} before them")
-
-
-_SPLITS = (("train", "training"), ("val", "validation"))
-
-
-def _number(value: float | None, digits: int) -> str:
-    return "-" if value is None else f"{value:.{digits}f}"

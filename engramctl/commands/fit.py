@@ -1,6 +1,8 @@
 """`engramctl fit`: what a sweep has shown, in numbers and words."""
 
-from engramctl.results_options import DEFAULT_RESULTS, DEFAULT_SWEEP, JsonOption, ResultsOption, SweepArgument, command
+from engramctl.commands.options.results import JsonOption, ResultsOption, SweepArgument
+from engramctl.present.json import print_json
+from engramctl.results.defaults import DEFAULT_RESULTS, DEFAULT_SWEEP, command
 
 
 def fit(sweep: SweepArgument = DEFAULT_SWEEP, results: ResultsOption = DEFAULT_RESULTS, as_json: JsonOption = False) -> None:
@@ -14,28 +16,26 @@ def fit(sweep: SweepArgument = DEFAULT_SWEEP, results: ResultsOption = DEFAULT_R
 
     Example: engramctl fit allocation --json
     """
-    from engramctl.threads import one_blas_thread
+    from engramctl.commands.process import one_blas_thread
 
     one_blas_thread()
-    from engramctl import console
-    from engramctl.fit_json import fits_as_json
-    from engramctl.fit_tables import print_fits
-    from engramctl.fits import sweep_fits
-    from engramctl.kinds import AUTO, chosen_kinds
-    from engramctl.reading import read_wanted
+    from engramctl.findings.fits import sweep_fits
+    from engramctl.present import console
+    from engramctl.present.json import fits_as_json
+    from engramctl.present.tables.fits import print_fits
+    from engramctl.results.sweep_results import SweepResults
 
-    read = read_wanted(results, sweep)
-    fits = sweep_fits(read.store, read.wanted, chosen_kinds(AUTO, read.wanted, read.manifest, sweep))
+    opened = SweepResults.open(results, sweep).require_finished()
+    fits = sweep_fits(opened)
     if as_json:
-        console.print_json(fits_as_json(fits, bands=True))
+        print_json(fits_as_json(fits, bands=True))
     else:
         print_fits(console.out(), fits)
-    n = int((read.wanted["status"] != "finished").sum())
-    if n:
-        console.note(f"{n} of {len(read.wanted)} trials have no loss; {command('status', sweep, results)} lists them")
+    if n := len(opened.unfinished):
+        console.note(f"{n} of {len(opened.wanted)} trials have no loss; {command('status', sweep, results)} lists them")
     further = [one.verdict.further_seeds for one in fits.allocation.values() if one.verdict.further_seeds]
     if further:
-        seeds = int(read.wanted["seed"].max()) + 1 + max(further)
+        seeds = int(opened.wanted["seed"].max()) + 1 + max(further)
         console.note(f"next: the same `engramctl sweep` command with --seeds {seeds}; {command('plot', sweep, results)} draws this")
     else:
         console.note(f"next: {command('plot', sweep, results)} draws this")

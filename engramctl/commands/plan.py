@@ -1,12 +1,17 @@
 """`engramctl plan`"""
 
 from engram.errors import UserError
-from engramctl import console, results_options, sweep_options
-from engramctl import options as corpus_options
+from engramctl.commands.options import corpus as corpus_options
+from engramctl.commands.options import results as results_options
+from engramctl.commands.options import sweep as sweep_options
+from engramctl.commands.options.parse import items
+from engramctl.present import console
+from engramctl.present.json import print_json
+from engramctl.results.defaults import DEFAULT_RESULTS, DEFAULT_SWEEP
 
 
 def plan(
-    sweep: sweep_options.SweepNameArgument = results_options.DEFAULT_SWEEP,
+    sweep: sweep_options.SweepNameArgument = DEFAULT_SWEEP,
     budget: sweep_options.BudgetOption = None,
     rho: sweep_options.RhoOption = None,
     size: sweep_options.SizeOption = None,
@@ -20,7 +25,7 @@ def plan(
     tokenizer: corpus_options.TokenizerOption = None,
     vocab_size: corpus_options.VocabSizeOption = None,
     fields: sweep_options.SetOption = None,
-    results: results_options.ResultsOption = results_options.DEFAULT_RESULTS,
+    results: results_options.ResultsOption = DEFAULT_RESULTS,
     name: sweep_options.NameOption = None,
     workers: sweep_options.WorkersOption = None,
     device: sweep_options.DeviceOption = "auto",
@@ -34,9 +39,9 @@ def plan(
     Example: engramctl plan --size 3m --budget 1e13 --rho 0,0.5,0.75,1
     Example: engramctl plan --size engram-27b
     """
-    from engram.presets import PRESETS
+    from engram.scaling.presets import PRESETS
 
-    sizes = sweep_options.items(size)
+    sizes = items(size)
     if presets := [name for name in sizes if name in PRESETS]:
         given: dict[str, object] = {
             "--budget": budget,
@@ -52,9 +57,10 @@ def plan(
             raise UserError(f"{presets[0]} is a model of the paper, counted as it stands; it can't be combined with {', '.join(others)}")
         _print_presets(presets, as_json)
         return
-    from engramctl.planning import planned_rows
-    from engramctl.store import Store
-    from engramctl.sweepfile import find_sweep, load_sweep
+    from engramctl.present.tables.plan import plan_tables
+    from engramctl.results.store import Store
+    from engramctl.sweep.files import find_sweep, load_sweep
+    from engramctl.sweep.plan import planned_rows
 
     changes = sweep_options.axis_overrides(budget, rho, size, seeds, slots, axis, variant)
     changes |= sweep_options.field_overrides(fields)
@@ -64,10 +70,10 @@ def plan(
     store = Store(results, sweep_options.sweep_name(sweep, name))
     planned = planned_rows(spec, store, workers, device)
     if as_json:
-        console.print_json({"sweep": store.sweep, "question": spec.question, **planned.as_json()})
+        print_json({"sweep": store.sweep, "question": spec.question, **planned.as_json()})
         return
     out = console.out()
-    for table in planned.tables():
+    for table in plan_tables(planned):
         out.print(table)
         out.print()
     for line in planned.notes:
@@ -76,10 +82,10 @@ def plan(
 
 
 def _print_presets(names: list[str], as_json: bool) -> None:
-    from engramctl.params import preset_row, preset_table
+    from engramctl.present.tables.presets import preset_row, preset_table
 
     rows = [preset_row(name) for name in names]
     if as_json:
-        console.print_json(rows[0] if len(rows) == 1 else {"models": rows})
+        print_json(rows[0] if len(rows) == 1 else {"models": rows})
     else:
         console.out().print(preset_table(names))

@@ -5,7 +5,8 @@ from typing import Annotated
 
 import typer
 
-from engramctl.results_options import DEFAULT_RESULTS, DEFAULT_SWEEP, JsonOption, ResultsOption, SweepArgument, command
+from engramctl.commands.options.results import JsonOption, ResultsOption, SweepArgument
+from engramctl.results.defaults import DEFAULT_RESULTS, DEFAULT_SWEEP
 
 OutOption = Annotated[Path | None, typer.Option("--out", metavar="FILE", help="The HTML file.", show_default="RESULTS/SWEEP/report.html")]
 
@@ -22,44 +23,37 @@ def report(
 
     Example: engramctl report laptop --results results/reference --out laptop.html
     """
-    from engramctl.threads import one_blas_thread
+    from engramctl.commands.process import one_blas_thread
 
     one_blas_thread()
     from engram.errors import UserError
-    from engramctl import console
-    from engramctl.evals.matched import category_scores, matched
-    from engramctl.evals.store import EvalStore
-    from engramctl.evals.summary import comparable
-    from engramctl.figures.evals import evals_figure
-    from engramctl.figures.kinds import draw
-    from engramctl.figures.ruler import ruler_figure
-    from engramctl.fits import sweep_fits
-    from engramctl.parquet import write_atomically
-    from engramctl.report.analysis import findings
-    from engramctl.report.fit_tables import fit_rows, verdicts
-    from engramctl.report.page import page_figure, render
-    from engramctl.store import Store
-    from engramctl.summary import coverage, require_one_trial_each
-    from engramctl.wanted import wanted_trials
+    from engramctl.findings.fits import sweep_fits
+    from engramctl.findings.ruler import matched_categories
+    from engramctl.findings.scores import comparable
+    from engramctl.present import console
+    from engramctl.present.figures.draw import draw
+    from engramctl.present.figures.evals import evals_figure
+    from engramctl.present.figures.ruler import ruler_figure
+    from engramctl.present.json import print_json
+    from engramctl.present.report.analysis import findings
+    from engramctl.present.report.fit_tables import fit_rows, verdicts
+    from engramctl.present.report.page import page_figure, render
+    from engramctl.results.parquet import write_atomically
+    from engramctl.results.score_store import ScoreStore
+    from engramctl.results.sweep_results import SweepResults
 
-    store = Store.open_existing(results, sweep)
-    manifest = store.read_manifest() or {}
-    covered = coverage(store.read_trials(), manifest or None)
-    if not (covered.trials["status"] == "finished").any():
-        raise UserError(f"sweep '{sweep}' in {results} has no finished trial; {command('status', sweep, results)} tells more")
-    require_one_trial_each(covered.trials)
-    wanted = wanted_trials(covered, manifest)
-    fits = sweep_fits(store, wanted)
-    figures = [page_figure(kind, draw(kind, wanted, fits)) for kind in fits.kinds]
-    scores, _ = comparable(EvalStore(store.folder).read(), wanted["trial_id"])
+    opened = SweepResults.open(results, sweep, columns=None).require_finished()
+    store, fits = opened.store, sweep_fits(opened)
+    figures = [page_figure(kind, draw(kind, opened.wanted, fits)) for kind in fits.kinds]
+    scored = ScoreStore(store.folder).read()
+    scores, _ = comparable(scored, opened.wanted["trial_id"])
     if scores is not None:
         figures.append(page_figure("evals", evals_figure(scores)))
-    finished = wanted[wanted["status"] == "finished"]
-    if by_length := matched(category_scores(EvalStore(store.folder).read(), finished, store.extension_sources())):
+    if by_length := matched_categories(scored, opened):
         figures.append(page_figure("ruler", ruler_figure(by_length)))
     again = "--results " + str(results) if results != DEFAULT_RESULTS else ""
     commands = [f"engramctl {name} {sweep} {again}".rstrip() for name in ("status", "fit", "plot")]
-    page = render(sweep, manifest, covered, fits, figures, commands, scores, store.read_extensions(), findings(store))
+    page = render(opened, fits, figures, commands, scores, findings(store))
     path = out or store.folder / "report.html"
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -69,6 +63,6 @@ def report(
         raise UserError(f"{path} can't be written: {problem.strerror}") from None
     if as_json:
         sentences = [{"of": of, "text": text} for of, text in verdicts(fits)]
-        console.print_json({"report": str(path), "fits": str(store.fits), "verdicts": sentences})
+        print_json({"report": str(path), "fits": str(store.fits), "verdicts": sentences})
     console.note(f"report: {path}")
     console.note(f"fitted numbers: {store.fits}")

@@ -6,11 +6,14 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from engram.errors import UserError
-from engramctl import console
-from engramctl.results_options import DEFAULT_RESULTS, JsonOption, ResultsOption, SweepArgument
+from engramctl.commands.options.results import JsonOption, ResultsOption, SweepArgument
+from engramctl.present import console
+from engramctl.present.format import human
+from engramctl.present.json import print_json
+from engramctl.results.defaults import DEFAULT_RESULTS
 
 if TYPE_CHECKING:
-    from engramctl.removal import Removal
+    from engramctl.results.remove import Removal
 
 _SHOWN = 10
 
@@ -33,14 +36,14 @@ def rm(
     Example: engramctl rm allocation 0123456789ab
     Example: engramctl rm old-sweep --yes
     """
-    from engramctl.removal import known_trials, remove_sweep, remove_trials, sweep_removal, trials_removal
-    from engramctl.store import Store
-    from engramctl.trial_names import find_trial
+    from engramctl.results.remove import remove_sweep, remove_trials, sweep_removal, trials_removal
+    from engramctl.results.store import Store
+    from engramctl.results.trial_ids import find_trial
 
     store = Store.open_existing(results, sweep)
     with store.lock():
         if trials:
-            known = known_trials(store)
+            known = store.known_trials()
             ids = list(dict.fromkeys(find_trial(typed, known, sweep) for typed in trials))
             removal = trials_removal(store, ids)
         else:
@@ -52,8 +55,8 @@ def rm(
         else:
             remove_sweep(store)
     if as_json:
-        console.print_json({"sweep": sweep, "trials": removal.trials, "n_bytes": removal.n_bytes, "whole_sweep": not trials})
-    console.note(f"removed {console.human(removal.n_bytes)}B")
+        print_json({"sweep": sweep, "trials": removal.trials, "n_bytes": removal.n_bytes, "whole_sweep": not trials})
+    console.note(f"removed {human(removal.n_bytes)}B")
 
 
 def _trials(ids: list[str]) -> str:
@@ -64,7 +67,7 @@ def _trials(ids: list[str]) -> str:
 def _description(removal: "Removal") -> str:
     parts = [f"{n} {status}" for status, n in removal.statuses.items()] or ["no trial"]
     s = "" if removal.n_checkpoints == 1 else "s"
-    return f"{', '.join(parts)}; {removal.n_checkpoints} checkpoint{s}; {console.human(removal.n_bytes)}B"
+    return f"{', '.join(parts)}; {removal.n_checkpoints} checkpoint{s}; {human(removal.n_bytes)}B"
 
 
 def _agree(what: str, yes: bool) -> None:

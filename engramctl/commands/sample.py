@@ -9,9 +9,11 @@ import typer
 from rich.text import Text
 
 from engram.errors import UserError
-from engramctl import console
-from engramctl.results_options import JsonOption
-from engramctl.sweep_options import DEFAULT_TABLE_CACHE, DeviceOption, TableCacheOption, serving_placement
+from engramctl.commands.options.parse import require_unicode
+from engramctl.commands.options.results import JsonOption
+from engramctl.commands.options.sweep import DEFAULT_TABLE_CACHE, DeviceOption, TableCacheOption, serving_placement
+from engramctl.present import console
+from engramctl.present.json import print_json
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
@@ -50,11 +52,10 @@ def sample(
     if not 0 <= temperature < float("inf"):  # NaN too
         raise UserError(f"--temperature is {temperature:g}; it must be a number from 0 up")
     for text in texts:
-        if not _is_unicode(text):
-            raise UserError(f"TEXT {text!a} is not UTF-8")
-    from engram.generation import generate
+        require_unicode("TEXT", text)
+    from engram.model.generation import generate
+    from engram.training.checkpoints.restore import load_final
     from engram.training.machine import resolve_device
-    from engram.training.restore import load_final
 
     restored = load_final(checkpoint, resolve_device(device), serving_placement(tables, table_cache, row_format))
     tokenizer, end = restored.tokenizer, restored.end_of_text_id
@@ -65,7 +66,7 @@ def sample(
     continuations = [continuation(tokenizer, *ids) for ids in zip(prompts, new, strict=True)]
     if as_json:
         samples = [{"prompt": p, "text": t, "tokens": len(ids)} for p, t, ids in zip(texts, continuations, new, strict=True)]
-        console.print_json({"checkpoint": str(restored.folder), "trial_id": restored.trial.id, "samples": samples})
+        print_json({"checkpoint": str(restored.folder), "trial_id": restored.trial.id, "samples": samples})
     else:
         _print_samples(texts, continuations)
 
@@ -79,15 +80,6 @@ def continuation(tokenizer: "Tokenizer", prompt: Sequence[int], new: Sequence[in
     before = tokenizer.decode(prompt, skip_special_tokens=False)
     whole = tokenizer.decode([*prompt, *new], skip_special_tokens=False)
     return whole[len(before) :] if whole.startswith(before) else tokenizer.decode(new, skip_special_tokens=False)
-
-
-def _is_unicode(text: str) -> bool:
-    """False for an argument whose bytes Python could not decode and kept as surrogates."""
-    try:
-        text.encode()
-    except UnicodeEncodeError:
-        return False
-    return True
 
 
 def _print_samples(texts: Sequence[str], continuations: Sequence[str]) -> None:

@@ -7,8 +7,9 @@ from typing import Annotated
 import typer
 
 from engram.errors import UserError
-from engramctl import console
-from engramctl.results_options import JsonOption
+from engramctl.commands.options.results import JsonOption
+from engramctl.present import console
+from engramctl.present.json import print_json
 
 
 def verify(
@@ -21,7 +22,7 @@ def verify(
 
     Example: engramctl verify tests/data/engram_vectors.json
     """
-    from engram.memory.vectors import FLOAT_TOLERANCE, replay
+    from engram.verify import FLOAT_TOLERANCE, replay
 
     try:
         vectors = json.loads(file.read_text(encoding="utf-8"))
@@ -33,13 +34,12 @@ def verify(
         raise UserError(f"{file} is not a vector file: it must be an object with compression, hashing or fusion")
     try:
         deviations = list(replay(vectors))
-    except (KeyError, TypeError, ValueError, IndexError) as problem:
-        what = f"'{problem.args[0]}' is missing" if isinstance(problem, KeyError) else problem
-        raise UserError(f"{file} is not a whole vector file: {what}") from None
+    except UserError as problem:
+        raise UserError(f"{file} is not a whole vector file: {problem}") from None
 
     if as_json:
         rows = [{"part": d.part, "compared": d.compared, "largest": min(d.largest, 1e308), "ok": d.ok} for d in deviations]
-        console.print_json({"parts": rows, "ok": all(d.ok for d in deviations)})
+        print_json({"parts": rows, "ok": all(d.ok for d in deviations)})
     else:
         cells = [
             (d.part, d.compared, f"{d.largest:.3g}", "0" if d.exact else f"{FLOAT_TOLERANCE:g}", "ok" if d.ok else "MISMATCH")

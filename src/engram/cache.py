@@ -1,4 +1,4 @@
-"""Where things are kept that can be made again."""
+"""The folder for what can be made again: prepared corpora and compiled kernels."""
 
 import os
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""Base of all configs."""
+"""The base class of all configs."""
 
 from pydantic import BaseModel, ConfigDict
 

@@ -1,4 +1,4 @@
-"""What a token needs of the tokens before it."""
+"""What a layer needs from the tokens before the ones it is given."""
 
 import torch
 from torch import Tensor
@@ -6,13 +6,13 @@ from torch.nn import functional as F
 
 
 class History:
-    """Sequences given whole: nothing came before their first token. `generation.Cache` remembers what did.
+    """The history of whole sequences: nothing came before their first token. A subclass may remember what did.
 
-    Names are unique within a layer; `at` gives a layer its own.
+    Names are unique within a layer; `at` gives each layer a namespace of its own.
     """
 
     is_empty = True
-    """Whether nothing came before and nothing has to be remembered."""
+    """Whether nothing came before and nothing need be remembered."""
 
     def at(self, layer: int) -> "History":
         """The history of one layer."""
@@ -23,11 +23,11 @@ class History:
         return torch.arange(length, device=device)
 
     def window(self, name: str, x: Tensor, keep: int, fill: int = 0) -> Tensor:
-        """`x` [B, T, ...] after the `keep` positions that came before it: [B, keep + T, ...]; `fill` stands before the start."""
+        """`x` [B, T, ...] preceded by the last `keep` positions: [B, keep + T, ...]; before the start of a sequence they hold `fill`."""
         return F.pad(x, (0, 0) * (x.ndim - 2) + (keep, 0), value=fill)
 
     def extend(self, name: str, x: Tensor) -> Tensor:
-        """All positions of a sequence so far, `x` [B, T, ...] the last: [B, S, ...]."""
+        """All positions of a sequence so far, [B, S, ...], of which `x` [B, T, ...] are the last."""
         return x
 
     def mask(self, length: int, device: torch.device) -> Tensor | None:

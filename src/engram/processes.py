@@ -1,6 +1,6 @@
-"""The processes that train one trial together, and what they tell each other.
+"""The processes that train one trial together, and the messages between them.
 
-Every method is called by all of them, in the same order. One process alone sends nothing.
+All of them must call every method, in the same order. A single process sends nothing.
 """
 
 from collections.abc import Iterator, Sequence
@@ -12,11 +12,11 @@ import torch.distributed as dist
 from torch import Tensor
 
 _AT_ONCE = 1 << 23
-"""Numbers that are summed in one message, about: enough to use the wire, little beside the gradients of a large model."""
+"""About how many numbers one message sums: enough to fill the wire, little compared with the gradients of a large model."""
 
 
 class ProcessLostError(RuntimeError):
-    """Another process of the trial ended or no longer answers; the trial can go on from its checkpoint."""
+    """Another process of the trial has ended or stopped answering; the trial can continue from its checkpoint."""
 
 
 @dataclass(frozen=True)
@@ -26,7 +26,7 @@ class Processes:
     rank: int = 0
     count: int = 1
     device: torch.device = field(default_factory=lambda: torch.device("cpu"))
-    """Where tensors lie when they are sent: the CPU with gloo, a GPU with NCCL."""
+    """Where tensors must be to be sent: the CPU with gloo, a GPU with NCCL."""
 
     @classmethod
     def of_default_group(cls, device: torch.device) -> "Processes":
@@ -34,11 +34,11 @@ class Processes:
 
     @property
     def first(self) -> bool:
-        """Whether this one writes what is written once."""
+        """Whether this is the process that writes what only one should write."""
         return self.rank == 0
 
     def sum(self, tensors: Sequence[Tensor]) -> None:
-        """Replace each tensor by its sum over the processes; they have one dtype. The sums are the same to the bit everywhere."""
+        """Replace each tensor by its sum over the processes, in place. All have one dtype; the sums are bitwise equal in every process."""
         if self.count == 1:
             return
         for group in _groups(tensors):
@@ -49,7 +49,7 @@ class Processes:
             torch._foreach_copy_(list(group), [part.view_as(tensor) for part, tensor in zip(parts, group, strict=True)])
 
     def exchange_counts(self, counts: Sequence[int]) -> list[int]:
-        """How many things go to each process -> how many come from each."""
+        """Numbers of items to send to each process -> numbers of items to expect from each."""
         sent = torch.tensor(counts, device=self.device)
         received = torch.empty_like(sent)
         with _together():
@@ -57,12 +57,12 @@ class Processes:
             return [int(count) for count in received.tolist()]
 
     def exchange(self, rows: Tensor, counts: Sequence[int], expected: Sequence[int]) -> Tensor:
-        """Rows [n, ...] in the order of the processes that they go to -> those that come, in the order of their senders.
+        """Send rows [n, ...], ordered by receiver; returns the rows received, ordered by sender.
 
         Args:
             rows: what is sent.
-            counts: rows to each process.
-            expected: rows from each process (`exchange_counts`).
+            counts: rows for each process.
+            expected: rows from each process, as `exchange_counts` returns them.
         """
         received = rows.new_empty(sum(expected), *rows.shape[1:])
         with _together():
@@ -70,7 +70,7 @@ class Processes:
         return received
 
     def gather(self, tensor: Tensor) -> list[Tensor] | None:
-        """The tensors of all processes, of one shape, in the first; None in the others."""
+        """The tensors of all processes, which have one shape, in the first process; None in the others."""
         tensor = tensor.contiguous()
         if self.count == 1:
             return [tensor]
@@ -80,7 +80,7 @@ class Processes:
         return found
 
     def gather_everywhere(self, tensor: Tensor) -> Tensor:
-        """Tensors [n, ...] of one shape, one after the other in the order of the processes: [count n, ...]."""
+        """Concatenate tensors [n, ...] of one shape in the order of the processes: [count n, ...], in all of them."""
         if self.count == 1:
             return tensor
         tensor = tensor.to(self.device).contiguous()
@@ -90,7 +90,7 @@ class Processes:
         return torch.cat(found)
 
     def of_first(self, number: int) -> int:
-        """The first process's number."""
+        """The number that the first process passed."""
         if self.count == 1:
             return number
         told = torch.tensor(int(number) if self.first else 0, device=self.device)
@@ -98,7 +98,7 @@ class Processes:
         return int(told)
 
     def wait(self) -> None:
-        """Go on when all have come here."""
+        """Wait until all processes have called this."""
         self.of_first(0)
 
 
@@ -114,7 +114,7 @@ def _together() -> Iterator[None]:
 
 
 def _groups(tensors: Sequence[Tensor]) -> Iterator[list[Tensor]]:
-    """The tensors in their order, `_AT_ONCE` numbers or one tensor at a time."""
+    """The tensors in order, in groups of at most `_AT_ONCE` numbers or of one tensor."""
     group: list[Tensor] = []
     numbers = 0
     for tensor in tensors:

@@ -11,10 +11,10 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from engramctl.columns import TRIAL_SCHEMA
-from engramctl.store import Store
-from engramctl.summary import coverage
-from engramctl.wanted import wanted_trials
+from engramctl.results.manifest import Manifest
+from engramctl.results.schema.trials import TRIAL_SCHEMA
+from engramctl.results.store import Store
+from engramctl.results.sweep_results import SweepResults
 
 
 def _row(
@@ -63,9 +63,8 @@ def _documents(row: dict[str, Any]) -> dict[str, list[Any]]:
     return {"document": ids, "n_tokens": tokens.tolist(), "n_bytes": (3 * tokens).tolist(), "loss_sum": (losses * tokens).tolist()}
 
 
-def _manifest(rows: Iterable[dict[str, Any]], sweep: str, declared: dict[str, Any]) -> dict[str, Any]:
-    wanted = [_identity(row) for row in rows]
-    return {"sweep": {"name": sweep, **declared}, "budgets": sorted({r["budget_flops"] for r in wanted}), "trials": wanted}
+def _manifest(rows: Iterable[dict[str, Any]], **declared: Any) -> Manifest:
+    return Manifest.model_validate({"sweep": declared, "budgets": {}, "trials": [_identity(row) for row in rows]})
 
 
 def _fill(
@@ -74,29 +73,38 @@ def _fill(
     store = Store(results, sweep)
     store.check_writable()
     rows = [row | {"sweep": sweep} for row in rows]
-    store.write_manifest(_manifest([*rows, *missing], sweep, declared))
+    store.write_manifest(_manifest([*rows, *missing], **declared))
     for row in rows:
         store.write_trial(row, None, _documents(row) if row["status"] == "finished" else None)
     return store
 
 
-def _wanted(rows: Iterable[dict[str, Any]], missing: Iterable[dict[str, Any]] = (), **declared: Any) -> pd.DataFrame:
+def _opened(rows: Iterable[dict[str, Any]], missing: Iterable[dict[str, Any]] = (), **declared: Any) -> SweepResults:
     rows, missing = list(rows), list(missing)
-    manifest = _manifest([*rows, *missing], "allocation", declared)
-    covered = coverage(pd.DataFrame(rows, columns=TRIAL_SCHEMA.names), manifest)
-    return wanted_trials(covered, manifest)
+    manifest = _manifest([*rows, *missing], **declared)
+    return SweepResults.of_rows(Store(Path("nowhere"), "allocation"), manifest, pd.DataFrame(rows, columns=TRIAL_SCHEMA.names))
 
 
-@pytest.fixture
+def _wanted(rows: Iterable[dict[str, Any]], missing: Iterable[dict[str, Any]] = (), **declared: Any) -> pd.DataFrame:
+    return _opened(rows, missing, **declared).wanted
+
+
+@pytest.fixture(scope="session")
 def make_row() -> Callable[..., dict[str, Any]]:
     """A whole row of the trials table; any column can be given."""
     return _row
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def fill() -> Callable[..., Store]:
     """Write rows with documents, and a manifest that names them and the missing ones, into a results folder."""
     return _fill
+
+
+@pytest.fixture
+def opened() -> Callable[..., SweepResults]:
+    """A sweep of rows and missing trials that lies in no folder."""
+    return _opened
 
 
 @pytest.fixture
@@ -105,7 +113,7 @@ def wanted() -> Callable[..., pd.DataFrame]:
     return _wanted
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def variant_rows() -> Callable[..., list[dict[str, Any]]]:
     """Rows of one variant of an axis, one a seed, with these differences to a common loss; None: diverged."""
 

@@ -4,10 +4,10 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
-from engram.accounting import count_parameters
-from engram.config import ModelConfig
-from engram.ladder import LADDER
-from engram.presets import PRESETS
+from engram.config.model import ModelConfig
+from engram.scaling.accounting import count_parameters
+from engram.scaling.ladder import LADDER
+from engram.scaling.presets import PRESETS
 from engramctl.cli import app
 
 DATA = Path(__file__).parents[1] / "data"
@@ -179,7 +179,7 @@ def test_verify(tmp_path):
     assert "MISMATCH" in run("verify", str(broken), code=1).stdout
     del vectors["fusion"][0]["gates"]
     broken.write_text(json.dumps(vectors))
-    assert "'gates' is missing" in run("verify", str(broken), code=2).stderr
+    assert "fusion[0]: gates is missing" in run("verify", str(broken), code=2).stderr
     broken.write_text("{}")
     assert "is not a vector file" in run("verify", str(broken), code=2).stderr
     broken.write_text("{")

@@ -1,4 +1,4 @@
-"""What passes through a model on its way: states after each layer, inputs of the memory sites. The forward pass itself is not copied."""
+"""Captures what passes through a model, with hooks on its own forward pass: states after each layer, inputs of the memory sites."""
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
@@ -8,16 +8,16 @@ import torch
 from torch import Tensor, nn
 
 from engram.errors import UserError
-from engram.memory.module import MemorySite
+from engram.memory.site import MemorySite
 from engram.model import Transformer
 
 Hook = Callable[[nn.Module, tuple[Any, ...], Any], Any]
-"""Module, its positional inputs, its output -> another output, or None to leave it."""
+"""Module, its positional inputs, its output -> another output, or None to keep it."""
 
 
 @contextmanager
 def hooked(modules: Iterable[nn.Module], hook: Hook) -> Iterator[None]:
-    """`hook` after each forward pass of the modules, for the length of a block."""
+    """Call `hook` after each forward pass of the modules, for the length of a block."""
     handles = [module.register_forward_hook(hook) for module in modules]
     try:
         yield
@@ -30,8 +30,8 @@ def hooked(modules: Iterable[nn.Module], hook: Hook) -> Iterator[None]:
 def layer_states(model: Transformer, tokens: Tensor) -> list[Tensor]:
     """States after each layer, before the final norm: int64 [B, T] -> [B, T, d] for each of the L layers.
 
-    M branches are merged as the model merges them after its last layer (`HyperHead`): what the head would read if that layer were
-    the last. The last state is the one that the model's own prediction is made from.
+    M branches are merged as the model merges them after its last layer (`HyperHead`), which gives what the head would read if that layer
+    were the last. The last state is the one that the model's own prediction is made from.
     """
     states: list[Tensor] = []
 
@@ -44,13 +44,13 @@ def layer_states(model: Transformer, tokens: Tensor) -> list[Tensor]:
 
 
 def memory_sites(model: Transformer, layers: Sequence[int] | None = None) -> dict[int, MemorySite]:
-    """The memory sites by their layer, in rising order; a memory in the embedding counts as layer 0.
+    """The memory sites by layer, in ascending order; a memory in the embedding counts as layer 0.
 
     Args:
         model: any model.
-        layers: those that are wanted; None or none at all: every layer with a memory.
+        layers: those wanted; None or empty: every layer with a memory.
 
-    Raises UserError when the model has no memory, or none in a layer that is wanted.
+    Raises UserError when the model has no memory, or none in a wanted layer.
     """
     memories = [model.embedding_memory] if model.embedding_memory is not None else [block.memory for block in model.blocks]
     sites = {layer: memory for layer, memory in enumerate(memories) if isinstance(memory, MemorySite)}
@@ -65,7 +65,7 @@ def memory_sites(model: Transformer, layers: Sequence[int] | None = None) -> dic
 
 @torch.no_grad()
 def site_inputs(model: Transformer, tokens: Tensor, sites: dict[int, MemorySite]) -> list[tuple[Tensor, Tensor]]:
-    """What each of the sites was given: int64 [B, T] -> memory vectors [B, T, d_mem] and the stream, in the order of `sites`."""
+    """The inputs of each site: int64 [B, T] -> memory vectors [B, T, d_mem] and the stream, in the order of `sites`."""
     seen: dict[nn.Module, tuple[Tensor, Tensor]] = {}
 
     def keep(module: nn.Module, inputs: tuple[Any, ...], output: Any) -> None:

@@ -23,7 +23,7 @@ def centred_gram(x: np.ndarray) -> np.ndarray:
     """
     n = len(x)
     wide = x.astype(np.float64)
-    wide -= wide.mean(axis=0)  # changes nothing but the rounding
+    wide -= wide.mean(axis=0)  # this only affects rounding
     gram = wide @ wide.T
     np.fill_diagonal(gram, 0)
     rows = gram.sum(axis=0) / (n - 2)
@@ -35,8 +35,8 @@ def centred_gram(x: np.ndarray) -> np.ndarray:
 def document_minibatches(document: np.ndarray, size: int = MINIBATCH, seed: int = 0) -> list[np.ndarray]:
     """Minibatches of whole documents in random order, `size` tokens or more each: token numbers, int64.
 
-    A document is in one minibatch only, so that minibatches are independent and drawing them again stands for drawing
-    documents again. UserError when there are fewer than four tokens, which is what the unbiased estimate needs.
+    A document is in one minibatch only, so that minibatches are independent and resampling them amounts to resampling documents. Raises
+    UserError when there are fewer than the four tokens that the unbiased estimate needs.
     """
     if len(document) < _SMALLEST:
         raise UserError(f"there are {len(document)} tokens to compare; CKA needs at least {_SMALLEST}: give more spans")
@@ -47,7 +47,7 @@ def document_minibatches(document: np.ndarray, size: int = MINIBATCH, seed: int 
     batches: list[list[np.ndarray]] = [[]]
     left = len(document)
     for tokens in by_document:
-        if sum(map(len, batches[-1])) >= size and left >= size:  # a rest that is too small stays with the last
+        if sum(map(len, batches[-1])) >= size and left >= size:  # a remainder that is too small stays with the last
             batches.append([])
         batches[-1].append(tokens)
         left -= len(tokens)
@@ -57,9 +57,9 @@ def document_minibatches(document: np.ndarray, size: int = MINIBATCH, seed: int 
 def minibatch_cka(a: np.ndarray, b: np.ndarray, batches: Sequence[np.ndarray], replicates: int = REPLICATES, seed: int = 0) -> Means:
     """CKA of every layer of A with every layer of B: states [L_a, N, d_a] and [L_b, N, d_b] -> mean [L_a L_b], row by row.
 
-    `mean HSIC_1(X, Y) / sqrt(mean HSIC_1(X, X) mean HSIC_1(Y, Y))`, each mean over the minibatches (Nguyen et al., 2021). 1: equal up to
-    rotation and scale; 0 on average: independent, so a single estimate may lie below. NaN where states do not vary. The replicates
-    draw minibatches again; with one minibatch they are NaN.
+    `mean HSIC_1(X, Y) / sqrt(mean HSIC_1(X, X) mean HSIC_1(Y, Y))`, each mean over the minibatches (Nguyen et al., 2021). 1 means
+    equal up to rotation and scale; independent states give 0 on average, so a single estimate may be negative. NaN where states do not
+    vary. The replicates resample minibatches; with one minibatch they are NaN.
     """
     parts = []
     for batch in batches:
@@ -80,15 +80,15 @@ def _ratio(hsic: np.ndarray, n_a: int, n_b: int) -> np.ndarray:
     return ratio
 
 
-def soft_alignment(similarity: np.ndarray, top: int = TOP_LAYERS) -> np.ndarray:
-    """Where in A each layer of B would stand: similarity [..., L_a, L_b] -> index in layers of A, from 0, [..., L_b].
+def soft_alignment(similarity: np.ndarray) -> np.ndarray:
+    """The place in A of each layer of B: similarity [..., L_a, L_b] -> index in layers of A, from 0, [..., L_b].
 
-    `a_j = sum over i in I_j of S_ij i / sum over i in I_j of S_ij`, I_j the `top` layers of A most similar to layer j of B (paper, 6.1), or
-    all where A has fewer. `a_j > j`: B does with j layers what takes A more. Similarities below 0 are noise around none and weigh
-    nothing; NaN where no layer is similar.
+    `a_j = sum over i in I_j of S_ij i / sum over i in I_j of S_ij`, I_j the `TOP_LAYERS` layers of A most similar to layer j of B (6.1), or
+    all if A has fewer. `a_j > j` means that B does with j layers what takes A more. Similarities below 0 are noise around none and get no
+    weight; NaN where no layer is similar.
     """
     layers = np.arange(similarity.shape[-2], dtype=float)
-    chosen = np.argsort(-similarity, axis=-2, kind="stable")[..., :top, :]
+    chosen = np.argsort(-similarity, axis=-2, kind="stable")[..., :TOP_LAYERS, :]
     weights = np.maximum(np.take_along_axis(similarity, chosen, axis=-2), 0)
     with np.errstate(invalid="ignore"):
         index: np.ndarray = (weights * layers[chosen]).sum(axis=-2) / weights.sum(axis=-2)

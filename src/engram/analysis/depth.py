@@ -11,7 +11,7 @@ from engram.analysis.logit_lens import divergence_by_layer, states_at
 from engram.analysis.spans import SpannedText, probes
 from engram.analysis.windows import reading_windows
 from engram.errors import UserError
-from engram.training.restore import Restored
+from engram.training.checkpoints.restore import Restored
 
 
 @dataclass(frozen=True, eq=False)
@@ -25,7 +25,7 @@ class Depth:
     similarity: Estimates
     """CKA of every layer of A with every layer of B, [L_a, L_b]."""
     alignment: Estimates
-    """Soft alignment index of every layer of B in layers of A, from 0, [L_b]: the dashed line over the heat map."""
+    """Soft alignment index of every layer of B, in layers of A from 0, [L_b]: the dashed line over the heat map."""
     n_tokens: int
     n_documents: int
     n_minibatches: int
@@ -37,15 +37,15 @@ def compare_depth(
 ) -> Depth:
     """LogitLens of both models and CKA between their layers, on the final tokens of the spans.
 
-    With M branches a layer's state is the branches merged as after the last layer, for both (`capture.layer_states`). A token is read
-    with at least half a training sequence of its document before it, or all there is; both models read the same windows.
+    With M branches, a layer's state is the branches merged as after the last layer (`capture.layer_states`). A token is read after at least
+    half a training sequence of its document, or all there is; both models read the same windows.
 
     Args:
         a: rows of the similarity.
         b: columns, with the same tokenizer.
         texts: documents with spans (`spans.read_spans`, `names.validation_names`).
-        minibatch: tokens of a minibatch of CKA, at least.
-        replicates: of the bootstrap over documents; for CKA over minibatches of whole documents.
+        minibatch: tokens per minibatch of CKA, at least.
+        replicates: of the bootstrap over documents; for CKA, over minibatches of whole documents.
         seed: of the minibatches and the bootstrap.
 
     Raises UserError when the tokenizers differ, or when there are fewer than four tokens.

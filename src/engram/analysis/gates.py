@@ -15,11 +15,11 @@ from engram.analysis.phrases import Phrase, top_phrases
 from engram.analysis.split import validation_split
 from engram.analysis.windows import reading_windows
 from engram.corpus.dataset import Corpus
-from engram.designs.base import Memory
 from engram.errors import UserError
-from engram.memory.module import MemorySite
+from engram.memory.designs.base import Memory
+from engram.memory.site import MemorySite
 from engram.model import Transformer
-from engram.training.restore import Restored
+from engram.training.checkpoints.restore import Restored
 from engram.training.validation import PASS_TOKENS
 
 
@@ -31,7 +31,7 @@ class TextGates:
     """What each of the T tokens stands for."""
     layers: tuple[int, ...]
     gates: np.ndarray
-    """float32 [S, T, M], by layer, token and branch: between 0 and 1; of the design `value` between 0 and 2, one for all branches"""
+    """By layer, token and branch, float32 [S, T, M]: between 0 and 1; for the design `value` between 0 and 2, one for all branches."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -52,15 +52,15 @@ class ValidationGates:
 
     layers: tuple[int, ...]
     groups: list[GroupedGates]
-    """All tokens; by frequency of the N-gram of each order; by the longest N-gram seen in training; by place in a word."""
+    """All tokens, and tokens by frequency of the N-gram of each order, by the longest N-gram seen in training, and by place in a word."""
     phrases: dict[int, list[Phrase]]
-    """By layer: N-grams that occur several times in the validation text, those with the highest mean gate first."""
+    """By layer, N-grams that occur several times in the validation text, highest mean gate first."""
 
 
 def text_gates(restored: Restored, text: str, layers: Sequence[int] | None = None) -> TextGates:
     """Gate by token, layer and branch for a text.
 
-    A longer text than a training sequence is read in overlapping windows, so that a token has at least half a sequence before it.
+    A text longer than a training sequence is read in overlapping windows, so that each token has at least half a sequence before it.
 
     Args:
         restored: a model with gates, left in evaluation mode.
@@ -83,27 +83,25 @@ def validation_gates(
     restored: Restored,
     corpus: Corpus,
     layers: Sequence[int] | None = None,
-    max_tokens: int | None = None,
     replicates: int = REPLICATES,
     seed: int = 0,
 ) -> ValidationGates:
     """Mean gates over the validation split, and the phrases that open them most.
 
-    N-grams are counted in the training split; those that would begin before their window are in no group, for there the
-    memory reads a padded one.
+    N-grams are counted in the training split. Those that would begin before their window are in no group, because there the memory reads a
+    padded one.
 
     Args:
         restored: a model with gates, left in evaluation mode.
         corpus: the one it was trained on.
         layers: those of interest; None: all with a memory.
-        max_tokens: fewer validation tokens than in training.
         replicates: of the bootstrap over documents.
         seed: of the bootstrap.
 
     Raises UserError when a layer has no memory, the design has no gate, or the corpus is another one.
     """
     sites = memory_sites(restored.model, layers)
-    split = validation_split(restored, corpus, max_tokens)
+    split = validation_split(restored, corpus)
     gates = _gates(restored.model, split.inputs, sites)  # [S, n, T, M]
     counts = count_ngrams(restored.model, corpus)
     # A gate belongs to the document of its own token: that of the target before it.

@@ -1,4 +1,4 @@
-"""What each hash head adds when it is alone."""
+"""What each hash head contributes on its own."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -15,7 +15,7 @@ from engram.analysis.split import split_losses, validation_split
 from engram.corpus.dataset import Corpus
 from engram.memory.tables import EmbeddingTables
 from engram.model import Transformer
-from engram.training.restore import Restored
+from engram.training.checkpoints.restore import Restored
 
 Head = tuple[int, int, int]
 """Number of the set of tables, order, number of the head within its order."""
@@ -23,7 +23,7 @@ Head = tuple[int, int, int]
 
 @dataclass(frozen=True, eq=False)
 class HeadLosses:
-    """Validation loss, nats per token, with the rows of one head alone; all others read as zero."""
+    """Validation loss, nats per token, with the rows of one head only; all others are read as zero."""
 
     heads: list[Head]
     all: Estimates
@@ -33,13 +33,13 @@ class HeadLosses:
     alone: Estimates
     """[heads]"""
     share: Estimates
-    """(none - alone) / (none - all), [heads]: how much of what all rows bring one head brings by itself. Heads stand in for each other,
-    so the shares do not add up to 1; below zero, a head alone is worse than none."""
+    """(none - alone) / (none - all), [heads]: the share of the effect of all rows that one head has by itself. Heads can stand in for each
+    other, so the shares do not add up to 1; below zero, a head alone is worse than none."""
 
 
 @contextmanager
 def only_heads(model: Transformer, heads: frozenset[Head]) -> Iterator[Transformer]:
-    """The model with the rows of all other heads read as zero, for the length of a block. UserError when it has no memory."""
+    """The model with the rows of all other heads read as zero, for the length of a block. UserError if it has no memory."""
     lookup = checked_lookup(model)
     numbers = {table: number for number, table in enumerate(lookup.tables)}
 
@@ -56,10 +56,10 @@ def only_heads(model: Transformer, heads: frozenset[Head]) -> Iterator[Transform
 def head_losses(
     restored: Restored, corpus: Corpus, max_tokens: int | None = None, replicates: int = REPLICATES, seed: int = 0
 ) -> HeadLosses:
-    """Validation loss with each head's rows alone, with all and with none.
+    """Validation loss with each head's rows alone, with all rows and with none.
 
-    As in `suppression.suppressed`, the model was never trained so: the losses say what the trained model makes of one head. The
-    validation split is read once for each head and twice more.
+    As in `suppression.suppressed`, the model was never trained like this: the losses say what the trained model makes of one head. The
+    validation split is read once per head and twice more.
 
     Args:
         restored: a model with memory, left in evaluation mode.

@@ -1,4 +1,4 @@
-"""Intervals of means over tokens: documents are drawn again, tokens of a document stay together."""
+"""Intervals of means over tokens, by resampling documents: the tokens of a document stay together."""
 
 from dataclasses import dataclass
 
@@ -11,7 +11,7 @@ REPLICATES = 1000
 
 @dataclass(frozen=True, eq=False)
 class Estimates:
-    """Numbers with their 95 % intervals (percentile bootstrap over documents), arrays of one shape; NaN where there is none."""
+    """Numbers with 95 % intervals (percentile bootstrap over documents), as arrays of one shape; NaN where there is none."""
 
     estimate: np.ndarray
     low: np.ndarray
@@ -29,7 +29,7 @@ class Estimates:
 
 @dataclass(frozen=True, eq=False)
 class Means:
-    """Means and the same means with documents drawn again."""
+    """Means, and the same means over resampled documents."""
 
     mean: np.ndarray
     """[C]"""
@@ -41,7 +41,7 @@ class Means:
 
 
 class DocumentBootstrap:
-    """Means over tokens, paired: every call draws the same documents.
+    """Means over tokens; every call draws the same documents, so that results are paired.
 
     Args:
         document: int64 [N], the document of each token.
@@ -56,7 +56,7 @@ class DocumentBootstrap:
     def means(self, values: np.ndarray, chosen: np.ndarray | None = None) -> Means:
         """Means of values [C, N] over all tokens, or over those of the mask bool [N]: NaN where there is none.
 
-        With tokens of fewer than two documents the replicates are NaN: one document says nothing about others.
+        With tokens of fewer than two documents, the replicates are NaN: one document says nothing about others.
         """
         place, values = (self.place, values) if chosen is None else (self.place[chosen], values[:, chosen])
         counts = np.bincount(place, minlength=self.n_documents).astype(float)

@@ -1,4 +1,4 @@
-"""LogitLens: how near the prediction of each layer is to the model's own (paper, 6.1; nostalgebraist, 2020)."""
+"""LogitLens: how close the prediction of each layer is to the model's own (paper, 6.1; nostalgebraist, 2020)."""
 
 import numpy as np
 import torch
@@ -11,7 +11,7 @@ from engram.model import Transformer
 from engram.training.validation import PASS_TOKENS
 
 _CHUNK = 256
-"""Tokens whose logits exist at one time."""
+"""Tokens whose logits exist at a time."""
 
 
 @torch.no_grad()

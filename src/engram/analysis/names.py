@@ -1,4 +1,4 @@
-"""Names and identifiers of several tokens, found in validation text: spans to look at when nobody gives any."""
+"""Names and identifiers of several tokens in the validation text: the spans to look at when none are given."""
 
 import itertools
 import re
@@ -10,7 +10,7 @@ from engram.analysis.split import check_corpus
 from engram.corpus.dataset import VALIDATION_DOCUMENT_TOKENS, Corpus
 from engram.errors import UserError
 from engram.tokenizer.compression import REPLACEMENT
-from engram.training.restore import Restored
+from engram.training.checkpoints.restore import Restored
 
 MAX_SPANS = 4096
 _WORD = r"[^\W\d]\w*"
@@ -50,15 +50,15 @@ def _is_identifier(word: str) -> bool:
 def validation_names(restored: Restored, corpus: Corpus, max_spans: int = MAX_SPANS, seed: int = 0) -> list[SpannedText]:
     """Names and identifiers of two tokens or more in the beginnings of the validation documents.
 
-    Each counts once in a document, at its first occurrence, so that a document's favourite does not fill the sample; of more than
-    `max_spans` that many are drawn. Documents without any are left out. UserError when there is none at all, or when the corpus is
-    not that of the checkpoint's training.
+    Each counts once per document, at its first occurrence, so that a document's favourite does not fill the sample. If there are more than
+    `max_spans`, that many are drawn at random. Documents without any are left out. Raises UserError when there is none at all, or when the
+    corpus is not the one the checkpoint was trained on.
     """
     check_corpus(restored, corpus)
     tokenizer = restored.tokenizer
     bounds = zip(corpus.val_doc_starts[:-1], corpus.val_doc_starts[1:] - 1, strict=True)  # without end-of-text
     tokens = [corpus.val[start : min(end, start + VALIDATION_DOCUMENT_TOKENS)].tolist() for start, end in bounds]
-    # The cut can leave half a character at the end.
+    # The cut can leave part of a character at the end.
     texts = [text.rstrip(REPLACEMENT) for text in tokenizer.decode_batch(tokens, skip_special_tokens=False)]
     offsets = [encoding.offsets for encoding in tokenizer.encode_batch(texts, add_special_tokens=False)]
     found = [(number, span) for number, text in enumerate(texts) for span in _several_tokens(text, offsets[number])]

@@ -10,11 +10,11 @@ import torch
 from engram.analysis.capture import memory_sites
 from engram.corpus.dataset import Corpus
 from engram.corpus.statistics import MAX_NGRAM_TOKENS
-from engram.memory.module import MemoryLookup
+from engram.memory.lookup import MemoryLookup
 from engram.model import Transformer
 
 _CHUNK = 2**20
-"""Tokens whose N-grams are formed at one time."""
+"""Tokens whose N-grams are formed at a time."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -22,28 +22,28 @@ class Occurrences:
     """The distinct N-grams of one order in a text."""
 
     mixes: np.ndarray
-    """int64 [U], rising: the number that stands for each (`NgramHash.mixes`); its row in a table of p rows is `mix mod p`"""
+    """The number that stands for each N-gram (`NgramHash.mixes`), ascending, int64 [U]; its row in a table of p rows is `mix mod p`."""
     counts: np.ndarray
     """int64 [U]"""
 
     @classmethod
     def count(cls, mixes: np.ndarray) -> Self:
-        """Of the mixes int64 [T] of a text."""
+        """Count the mixes int64 [T] of a text."""
         return cls(*np.unique(mixes, return_counts=True))
 
     def of(self, mixes: np.ndarray) -> np.ndarray:
-        """Occurrences of other mixes, int64 of their shape."""
+        """How often each of other mixes int64 [...] occurs, int64 [...]."""
         places = np.searchsorted(self.mixes, mixes).clip(max=len(self.mixes) - 1)
         return np.where(self.mixes[places] == mixes, self.counts[places], 0)
 
 
 @dataclass(frozen=True, eq=False)
 class NgramCounts:
-    """Tokens and N-grams of the training split, N-grams as one set of tables reads them."""
+    """Counts of tokens and of N-grams in the training split, N-grams as one set of tables hashes them."""
 
     lookup: MemoryLookup
     token_counts: np.ndarray
-    """int64 [V]: occurrences of each raw token"""
+    """Occurrences of each raw token, int64 [V]."""
     orders: dict[int, Occurrences]
     """By order 2..N"""
 
@@ -59,7 +59,7 @@ class NgramCounts:
 def count_ngrams(model: Transformer, corpus: Corpus) -> NgramCounts:
     """Count the N-grams that the model's memory reads over the first 20 M tokens of the training split (`MAX_NGRAM_TOKENS`).
 
-    They run over document borders, as in training. UserError when the model has no memory.
+    They run across document boundaries, as in training. Raises UserError when the model has no memory.
     """
     lookup = checked_lookup(model)
     tokens = np.asarray(corpus.train[:MAX_NGRAM_TOKENS])
@@ -75,7 +75,7 @@ def checked_lookup(model: Transformer) -> MemoryLookup:
 
 
 def training_mixes(lookup: MemoryLookup, corpus: Corpus, table_set: int) -> Iterator[tuple[int, np.ndarray]]:
-    """Order and mixes int64 [T] of its N-grams, over the first `MAX_NGRAM_TOKENS` training tokens, as a set of tables hashes them."""
+    """Each order and the mixes int64 [T] of its N-grams over the first `MAX_NGRAM_TOKENS` training tokens, as hashed by a set of tables."""
     tokens = corpus.train[:MAX_NGRAM_TOKENS]
     whole = {order: np.empty(len(tokens), dtype=np.int64) for order in range(2, lookup.hash.max_ngram + 1)}
     overlap = lookup.hash.max_ngram - 1

@@ -1,4 +1,4 @@
-"""How the tables are used: is there too little room for the N-grams of the text, or too much? (paper, 2.2, 2.5)"""
+"""How the tables are used: do they have too little room for the N-grams of the text, or too much? (paper, 2.2, 2.5)"""
 
 from dataclasses import dataclass
 
@@ -7,57 +7,57 @@ import numpy as np
 from engram.analysis.ngram_counts import Occurrences, checked_lookup, training_mixes
 from engram.analysis.split import check_corpus
 from engram.corpus.dataset import Corpus
-from engram.memory.module import MemoryLookup
-from engram.training.restore import Restored
+from engram.memory.lookup import MemoryLookup
+from engram.training.checkpoints.restore import Restored
 
 HOTTEST = 0.01
-"""Share of the rows that counts as the hottest."""
+"""Share of the rows that count as the hottest."""
 _ZIPF_POINTS = 100
 
 
 @dataclass(frozen=True, eq=False)
 class HeadUse:
-    """The table of one head, read once over the training split."""
+    """Use of one head's table over the training split, read once."""
 
     table_set: int
-    """Number of the set of tables: of most designs one for each memory layer, in their order."""
+    """Number of the set of tables; most designs have one per memory layer, in order."""
     order: int
     head: int
     """Number of the head within its order, from 0."""
     rows: int
     rows_touched: int
-    """Rows that are read at all."""
+    """Rows that are read at least once."""
     distinct_ngrams: int
     """N-grams of the order in the text."""
     ngrams_per_row: float
-    """Mean over the rows touched: 1 where no two N-grams of the text share a row."""
+    """Mean over the rows touched; 1 if no two N-grams of the text share a row."""
     shared_reads: float
     """Share of the reads whose row also holds another N-gram of the text."""
     owner_reads: float
-    """Share of the reads that are of the N-gram that reads their row most: 1 where every row has one owner."""
+    """Share of the reads made by the N-gram that reads the row most often; 1 if every row has a single owner."""
     hottest_share: float
     """Share of the reads that go to the most-read 1 % of all rows."""
     zipf_rank: np.ndarray
-    """int64 [Z]: ranks of rows, from 1, the most-read first, evenly spaced in their logarithm up to the last row touched"""
+    """Ranks of rows from 1, the most-read, to the last row touched, evenly spaced in their logarithm, int64 [Z]."""
     zipf_reads: np.ndarray
-    """int64 [Z]: reads of the row of that rank"""
+    """Reads of the row of each rank, int64 [Z]."""
     norm_reads: np.ndarray
-    """int64 [Q]: groups of rows by reads, each from this number up to the next group's: 0, 1, 2, 4, 8, ...; those that have a row"""
+    """Lower bound of reads of each group of rows, int64 [Q]: 0, 1, 2, 4, 8, ..., without empty groups."""
     norm_rows: np.ndarray
-    """int64 [Q]: rows in each group"""
+    """Rows in each group, int64 [Q]."""
     norm: np.ndarray
-    """float64 [Q]: mean Euclidean norm of those rows"""
+    """Mean Euclidean norm of those rows, float64 [Q]."""
 
 
 def slot_use(restored: Restored, corpus: Corpus) -> list[HeadUse]:
     """Use of every head's table over the first 20 M tokens of the training split (`MAX_NGRAM_TOKENS`), each token reading once.
 
-    Many untouched rows and hardly any shared reads: the table is larger than the text needs. Many N-grams in a row and few reads by
-    its owner: it is too small for the text. Between the two, rare N-grams share rows that frequent ones own (`shared_reads` and
-    `owner_reads` both high). Where a training went over less or more of the text, real reads differ by that factor, and pads at the
-    start of a sequence come on top.
+    Many untouched rows and hardly any shared reads mean that a table is larger than the text needs. Many N-grams per row and few reads by
+    owners mean that it is too small. In between, rare N-grams share rows that frequent ones own (`shared_reads` and `owner_reads` are both
+    high). If training covered less or more of the text, real reads differ by that factor; reads of pads at the start of sequences are not
+    counted.
 
-    Raises UserError when the model has no memory or the corpus is not that of its training.
+    Raises UserError when the model has no memory or the corpus is not the one it was trained on.
     """
     lookup = checked_lookup(restored.model)
     check_corpus(restored, corpus)

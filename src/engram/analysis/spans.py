@@ -1,4 +1,4 @@
-"""Spans of text to look at, such as named entities: from a file, and as tokens."""
+"""Spans of text to look at, such as named entities: read from a file, and located among tokens."""
 
 import json
 from collections.abc import Sequence
@@ -16,7 +16,7 @@ _EXPECTED = '{"text": "...", "spans": [[start, end], ...]}'
 
 @dataclass(frozen=True)
 class SpannedText:
-    """A document and spans in it."""
+    """A document and the spans in it."""
 
     text: str
     spans: tuple[tuple[int, int], ...]
@@ -30,15 +30,15 @@ class Probes:
     documents: list[np.ndarray]
     """Token ids of each document, int64."""
     document: np.ndarray
-    """int64 [N]: the document of each probed token"""
+    """Document of each probed token, int64 [N]."""
     position: np.ndarray
-    """int64 [N]: its place there"""
+    """Its place in the document, int64 [N]."""
 
 
 def read_spans(file: Path) -> list[SpannedText]:
     """Read JSON lines, a document each: `{"text": "...", "spans": [[start, end], ...]}`, offsets in characters (code points).
 
-    Further keys are left alone, as are empty lines. UserError names the file and the line of whatever is wrong.
+    Other keys and empty lines are ignored. Raises UserError that names the file and the line of whatever is wrong.
     """
     try:
         lines = file.read_bytes().split(b"\n")
@@ -76,7 +76,7 @@ def _span(span: Any, length: int, where: str) -> tuple[int, int]:
 def probes(texts: Sequence[SpannedText], tokenizer: Tokenizer) -> Probes:
     """The token that holds the last character of each span; several spans that end in one token count once.
 
-    UserError when a span has no token, as of white space that the tokenizer drops.
+    Raises UserError when a span has no token, such as white space that the tokenizer drops.
     """
     encodings = tokenizer.encode_batch([text.text for text in texts], add_special_tokens=False)
     places = []

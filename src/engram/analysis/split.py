@@ -1,4 +1,4 @@
-"""The validation tokens of a checkpoint, as its training validated on them."""
+"""The validation tokens of a checkpoint, the same that its training validated on."""
 
 from contextlib import nullcontext
 from dataclasses import dataclass
@@ -7,7 +7,7 @@ import numpy as np
 
 from engram.corpus.dataset import Corpus, validation_windows
 from engram.errors import UserError
-from engram.training.restore import Restored
+from engram.training.checkpoints.restore import Restored
 from engram.training.validation import sequences_at_once, token_losses
 
 
@@ -18,7 +18,7 @@ class ValidationSplit:
     windows: np.ndarray
     """int64 [n, T + 1]"""
     target_document: np.ndarray
-    """int64 [n, T]: the document of each target"""
+    """Document of each target, int64 [n, T]."""
 
     @property
     def inputs(self) -> np.ndarray:

@@ -1,4 +1,4 @@
-"""The memory switched off: what of a model's knowledge is in it (paper, 6.3, Figure 6)."""
+"""The model with its memory switched off: how much of its knowledge is in the memory (paper, 6.3, Figure 6)."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -14,17 +14,17 @@ from engram.analysis.ngram_counts import count_ngrams
 from engram.analysis.split import split_losses, validation_split
 from engram.corpus.dataset import Corpus
 from engram.model import Transformer
-from engram.training.restore import Restored
+from engram.training.checkpoints.restore import Restored
 
 
 @contextmanager
 def suppressed(model: Transformer) -> Iterator[Transformer]:
     """The model with the output of every memory site set to zero, for the length of a block; the backbone is unchanged.
 
-    What a site adds to the residual branches, the embedding or the values of attention is 0, as if tables and projections gave zero.
-    The paper's protocol: any score is taken with the memory on and off, and the retained share is off / on. Its caveat: the
-    backbone was never trained without the memory, so a loss or score that falls says what the trained model relies on, not what a
-    model trained without memory would reach; the paper compares kinds of tasks with each other for this reason.
+    What a site adds to the residual branches, the embedding or the values of attention becomes 0, as if tables and projections were zero.
+    This is the paper's protocol: a score is taken with the memory on and off, and the retained share is off / on. Its caveat is that the
+    backbone was never trained without the memory, so a drop says what the trained model relies on, not what a model trained without memory
+    would reach; this is why the paper compares kinds of tasks with each other.
 
     Raises UserError when the model has no memory.
     """
@@ -39,22 +39,24 @@ class SuppressedLosses:
     name: str
     labels: tuple[str, ...]
     n_tokens: np.ndarray
-    """int64 [G]: targets"""
+    """Targets in each group, int64 [G]."""
     on: Estimates
-    """nats per token, [G]"""
+    """Nats per token, [G]."""
     off: Estimates
-    """nats per token, [G]"""
+    """Nats per token, [G]."""
     difference: Estimates
-    """off - on, [G]: above zero, the memory helps; documents are paired"""
+    """off - on, [G], paired by document; above zero, the memory helps."""
     retained: Estimates
-    """exp(on - off), [G]: the share that is left of the right token's probability (geometric mean over tokens)"""
+    """exp(on - off), [G]: the share of the right token's probability that is left (geometric mean over tokens)."""
 
 
 def suppressed_losses(
     restored: Restored, corpus: Corpus, max_tokens: int | None = None, replicates: int = REPLICATES, seed: int = 0
 ) -> list[SuppressedLosses]:
-    """Validation loss with the memory on and off (`suppressed`): over all targets, by frequency of the target, and by whether the N-gram of
-    each order that the memory reads to predict it (the one that ends at the token before) occurs in the training split.
+    """Validation loss with the memory on and off (`suppressed`): over all targets, by frequency of the target, and by N-gram.
+
+    The last groups the targets by whether the N-gram of each order that the memory reads to predict them, which ends at the token before,
+    occurs in the training split.
 
     Args:
         restored: a model with memory, left in evaluation mode.

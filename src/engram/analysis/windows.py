@@ -11,11 +11,11 @@ class Windows:
     """Windows of documents, and where in them each of N tokens is read."""
 
     tokens: np.ndarray
-    """int64 [W, T]; a document that ends early is filled up with 0, which nothing before it can see."""
+    """int64 [W, T]; a document that ends early is padded with 0, which nothing before it can see."""
     window: np.ndarray
-    """int64 [N]: the window that a token is read in"""
+    """Window that each token is read in, int64 [N]."""
     place: np.ndarray
-    """int64 [N]: its place there"""
+    """Its place in the window, int64 [N]."""
 
 
 def reading_windows(documents: Sequence[np.ndarray], document: np.ndarray, position: np.ndarray, length: int) -> Windows:
@@ -25,9 +25,9 @@ def reading_windows(documents: Sequence[np.ndarray], document: np.ndarray, posit
 
     Args:
         documents: token ids of each document.
-        document: int64 [N], the document of each wanted token.
-        position: int64 [N], its place in that document.
-        length: tokens of a sequence in training, at least 2.
+        document: document of each wanted token, int64 [N].
+        position: its place in that document, int64 [N].
+        length: tokens per sequence in training, at least 2.
     """
     half = length // 2
     start = np.maximum(position // half - 1, 0) * half

@@ -1,1 +1,1 @@
-"""How fast training is here and where its time goes: measurements only, results as dataclasses."""
+"""How fast models train and run on this machine, and where the time goes. Measurements only; `results` holds what they return."""

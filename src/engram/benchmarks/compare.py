@@ -1,79 +1,46 @@
-"""`bench compare`: our step beside transformers' and beside that of a dense model of the same P_active."""
+"""A training step of ours compared with one of transformers, and with one of a dense model of the same P_active."""
 
 import itertools
 from collections.abc import Iterator
-from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
-from engram.accounting import count_parameters
-from engram.benchmarks.dense_table import TableSpeed, measure_tables
-from engram.benchmarks.machine import Machine
+from engram.benchmarks.dense_table import measure_tables
+from engram.benchmarks.machine import this_machine
+from engram.benchmarks.results import ComparedCase, Comparison, Measured, Ratio
 from engram.benchmarks.shapes import Setup, dense_twin, steps
-from engram.benchmarks.timing import Case, Measured, Report, interleave, paired_ratio, rates
-from engram.benchmarks.transformers_model import Variant, deepseek_config, fastest_step, require_transformers
-from engram.config import ModelConfig
+from engram.benchmarks.timing import Case, Report, interleave, paired_ratio, rates
+from engram.benchmarks.transformers_model import deepseek_config, fastest_step, require_transformers
+from engram.config.model import ModelConfig
 from engram.corpus.dataset import TrainBatches
-from engram.designs.base import Memory
 from engram.errors import UserError
+from engram.memory.designs.base import Memory
+from engram.scaling.accounting import count_parameters
 
 _PROBE_SHARE = 0.1
-"""Time of a probe of transformers' variants as a share of a case's."""
+"""Time for probing each of transformers' variants, as a share of the time for a case."""
 SPARSE, SAME, DENSE, THEIRS = "sparse", "same experts, no memory", "dense", "transformers"
-"""Ours at rho; the model that transformers has; ours dense; transformers' fastest."""
-
-
-@dataclass(frozen=True)
-class ComparedCase:
-    """A model that was trained."""
-
-    name: str
-    p_total: int | None
-    """None for transformers', whose attention is another"""
-    p_active: int | None
-    step_s: Measured
-    tokens_per_s: Measured
-
-
-@dataclass(frozen=True)
-class Ratio:
-    """Tokens per second of one case over those of another, round by round."""
-
-    of: str
-    against: str
-    tokens_per_s: Measured
-
-
-@dataclass(frozen=True)
-class Comparison:
-    """What `measure_comparison` found."""
-
-    machine: Machine
-    transformers: str
-    """Version"""
-    variants: list[Variant]
-    """Of transformers' model, as probed"""
-    cases: list[ComparedCase]
-    ratios: list[Ratio]
-    tables: TableSpeed
+"""Our model at rho; our model without what transformers lacks; our dense model; the fastest variant of transformers."""
 
 
 def same_experts(sparse: ModelConfig, shared_width: int) -> ModelConfig:
-    """The model without its memory and with a shared expert of the size's own width: what transformers can build."""
+    """The model without its memory and with a shared expert of the size's own width, which transformers can build."""
     return sparse.model_copy(update={"memory": None, "moe": sparse.moe.model_copy(update={"shared_width": shared_width})})
 
 
 def measure_comparison(setup: Setup, rho: float, table_rows: int, seconds: float, rounds: int, report: Report | None = None) -> Comparison:
-    """Measure all cases, interleaved, then the two ways to hold a table.
+    """Measure all cases, interleaved, then the two ways to keep a table.
 
     Args:
-        setup: size, optimiser of ours, text, device.
-        rho: of our sparse model, below 1; all models have as many routed experts as it.
+        setup: size, our optimiser, text, device.
+        rho: of our sparse model, below 1; the other sparse models have as many routed experts.
         table_rows: rows of the tables that are compared.
         seconds: time for each case.
-        rounds: rounds of the measurement.
+        rounds: of the measurement.
         report: told of the progress.
+
+    Raises UserError when transformers is not installed, rho is 1, or the tables don't fit into memory.
     """
     version = require_transformers()
     sparse = setup.sparse(rho)
@@ -101,9 +68,9 @@ def measure_comparison(setup: Setup, rho: float, table_rows: int, seconds: float
         )
     pairs = ((SAME, THEIRS), (SPARSE, THEIRS), (SPARSE, DENSE))
     ratios = [Ratio(one, other, paired_ratio(times[other], times[one])) for one, other in pairs]
-    turns.clear()  # their memory is wanted for the tables
+    turns.clear()  # the tables need their memory
     tables = measure_tables(setup, memory, table_rows, seconds, rounds, report)
-    return Comparison(Machine.of(setup.train, setup.device), version, variants, cases, ratios, tables)
+    return Comparison(this_machine(setup.train, setup.device), version, variants, cases, ratios, tables)
 
 
 def _batches(setup: Setup) -> Iterator[Tensor]:

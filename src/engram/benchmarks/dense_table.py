@@ -1,76 +1,58 @@
-"""Two ways to hold a table: as the public Engram module does, and by row."""
+"""Two ways to keep and train a table: dense, as the public Engram module does, and by row."""
 
 import itertools
 from collections.abc import Callable
-from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 
-from engram.accounting import table_rows
 from engram.benchmarks.machine import free_bytes
-from engram.benchmarks.shapes import Setup
-from engram.benchmarks.timing import Case, Measured, Report, calls, interleave, paired_ratio
+from engram.benchmarks.results import Measured, TableSpeed
+from engram.benchmarks.shapes import Setup, memory_with_rows
+from engram.benchmarks.timing import Case, Report, calls, interleave, paired_ratio
 from engram.corpus.dataset import TrainBatches
-from engram.designs.base import Memory
 from engram.errors import UserError
 from engram.history import History
-from engram.memory.module import MemoryLookup
+from engram.memory.designs.base import Memory
+from engram.memory.lookup import MemoryLookup
 from engram.memory.tables import EmbeddingTables
-from engram.training.row_optimizer import AdamRows, RowOptimizer
+from engram.scaling.accounting import table_rows
+from engram.training.optimizers.row_optimizer import AdamRows, RowOptimizer
 
 BATCHES = 64
-"""Real batches that the steps take in turn: with one alone, its rows would stay in the cache."""
+"""Real batches that the steps cycle through: the rows of a single one would stay in the CPU's cache."""
 _RATE = 1e-6
 _DENSE_NUMBERS = 4
-"""Weight, gradient and two moments"""
+"""Weight, gradient and two moments."""
 _ROW_NUMBERS = 3
-"""Weight and two moments"""
-
-
-@dataclass(frozen=True)
-class TableSpeed:
-    """Times of the memory's share of a step: hashing, lookup, backward and optimiser."""
-
-    rows: int
-    row_dim: int
-    table_bytes: int
-    """Of the weights"""
-    by_row_s: Measured
-    dense_s: Measured
-    ratio: Measured
-    """Dense over by row"""
-
-
-def table_of(memory: Memory, rows: int) -> Memory:
-    """The memory with about `rows` rows in all tables together."""
-    each = max(2, round(rows / (len(memory.table_layers) * memory.reads)))
-    return memory.model_copy(update={"table_sizes": (each,) * len(memory.table_sizes)})
+"""Weight and two moments."""
 
 
 def measure_tables(setup: Setup, memory: Memory, rows: int, seconds: float, rounds: int, report: Report | None = None) -> TableSpeed:
-    """Compare both ways on the same indices and gradients, in training precision fp32.
+    """Compare both ways in fp32 on the same indices and gradients.
 
     Args:
         setup: text, batch and device.
-        memory: the design, whose tables are made `rows` long.
+        memory: the design; its tables get `rows` rows.
         rows: of all tables together.
         seconds: time for each way.
-        rounds: rounds of the measurement.
+        rounds: of the measurement.
         report: told of the progress.
 
     Raises UserError when the tables don't fit into the free memory.
     """
-    memory = table_of(memory, rows)
+    memory = memory_with_rows(memory, rows)
     table_bytes = 4 * table_rows(memory) * memory.row_dim
     needed, free = (_DENSE_NUMBERS + _ROW_NUMBERS) * table_bytes, free_bytes(setup.device)
     if needed > free:
-        raise UserError(f"two tables of {rows:,} rows take {needed / 1e9:.2g} GB, {free / 1e9:.2g} GB are free; take fewer --table-rows")
+        raise UserError(f"two tables of {rows:,} rows take {needed / 1e9:.2g} GB, {free / 1e9:.2g} GB are free; take fewer rows")
     train, corpus = setup.train, setup.corpus
     stream = TrainBatches(corpus.train, train.seq_len, train.batch_size, seed=0)
     tokens = [torch.from_numpy(stream.batch(i)[:, :-1]).to(setup.device) for i in range(BATCHES)]  # [B, T] each
     lookup = MemoryLookup(memory, torch.from_numpy(corpus.compression.copy()), corpus.end_of_text_id).to(setup.device).train()
-    grad = torch.randn(*tokens[0].shape, memory.reads * memory.row_dim, device=setup.device)  # of what every set of tables gave
+    grad = torch.randn(
+        *tokens[0].shape, memory.reads * memory.row_dim, device=setup.device
+    )  # with respect to the output of each set of tables
     cases = {
         "by row": Case(calls(by_row(lookup, tokens, grad), setup.device)),
         "dense": Case(calls(dense(lookup, tokens, grad), setup.device)),
@@ -87,7 +69,7 @@ def measure_tables(setup: Setup, memory: Memory, rows: int, seconds: float, roun
 
 
 def _indices(lookup: MemoryLookup, tokens: Tensor) -> Tensor:
-    """[B, T] -> int64 [sets, B, T, H]"""
+    """Tokens [B, T] -> indices int64 [sets, B, T, H]."""
     indices: Tensor = lookup.hash(lookup.compression[tokens], History())
     return indices
 
@@ -97,7 +79,7 @@ def _tables(lookup: MemoryLookup) -> list[EmbeddingTables]:
 
 
 def by_row(lookup: MemoryLookup, tokens: list[Tensor], grad: Tensor) -> Callable[[], None]:
-    """Our tables and their row-wise Adam; `grad` [B, T, H r] comes from the model."""
+    """A step of our tables with their row-wise Adam; `grad` [B, T, H r] stands for the gradient that comes from the model."""
     tables = _tables(lookup)
     for table in tables:
         nn.init.zeros_(table.weight)
@@ -113,7 +95,7 @@ def by_row(lookup: MemoryLookup, tokens: list[Tensor], grad: Tensor) -> Callable
 
 
 def dense(lookup: MemoryLookup, tokens: list[Tensor], grad: Tensor) -> Callable[[], None]:
-    """One nn.Embedding for a set of tables, a gradient of its full size and a fused Adam over all rows."""
+    """A step of one nn.Embedding per set of tables, with gradients of full size and a fused Adam over all rows."""
     tables = _tables(lookup)
     embeddings = [nn.Embedding(len(table.weight), table.weight.shape[1], device=grad.device) for table in tables]
     offsets = [table.offsets for table in tables]

@@ -1,53 +1,32 @@
-"""Which machine a measurement is of."""
+"""The machine that this process runs on."""
 
 import os
 import platform
 from contextlib import suppress
-from dataclasses import dataclass
 from pathlib import Path
 
 import psutil
 import torch
 
 from engram import kernels
+from engram.benchmarks.results import Machine
+from engram.config.training import TrainConfig
 from engram.training.machine import resolve_precision
-from engram.training_config import TrainConfig
 
 
-@dataclass(frozen=True)
-class Machine:
-    """What times depend on beside the code."""
-
-    cpu: str
-    cores: int
-    """Physical cores."""
-    cpus: int
-    """Logical CPUs that this process may use."""
-    threads: int
-    """Threads that PyTorch computes with."""
-    device: str
-    gpu: str | None
-    pytorch: str
-    """Version"""
-    kernels: str
-    """Fingerprint of the compiled kernels, or none."""
-    precision: str
-    """bf16 or fp32"""
-
-    @classmethod
-    def of(cls, train: TrainConfig, device: torch.device) -> "Machine":
-        """This machine as it would train `train` on `device` in this process."""
-        return cls(
-            cpu=_cpu_model(),
-            cores=psutil.cpu_count(logical=False) or 1,
-            cpus=len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1,
-            threads=torch.get_num_threads(),
-            device=str(device),
-            gpu=torch.cuda.get_device_name(device) if device.type == "cuda" else None,
-            pytorch=torch.__version__,
-            kernels=kernels.version(),
-            precision=resolve_precision(train.precision, device),
-        )
+def this_machine(train: TrainConfig, device: torch.device) -> Machine:
+    """This machine as it would train `train` on `device` in this process."""
+    return Machine(
+        cpu=_cpu_model(),
+        cores=psutil.cpu_count(logical=False) or 1,
+        cpus=len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1,
+        threads=torch.get_num_threads(),
+        device=str(device),
+        gpu=torch.cuda.get_device_name(device) if device.type == "cuda" else None,
+        pytorch=torch.__version__,
+        kernels=kernels.version(),
+        precision=resolve_precision(train.precision, device),
+    )
 
 
 def _cpu_model() -> str:
@@ -59,7 +38,7 @@ def _cpu_model() -> str:
 
 
 def free_bytes(device: torch.device) -> int:
-    """Memory that is free for tensors on the device."""
+    """Bytes that are free for tensors on the device."""
     if device.type == "cuda":
         return torch.cuda.mem_get_info(device)[0]
     return int(psutil.virtual_memory().available)

@@ -1,60 +1,25 @@
-"""`bench memory`: what a step costs with more memory in place of experts, and with longer tables."""
-
-from dataclasses import dataclass
+"""What a training step costs with more memory in place of experts, and with longer tables."""
 
 import torch
 
-from engram.accounting import count_parameters, table_rows
-from engram.benchmarks.machine import Machine, free_bytes
+from engram.benchmarks.machine import free_bytes, this_machine
+from engram.benchmarks.results import Measured, MemoryCase, MemorySpeed
 from engram.benchmarks.shapes import Setup, steps, with_longer_tables
-from engram.benchmarks.timing import Case, Measured, Report, interleave, paired_ratio
-from engram.config import ModelConfig
+from engram.benchmarks.timing import Case, Report, interleave, paired_ratio
+from engram.config.model import ModelConfig
 from engram.history import History
-from engram.training.loop import Trainer
+from engram.scaling.accounting import count_parameters, table_rows
+from engram.training.trainer import Trainer
 
 RHOS = (1.0, 0.75, 0.25)
-"""Equal P_total and P_active; the first is what the others are compared with."""
+"""Models of equal P_total and P_active; the others are compared with the first."""
 FACTORS = (16, 256)
 """Rows of the longer tables as multiples of those at `LONGER_RHO`."""
 LONGER_RHO = 0.75
 _TABLE_BYTES = 12
-"""Of a number in a table, with its two moments, fp32 each"""
+"""Bytes per number in a table, with its two moments, fp32 each."""
 _ROOM = 0.9
-"""Share of the free memory that tables may take"""
-
-
-@dataclass(frozen=True)
-class MemoryCase:
-    """A model and what a step of it took."""
-
-    name: str
-    rho: float
-    table_factor: int
-    rows: int
-    """Of all tables"""
-    table_bytes: int
-    """With the moments"""
-    p_total: int
-    p_active: int
-    reads: int
-    """Rows read in a step, repeated ones counted each time"""
-    distinct_rows: int
-    """Rows touched in a step"""
-    step_s: Measured
-    against: str | None
-    ratio: Measured | None
-    """Step time over that of the case `against`, round by round"""
-
-
-@dataclass(frozen=True)
-class MemorySpeed:
-    """What `measure_memory` found."""
-
-    machine: Machine
-    tokens_per_step: int
-    cases: list[MemoryCase]
-    left_out: dict[str, str]
-    """Cases that were not run, and why"""
+"""Share of the free memory that tables may take."""
 
 
 def measure_memory(setup: Setup, seconds: float, rounds: int, report: Report | None = None, room_bytes: int | None = None) -> MemorySpeed:
@@ -63,7 +28,7 @@ def measure_memory(setup: Setup, seconds: float, rounds: int, report: Report | N
     Args:
         setup: size, optimiser, text, device.
         seconds: time for each case.
-        rounds: rounds of the measurement.
+        rounds: of the measurement.
         report: told of the progress.
         room_bytes: memory that the tables may take; None: most of what is free.
     """
@@ -102,7 +67,7 @@ def measure_memory(setup: Setup, seconds: float, rounds: int, report: Report | N
                 ratio=None if against is None else paired_ratio(times[name], times[against]),
             )
         )
-    return MemorySpeed(Machine.of(setup.train, setup.device), setup.tokens_per_step, cases, left_out)
+    return MemorySpeed(this_machine(setup.train, setup.device), setup.tokens_per_step, cases, left_out)
 
 
 def _rho_name(rho: float) -> str:
@@ -114,7 +79,7 @@ def _table_bytes(model: ModelConfig) -> int:
 
 
 def rows_of_a_step(trainer: Trainer) -> tuple[int, int]:
-    """Table rows that the first batch reads, and how many of them are distinct, all tables together."""
+    """Number of table rows that the first batch reads, and how many of them are distinct, over all tables."""
     lookup = trainer.model.lookup
     if lookup is None:
         return 0, 0

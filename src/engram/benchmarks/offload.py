@@ -1,4 +1,4 @@
-"""What `bench offload` measures with: a dense model with one memory layer, tables of any length with generated rows, and where they lie."""
+"""What offloading is measured with: a dense model with one memory layer, and tables of any length with generated rows."""
 
 import shutil
 from collections.abc import Callable, Iterator
@@ -8,41 +8,42 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from engram.accounting import table_rows
-from engram.config import ModelConfig, MoEConfig, MultiHeadAttentionConfig
-from engram.designs.base import NO_ROWS
-from engram.designs.engram import Engram
-from engram.errors import UserError
+from engram.benchmarks.shapes import memory_with_rows
+from engram.config.model import ModelConfig, MoEConfig, MultiHeadAttentionConfig
+from engram.errors import FieldError, UserError
+from engram.memory.designs.base import NO_ROWS
+from engram.memory.designs.engram import Engram
 from engram.memory.placement import row_file
 from engram.memory.placement.formats import FORMATS
 from engram.memory.placement.layout import SECTOR, RowLayout
 from engram.memory.placement.row_file import Report, RowSpec
 from engram.memory.placement.rows import Rows
 from engram.memory.placement.serving import encoded_rows
+from engram.scaling.accounting import table_rows
 
 _HEAD_DIM = 64
 _BLOCK_ROWS = 1 << 18
-"""Rows that are drawn; longer tables repeat them. What a row holds costs nothing, where it lies does."""
+"""Rows that are drawn; longer tables repeat them. The contents of a row do not matter for speed, its place does."""
 
 
 @dataclass(frozen=True)
 class Shape:
-    """A dense model with the memory in its second layer, as in the paper's measurement of inference (6.4)."""
+    """Shape of a dense model with a memory in its second layer, as in the paper's measurement of inference (6.4)."""
 
     width: int
     n_layers: int
     memory_dim: int
-    """d_mem, of all heads"""
+    """d_mem, over all heads."""
     hash_heads: int
-    """For each order; the orders are 2 and 3"""
+    """Per order; the orders are 2 and 3."""
 
     def model(self, vocab_size: int, rows: int) -> ModelConfig:
-        """The model whose tables have about `rows` rows in all."""
+        """The model with tables of about `rows` rows in all; FieldError when the shape is impossible."""
         if self.width % _HEAD_DIM:
-            raise UserError(f"--width {self.width}: a multiple of {_HEAD_DIM} is expected")
+            raise FieldError("width", f"{self.width}: a multiple of {_HEAD_DIM} is expected")
         reads = 2 * self.hash_heads
         if self.memory_dim % reads:
-            raise UserError(f"--memory-dim {self.memory_dim}: a multiple of the {reads} rows that a token reads is expected")
+            raise FieldError("memory_dim", f"{self.memory_dim}: a multiple of the {reads} rows that a token reads is expected")
         return with_rows(self._model(vocab_size), rows)
 
     def _model(self, vocab_size: int) -> ModelConfig:
@@ -66,27 +67,26 @@ class Shape:
 def with_rows(model: ModelConfig, rows: int) -> ModelConfig:
     """The model with about `rows` rows in all of its tables together."""
     assert model.memory is not None
-    each = max(2, round(rows / (len(model.memory.table_layers) * model.memory.reads)))
-    return model.model_copy(update={"memory": model.memory.model_copy(update={"table_sizes": (each,) * len(model.memory.table_sizes)})})
+    return model.model_copy(update={"memory": memory_with_rows(model.memory, rows)})
 
 
 def file_bytes(model: ModelConfig, row_format: str, state_dim: int = 0) -> int:
-    """Disk that the tables of a model take."""
+    """Bytes of disk that the tables of a model take."""
     assert model.memory is not None
     payload = FORMATS[row_format].row_bytes(model.memory.row_dim) + 4 * state_dim
     return RowLayout(table_rows(model.memory), payload, SECTOR, bool(state_dim), 0).size
 
 
 def require_disk(folder: Path, needed: int, tell: Callable[[str], None]) -> None:
-    """Say what disk a measurement takes; UserError when it is not free."""
+    """Tell how much disk a measurement takes; UserError when that much is not free."""
     free = shutil.disk_usage(folder).free
     tell(f"takes {needed / 1e9:.3g} GB of disk in {folder} ({free / 1e9:.3g} GB are free), removed at the end")
     if needed > 0.95 * free:
-        raise UserError(f"{needed / 1e9:.3g} GB of disk are needed in {folder}, {free / 1e9:.3g} GB are free; take a smaller --table")
+        raise UserError(f"{needed / 1e9:.3g} GB of disk are needed in {folder}, {free / 1e9:.3g} GB are free; take a smaller table")
 
 
 def generated(row_format: str, row_dim: int, rows: int) -> Iterator[Tensor]:
-    """Stored rows uint8 [n, bytes] at a time: drawn ones, over and over."""
+    """Encoded rows, uint8 [n, bytes] at a time: the same drawn ones over and over."""
     drawn = torch.empty(_BLOCK_ROWS, row_dim).normal_(std=0.02, generator=torch.Generator().manual_seed(0))
     block = FORMATS[row_format].encode(drawn)
     for first in range(0, rows, _BLOCK_ROWS):
@@ -94,7 +94,7 @@ def generated(row_format: str, row_dim: int, rows: int) -> Iterator[Tensor]:
 
 
 def generated_file(path: Path, model: ModelConfig, row_format: str, report: Report | None) -> RowSpec:
-    """Write the tables of a model, every byte of them; returns what the file holds."""
+    """Write a file with the tables of a model, every byte of them; returns what it holds."""
     assert model.memory is not None
     spec = RowSpec("bench", table_rows(model.memory), model.memory.row_dim, row_format)
     row_file.create(path, spec, generated(row_format, spec.row_dim, spec.rows), report)
@@ -102,7 +102,7 @@ def generated_file(path: Path, model: ModelConfig, row_format: str, report: Repo
 
 
 def generated_ram(model: ModelConfig, row_format: str) -> Rows:
-    """The same in RAM, to be served from there."""
+    """The same tables in RAM, to be served from there."""
     assert model.memory is not None
     rows, row_dim = table_rows(model.memory), model.memory.row_dim
     return encoded_rows(generated(row_format, row_dim, rows), rows, row_dim, row_format)

@@ -1,4 +1,4 @@
-"""The parts of a training step, each run alone on what a real step gave it."""
+"""The parts of a training step, each run on its own with the inputs of a real step."""
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
@@ -9,15 +9,15 @@ from torch import Tensor, nn
 
 from engram.benchmarks.timing import Case, calls
 from engram.history import History
-from engram.memory.module import MemorySite
+from engram.memory.site import MemorySite
 from engram.memory.tables import EmbeddingTables
 from engram.model.attention import LatentAttention, MultiHeadAttention
 from engram.model.head import mean_cross_entropy
 from engram.model.layers import RMSNorm
 from engram.model.moe import RoutedExperts, Router, SwiGLU
 from engram.model.transformer import Transformer
-from engram.training.loop import Trainer
-from engram.training.schedule import rate_factor
+from engram.training.lr_schedule import rate_factor
+from engram.training.trainer import Trainer
 from engram.training.validation import sequences_at_once
 
 PARTS = (
@@ -40,25 +40,25 @@ _OF_TYPE: dict[type[nn.Module], str] = {
 
 @dataclass
 class Captured:
-    """What a real step left behind."""
+    """What was captured from a real step."""
 
     tokens: Tensor
-    """int64 [B, T] of the first pass"""
+    """Of the first pass, int64 [B, T]."""
     targets: Tensor
     inputs: dict[str, tuple[Any, ...]]
-    """Arguments of every module in the first pass"""
+    """Arguments of every module in the first pass."""
     hidden: Tensor
-    """[N, d]: what the head got"""
+    """Input of the head, [N, d]."""
     grads: dict[str, Tensor]
-    """Gradient of every dense parameter, of the whole step"""
+    """Gradient of every dense parameter, over the whole step."""
     touched: list[list[tuple[Tensor, Tensor]]]
-    """Table rows that the step touched, with their gradients, by set of tables"""
+    """Table rows that the step touched, with their gradients, by set of tables."""
     passes: float
-    """Passes of a step: its sequences over those of the first"""
+    """Passes per step: sequences of a step over those of its first pass."""
 
 
 def capture(trainer: Trainer) -> Captured:
-    """Run a step up to its gradients and keep what went in and came out; the trainer can go on afterwards."""
+    """Run a step up to its gradients and keep its inputs and outputs; the trainer can continue afterwards."""
     model, batch = trainer.model, _next_batch(trainer, trainer.state.step)
     passes = batch.split(sequences_at_once(trainer.train))
     inputs: dict[str, tuple[Any, ...]] = {}
@@ -96,7 +96,7 @@ def capture(trainer: Trainer) -> Captured:
 
 
 def part_cases(trainer: Trainer, captured: Captured, share: float) -> dict[str, Case]:
-    """A case for each part of the step, all layers together. A time is of one call (`calls_per_step`)."""
+    """A case for each part of the step, all layers together. Times are per call; see `calls_per_step`."""
     device = trainer.device
 
     def model_part(function: Callable[[], object]) -> Case:
@@ -114,7 +114,7 @@ def part_cases(trainer: Trainer, captured: Captured, share: float) -> dict[str, 
     optimizers, rate = trainer.optimizers, rate_factor(trainer.train, trainer.state.step) * trainer.train.learning_rate
     with_grad = [*optimizers.parameters.values(), *(leaf for rows in captured.touched for _, leaf in rows)]
     cases["gradient clipping"] = optimizer_part(lambda: nn.utils.clip_grad_norm_(with_grad, trainer.train.grad_clip))
-    for group in optimizers.adamw.param_groups:  # as the first step of the trainer would
+    for group in optimizers.adamw.param_groups:  # as in the trainer's next step
         group["lr"] = rate
     cases["adamw"] = optimizer_part(lambda: optimizers.adamw.step())
     if optimizers.muon is not None:
@@ -129,7 +129,7 @@ def part_cases(trainer: Trainer, captured: Captured, share: float) -> dict[str, 
 
 
 PER_STEP = frozenset({"batch", "gradient clipping", "muon", "adamw", "row-wise adam", "balancing"})
-"""Parts that run once a step; the others once a pass."""
+"""Parts that run once per step; the others run once per pass."""
 
 
 def calls_per_step(name: str, captured: Captured) -> float:
@@ -142,7 +142,7 @@ def _next_batch(trainer: Trainer, step: int) -> Tensor:
 
 
 def forget(trainer: Trainer) -> None:
-    """No gradients and no rows touched, as at the beginning of a step."""
+    """Drop gradients and touched rows, as at the beginning of a step."""
     for parameter in trainer.optimizers.parameters.values():
         parameter.grad = None
     for table in trainer.model.tables():
@@ -150,7 +150,7 @@ def forget(trainer: Trainer) -> None:
 
 
 def _put_back(trainer: Trainer, captured: Captured) -> None:
-    """Gradients and rows touched as they were before the optimisers' step."""
+    """Restore gradients and touched rows as they were before the optimisers' step."""
     forget(trainer)
     for name, grad in captured.grads.items():
         trainer.optimizers.parameters[name].grad = grad
@@ -175,7 +175,7 @@ def _part_of(name: str, module: nn.Module) -> str | None:
 
 
 def _module_runs(trainer: Trainer, captured: Captured) -> dict[str, list[Callable[[], None]]]:
-    """Forward and backward of every module that is a part, by part. A part inside another one (a norm in latent attention) is not one."""
+    """Forward and backward of every module that is a part, by part, except those inside another part (a norm in latent attention)."""
     found: dict[str, list[Callable[[], None]]] = {}
     outer: list[str] = []
     for name, module in trainer.model.named_modules():
@@ -187,7 +187,7 @@ def _module_runs(trainer: Trainer, captured: Captured) -> dict[str, list[Callabl
 
 
 def _forward_and_backward(trainer: Trainer, module: nn.Module, inputs: tuple[Any, ...]) -> Callable[[], None]:
-    """The module on inputs of its own, and the way back from fixed gradients of its outputs."""
+    """Runs the module on copies of its inputs, and its backward pass from fixed gradients of its outputs."""
     given = [value.detach().clone().requires_grad_(value.requires_grad) if isinstance(value, Tensor) else value for value in inputs]
     leaves = [value for value in given if isinstance(value, Tensor) and value.requires_grad]
     parameters = list(module.parameters())
@@ -237,7 +237,7 @@ def _hashing(model: Transformer, captured: Captured) -> Callable[[], None]:
 
 
 def _rows(trainer: Trainer, captured: Captured, rate: float) -> Callable[[], None]:
-    """A step forgets the rows that it has updated, so each gets them anew."""
+    """Steps of the row-wise optimiser, which forgets the rows it has updated, so each step gets them anew."""
     optimizer, tables = trainer.optimizers.rows, list(trainer.model.tables())
 
     def run() -> None:

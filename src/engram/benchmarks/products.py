@@ -1,4 +1,4 @@
-"""The matrix products of a training step, alone: what PyTorch takes for them with nothing around."""
+"""The matrix products of a training step on their own: the time that PyTorch takes for nothing but these."""
 
 import math
 from collections.abc import Callable
@@ -7,19 +7,14 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from engram.benchmarks.timing import Case, Measured, Times, calls
-from engram.config import ModelConfig, MultiHeadAttentionConfig
-
-COUNTED = (
-    "projections and scores of attention (causal: half of T x T), router, shared and routed experts, the memory's projections and the"
-    " head, forward and both products backward; not norms, convolution, table rows and the optimiser"
-)
-"""What the FLOPs of `engram.accounting.model_flops_per_token` and of these products are."""
+from engram.benchmarks.results import Measured, ProductTime
+from engram.benchmarks.timing import Case, Times, calls
+from engram.config.model import ModelConfig, MultiHeadAttentionConfig
 
 
 @dataclass(frozen=True)
 class Product:
-    """`batch` products [n, k] x [k, m] with their two products backward, `count` times a step."""
+    """`batch` products [n, k] x [k, m], each with its two backward products, `count` times per step."""
 
     name: str
     batch: int
@@ -28,32 +23,18 @@ class Product:
     m: int
     count: int
     wide: bool = False
-    """In fp32 whatever the precision."""
+    """Whether it is in fp32 whatever the precision."""
 
     @property
     def flops(self) -> int:
-        """Of a step."""
+        """Per step."""
         return 3 * 2 * self.batch * self.n * self.k * self.m * self.count
-
-
-@dataclass(frozen=True)
-class ProductTime:
-    """A product in the faster of the types that training may take."""
-
-    name: str
-    shape: tuple[int, int, int, int]
-    """batch, n, k, m"""
-    count: int
-    dtype: str
-    seconds: Measured
-    """Of a step."""
-    flops: int
 
 
 def step_products(config: ModelConfig, sequences: int, seq_len: int, passes: int = 1) -> list[Product]:
     """The products of a step of `passes` passes of `sequences` sequences each.
 
-    An expert gets its mean number of tokens. Scores are taken with half of the keys, which are as many products as the causal half.
+    Each expert gets the mean number of tokens. Scores are taken with half of the keys, which is as much work as the causal half of them.
     """
     d, moe, tokens, attention = config.width, config.moe, sequences * seq_len, config.attention
     if not isinstance(attention, MultiHeadAttentionConfig):
@@ -90,7 +71,7 @@ def _feed_forward(name: str, batch: int, tokens: int, d: int, width: int, count:
 
 
 def product_cases(products: list[Product], precision: str, device: torch.device, share: float) -> dict[str, Case]:
-    """A case for each product and type: one product with its products backward."""
+    """A case for each product and dtype: one product with its backward products."""
     return {
         _key(product, dtype): Case(calls(_product(product, dtype, device), device), share)
         for product in products
@@ -99,7 +80,7 @@ def product_cases(products: list[Product], precision: str, device: torch.device,
 
 
 def product_times(products: list[Product], precision: str, times: Times) -> list[ProductTime]:
-    """What `product_cases` came to: for each product the type with the smaller median."""
+    """The times of `product_cases`: for each product, the dtype with the smaller median."""
     found = []
     for product in products:
         of_step = {
@@ -115,7 +96,7 @@ _NAMES = {torch.float32: "fp32", torch.bfloat16: "bf16"}
 
 
 def _types(product: Product, precision: str) -> list[torch.dtype]:
-    """fp32 may always be taken for bf16, and is where small products are faster in it."""
+    """Dtypes that training may use: instead of bf16 always also fp32, in which small products may be faster."""
     return [torch.float32] if product.wide or precision == "fp32" else [torch.bfloat16, torch.float32]
 
 

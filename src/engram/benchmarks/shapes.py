@@ -1,4 +1,4 @@
-"""What is measured: models of a size, a dense model of the same P_active, longer tables, and trials of them that don't end."""
+"""What is measured: models of a size, a dense model of the same P_active, longer tables, and endless trials of these models."""
 
 import time
 from dataclasses import dataclass
@@ -7,30 +7,32 @@ from typing import Literal
 
 import torch
 
-from engram.accounting import count_parameters
-from engram.allocation import TOLERANCE, allocate, baseline, memory_template, spread
 from engram.benchmarks.timing import Turn, synchronise
-from engram.config import ModelConfig, MoEConfig, TrialConfig
+from engram.config.model import ModelConfig, MoEConfig
+from engram.config.training import TrainConfig
+from engram.config.trial import TrialConfig
 from engram.corpus.dataset import Corpus
 from engram.errors import UserError
-from engram.ladder import LADDER, Size
-from engram.recipe import learning_rate, sequence_and_batch
-from engram.training.loop import Trainer
-from engram.training_config import TrainConfig
+from engram.memory.designs.base import Memory
+from engram.scaling.accounting import count_parameters
+from engram.scaling.allocation import TOLERANCE, allocate, baseline, memory_template, spread
+from engram.scaling.ladder import LADDER, Size
+from engram.scaling.recipe import DEFAULT_RECIPE
+from engram.training.trainer import Trainer
 
 STUDY = Size("study", n_layers=3, width=96, n_heads=2, expert_width=24, n_routed_experts=100, top_k=6, shared_experts=2)
-"""The shape of an early study, with the sequences and the batch of size 3m. At rho = 0.8 it has 81 experts."""
+"""The shape of an early study, which takes sequence length and batch from size 3m. At rho = 0.8 it has 81 experts."""
 STUDY_LIKE = "3m"
 
 ENDLESS = 10**9
-"""Steps of a trial that is stopped by the clock. The learning rate is that of the first steps of its warm-up, next to nothing."""
+"""Steps of a trial that is stopped by the clock; its learning rate, that of the first steps of a warm-up, is next to nothing."""
 _SHORTEST_S = 1e-3
 
 Precision = Literal["auto", "bf16", "fp32"]
 
 
 def named_size(name: str) -> Size:
-    """`study` or a size of the ladder; UserError lists the names there are."""
+    """`study` or a size of the ladder; an unknown name is a UserError that lists the names."""
     sizes = {STUDY.name: STUDY, **LADDER}
     if name not in sizes:
         raise UserError(f"size '{name}' is unknown; there are {', '.join(sizes)}")
@@ -50,9 +52,9 @@ class Setup:
 
     @property
     def train(self) -> TrainConfig:
-        """Training that does not end; UserError when there is no such optimiser."""
-        seq_len, batch_size = sequence_and_batch(LADDER[STUDY_LIKE] if self.size == STUDY else self.size)
-        rate = learning_rate(self.size, self.optimizer)
+        """Endless training; UserError when there is no such optimiser."""
+        seq_len, batch_size = DEFAULT_RECIPE.sequence_and_batch[STUDY_LIKE if self.size == STUDY else self.size.name]
+        rate = DEFAULT_RECIPE.learning_rate(self.size, self.optimizer)
         values = {"seq_len": seq_len, "batch_size": batch_size, "learning_rate": rate, "optimizer": {"kind": self.optimizer}}
         few = {"steps": ENDLESS, "n_validations": 1, "val_tokens": seq_len}
         return TrainConfig.model_validate({**values, **few, "precision": self.precision})
@@ -62,11 +64,11 @@ class Setup:
         return self.train.tokens_per_step
 
     def sparse(self, rho: float) -> ModelConfig:
-        """The model of a rho; P_total and P_active are the same for all."""
+        """The model at a rho; P_total and P_active are the same for all rhos."""
         return allocate(baseline(self.size, self.corpus.vocab_size), memory_template(self.size), rho)
 
     def trial(self, model: ModelConfig, rho: float = 1.0) -> TrialConfig:
-        """A trial of a model that does not end."""
+        """An endless trial of a model."""
         return TrialConfig(
             size=self.size.name,
             rho=rho,
@@ -74,12 +76,11 @@ class Setup:
             budget_flops=float(6 * count_parameters(model).p_active * self.train.tokens),
             model=model,
             train=self.train,
-            corpus_fingerprint=self.corpus.fingerprint,
-            tokenizer_fingerprint=self.corpus.tokenizer_fingerprint,
+            **self.corpus.fingerprints,
         )
 
     def trainer(self, model: ModelConfig, rho: float = 1.0) -> Trainer:
-        """Trains a model until nobody asks for more; keeps nothing."""
+        """A trainer for a model that trains for as long as it is asked to, and saves nothing."""
         return endless_trainer(self.trial(model, rho), self.corpus, self.device)
 
 
@@ -89,7 +90,7 @@ def endless_trainer(trial: TrialConfig, corpus: Corpus, device: torch.device) ->
 
 
 def steps(trainer: Trainer) -> Turn:
-    """The turn of whole optimiser steps."""
+    """A turn of whole optimiser steps."""
 
     def turn(seconds: float) -> float:
         synchronise(trainer.device)
@@ -103,8 +104,10 @@ def steps(trainer: Trainer) -> Turn:
 
 
 def dense_twin(sparse: ModelConfig) -> ModelConfig:
-    """A model without experts and memory whose P_active is that of `sparse` within the tolerance of a sweep: its feed-forward
-    layers are as wide as it takes. UserError where no width comes so near."""
+    """A model without experts and memory, with feed-forward layers so wide that P_active is that of `sparse`, within a sweep's tolerance.
+
+    Raises UserError when no width comes close enough.
+    """
     target = count_parameters(sparse).p_active
 
     def build(width: int) -> ModelConfig:
@@ -118,7 +121,7 @@ def dense_twin(sparse: ModelConfig) -> ModelConfig:
 
     one = count_parameters(build(2)).p_active - count_parameters(build(1)).p_active
     fitting = 1 + (target - count_parameters(build(1)).p_active) // one
-    # Even widths first: the kernels take nothing else.
+    # Even widths first: the kernels accept no others.
     candidates = sorted((build(width) for width in range(fitting - 1, fitting + 3)), key=lambda m: (m.moe.dense_width % 2, deviation(m)))
     for model in candidates:
         if deviation(model) <= TOLERANCE:
@@ -127,8 +130,14 @@ def dense_twin(sparse: ModelConfig) -> ModelConfig:
 
 
 def with_longer_tables(model: ModelConfig, factor: int) -> ModelConfig:
-    """The model with tables of `factor` times the rows, and P_total larger by that."""
+    """The model with `factor` times as many rows in its tables, and a larger P_total accordingly."""
     if model.memory is None:
         raise ValueError("the model has no tables")
     longer = tuple(factor * rows for rows in model.memory.table_sizes)
     return model.model_copy(update={"memory": model.memory.model_copy(update={"table_sizes": longer})})
+
+
+def memory_with_rows(memory: Memory, rows: int) -> Memory:
+    """The memory with about `rows` rows in all of its tables together."""
+    each = max(2, round(rows / (len(memory.table_layers) * memory.reads)))
+    return memory.model_copy(update={"table_sizes": (each,) * len(memory.table_sizes)})

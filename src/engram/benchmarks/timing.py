@@ -1,57 +1,23 @@
-"""Measuring times that can be compared on a machine that is not quiet.
+"""Times that can be compared although the machine is not quiet.
 
-Cases take turns, round by round, in one process; what is compared is compared within a round, and the median over the rounds is
-given with their range. A machine that is slow for a minute is then slow for all cases alike.
+Cases take turns, round by round, in one process. Cases are compared within each round, and the median over the rounds is given with their
+range. A machine that is slow for a minute is then slow for all cases alike.
 """
 
-import math
-import statistics
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Self
 
 import torch
 
+from engram.benchmarks.results import Measured
+
 Clock = Callable[[], float]
-"""Seconds since some moment."""
+"""Seconds since some fixed moment."""
 Turn = Callable[[float], float]
-"""Runs a case for at least so many seconds, once at least; returns the seconds of one call."""
+"""Runs a case for at least the given seconds, at least once; returns the seconds per call."""
 Report = Callable[[str, int, int | None], None]
-"""Takes a stage, how much of it is done and how much there is."""
-
-
-FEWEST = 6
-"""Rounds below which the range of the values is no 95 % interval of their median yet"""
-
-
-@dataclass(frozen=True)
-class Measured:
-    """Median over the rounds, and their range or the interval of the median."""
-
-    median: float
-    low: float
-    high: float
-
-    @classmethod
-    def of(cls, values: Sequence[float]) -> Self:
-        """From one value a round."""
-        return cls(statistics.median(values), min(values), max(values))
-
-    @classmethod
-    def interval(cls, values: Sequence[float]) -> Self:
-        """The same with the 95 % interval of the median, from the order of the values alone; their range where they are fewer than six.
-
-        Of n values each lies below the median with probability 1/2, so at most k of them do with P(Binomial(n, 1/2) <= k).
-        """
-        n, ordered = len(values), sorted(values)
-        if n < FEWEST:
-            return cls.of(values)
-        outside, below = 0, 0
-        while (below + math.comb(n, outside)) / 2**n <= 0.025:
-            below += math.comb(n, outside)
-            outside += 1
-        return cls(statistics.median(values), ordered[outside - 1], ordered[n - outside])
+"""Called with a stage, how much of it is done, and how much there is in all (None: unknown)."""
 
 
 @dataclass(frozen=True)
@@ -60,15 +26,15 @@ class Case:
 
     turn: Turn
     share: float = 1.0
-    """Its share of the time that a case gets: many small parts need not take as long as whole steps."""
+    """Its share of the time per case: many small parts need not run as long as whole steps."""
 
 
 Times = dict[str, list[float]]
-"""Seconds of one call by case, one number a round."""
+"""Seconds per call by case, one number per round."""
 
 
 def synchronise(device: torch.device) -> None:
-    """Wait until the device has done what it was given."""
+    """Wait until the device has finished its work."""
     if device.type == "cuda":
         torch.cuda.synchronize(device)
 
@@ -79,13 +45,13 @@ def calls(
     before: Callable[[], None] | None = None,
     clock: Clock = time.perf_counter,
 ) -> Turn:
-    """The turn of a plain function.
+    """A turn of plain function calls.
 
     Args:
         function: what is measured.
-        device: where it works.
-        before: called once a turn, outside of the time.
-        clock: what time is taken from.
+        device: that it uses.
+        before: called once per turn, not timed.
+        clock: to measure with.
     """
 
     def turn(seconds: float) -> float:
@@ -109,9 +75,10 @@ def interleave(cases: Mapping[str, Case], rounds: int, seconds: float, report: R
 
     Args:
         cases: what is measured, by name.
-        rounds: rounds that count; one more runs before them and warms everything up.
-        seconds: time for a case of share 1, all rounds that count together.
-        report, stage: told how many rounds are done.
+        rounds: that count; one more before them warms everything up.
+        seconds: time for a case of share 1, over all rounds that count.
+        report: told how many rounds are done.
+        stage: name that `report` is given.
     """
     if rounds < 1:
         raise ValueError(f"rounds is {rounds}; at least one is needed")
@@ -130,7 +97,7 @@ def interleave(cases: Mapping[str, Case], rounds: int, seconds: float, report: R
 
 
 def paired_ratio(numerators: Sequence[float], denominators: Sequence[float]) -> Measured:
-    """Ratio of two cases that were measured in the same rounds: taken round by round."""
+    """Ratio of two cases that were measured in the same rounds, taken round by round."""
     return Measured.of(_ratios(numerators, denominators))
 
 
@@ -144,5 +111,5 @@ def _ratios(numerators: Sequence[float], denominators: Sequence[float]) -> list[
 
 
 def rates(times: Sequence[float], amount: float) -> Measured:
-    """`amount` a call -> so much a second."""
+    """Amount per second, from the seconds per call and the `amount` per call."""
     return Measured.of([amount / seconds for seconds in times])

@@ -1,9 +1,8 @@
-"""A training step of the same model by `transformers`: DeepseekV3ForCausalLM with PyTorch's fused AdamW."""
+"""A training step of the same model in `transformers`: DeepseekV3ForCausalLM with PyTorch's fused AdamW."""
 
 import copy
 import itertools
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -11,30 +10,17 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from engram.benchmarks.machine import free_bytes
+from engram.benchmarks.results import Variant
 from engram.benchmarks.timing import Turn, calls
-from engram.config import ModelConfig, TrainConfig
+from engram.config.model import ModelConfig
+from engram.config.training import TrainConfig
 from engram.errors import UserError
 
 EXPERTS = ("grouped_mm", "eager", "batched_mm")
 """Implementations of the experts that transformers has."""
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "bf16 autocast": torch.float32}
-"""Types of weights, activations and optimiser state; the last multiplies in bf16 and keeps fp32, as we do."""
+"""Dtypes of weights, activations and optimiser state; the last multiplies in bf16 and keeps fp32, as we do."""
 _RATE = 1e-6
-
-
-@dataclass(frozen=True)
-class Variant:
-    """A way that transformers can run the model."""
-
-    experts: str
-    dtype: str
-    step_s: float | None
-    """As probed; None where it does not run"""
-    problem: str | None
-
-    @property
-    def name(self) -> str:
-        return f"{self.experts} {self.dtype}"
 
 
 def require_transformers() -> str:
@@ -47,8 +33,11 @@ def require_transformers() -> str:
 
 
 def deepseek_config(model: ModelConfig, seq_len: int, shared_experts: int) -> Any:
-    """The DeepSeek-V3 config of the same width, layers, experts and vocabulary. Its latent attention has heads of the same number;
-    a head has a third of the query channels with positions, values as long as ours and a KV rank of a quarter of the width."""
+    """The DeepSeek-V3 config with the same width, layers, experts and vocabulary.
+
+    Its latent attention has the same number of heads; a third of a head's query channels are rotary, values are as long as ours, and the KV
+    rank is a quarter of the width.
+    """
     from transformers.models.deepseek_v3.configuration_deepseek_v3 import DeepseekV3Config
 
     d, heads, moe = model.width, model.attention.n_heads, model.moe
@@ -65,14 +54,14 @@ def deepseek_config(model: ModelConfig, seq_len: int, shared_experts: int) -> An
 
 
 def training_step(config: Any, experts: str, dtype: str, batches: Iterator[Tensor], device: torch.device) -> Callable[[], None]:
-    """One step: forward, cross-entropy as transformers computes it, backward, fused AdamW. Nothing is clipped or balanced.
+    """One step: forward, cross-entropy as in transformers, backward, fused AdamW, without clipping or balancing.
 
     `batches` gives int64 [B, T + 1].
     """
     from transformers.models.deepseek_v3.modeling_deepseek_v3 import DeepseekV3ForCausalLM
 
     torch.manual_seed(0)
-    own = copy.deepcopy(config)  # the implementation is written into it: models that share one would all run the last
+    own = copy.deepcopy(config)  # transformers writes the implementation into it: models sharing one config would all use the last
     model: nn.Module = DeepseekV3ForCausalLM._from_config(own, experts_implementation=experts, attn_implementation="sdpa")
     model = model.to(device=device, dtype=DTYPES[dtype]).train()
     optimizer = torch.optim.AdamW(model.parameters(), lr=_RATE, fused=True)
@@ -91,7 +80,7 @@ def training_step(config: Any, experts: str, dtype: str, batches: Iterator[Tenso
 def fastest_step(
     config: Any, train: TrainConfig, batches: Iterator[Tensor], device: torch.device, seconds: float
 ) -> tuple[Turn, list[Variant]]:
-    """Probe every variant for about `seconds` and return the turn of the fastest, and all that were probed."""
+    """Probe every variant for about `seconds`; returns the turn of the fastest, and all variants as probed."""
     best: tuple[float, Turn] | None = None
     probed = []
     for experts, dtype in itertools.product(EXPERTS, DTYPES):
@@ -115,5 +104,5 @@ def fastest_step(
 
 
 def _gathered_bytes(config: Any, tokens: int) -> int:
-    """What `batched_mm` copies in one layer, and again for the gradients: the weights of every token's experts."""
+    """Bytes that `batched_mm` copies in one layer, and again for the gradients: the weights of every token's experts."""
     return 2 * 4 * tokens * int(config.num_experts_per_tok) * 3 * int(config.hidden_size) * int(config.moe_intermediate_size)

@@ -1,37 +1,25 @@
-"""Several trainings side by side, each in a process of its own as in a sweep."""
+"""Several trainings side by side, each in a process of its own, as in a sweep."""
 
 import multiprocessing
 import os
 import threading
 from concurrent.futures import ProcessPoolExecutor
-from dataclasses import dataclass
 from multiprocessing.synchronize import Barrier
 from pathlib import Path
 from threading import BrokenBarrierError
 
+from engram.benchmarks.results import Measured, SideBySide
 from engram.benchmarks.shapes import Setup, endless_trainer, steps
-from engram.benchmarks.timing import Measured
-from engram.config import ModelConfig, TrialConfig
+from engram.config.model import ModelConfig
+from engram.config.trial import TrialConfig
 
 _START_S = 300.0
-"""Time that all copies have to get ready: compiling the kernels is in it."""
+"""Seconds that all copies have to get ready, including compiling the kernels."""
 _WARM_UP_S = 1.5
 
 
-@dataclass(frozen=True)
-class SideBySide:
-    """Training speed of copies that ran at the same time."""
-
-    tokens_per_s: list[Measured]
-    """Of each copy, over the rounds"""
-
-    @property
-    def total_tokens_per_s(self) -> float:
-        return sum(copy.median for copy in self.tokens_per_s)
-
-
 def train_side_by_side(setup: Setup, model: ModelConfig, rho: float, workers: int, seconds: float, rounds: int) -> SideBySide:
-    """Train `workers` copies of a model on a core each; all begin a round together."""
+    """Train `workers` copies of a model, on one core each; all begin each round together."""
     context = multiprocessing.get_context("spawn")
     barrier = context.Barrier(workers)
     trial = setup.trial(model, rho).model_dump_json()
@@ -39,7 +27,7 @@ def train_side_by_side(setup: Setup, model: ModelConfig, rho: float, workers: in
         arguments = (trial, setup.corpus.folder, str(setup.device), seconds, rounds)
         copies = [pool.submit(_train, *arguments) for _ in range(workers)]
         problems = [problem for copy in copies if (problem := copy.exception()) is not None]
-        # A copy that fails lets the others go: theirs is not the cause.
+        # A copy that fails breaks the barrier for the others, whose errors are not the cause.
         for problem in sorted(problems, key=lambda one: isinstance(one, BrokenBarrierError)):
             raise problem
         return SideBySide([Measured.of([setup.tokens_per_step / one for one in copy.result()]) for copy in copies])
@@ -56,7 +44,7 @@ def _begin(barrier: Barrier) -> None:
 
 
 def end_with_parent() -> None:
-    """In a new process: end when the parent does, however that came."""
+    """In a new process: end when the parent does, for whatever reason."""
     parent = multiprocessing.parent_process()
     assert parent is not None
 
@@ -68,7 +56,7 @@ def end_with_parent() -> None:
 
 
 def _train(trial_json: str, corpus_folder: Path, device_name: str, seconds: float, rounds: int) -> list[float]:
-    """Seconds of a step, one number a round."""
+    """Seconds per step, one number per round."""
     from engram.corpus.dataset import Corpus
     from engram.training.machine import resolve_device, settle_process
 

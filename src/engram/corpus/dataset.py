@@ -3,7 +3,7 @@
 import json
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, Self, TypedDict
 
 import numpy as np
 from tokenizers import Tokenizer
@@ -11,41 +11,48 @@ from tokenizers import Tokenizer
 from engram.errors import UserError
 
 FORMAT = 1
-"""Version of the folder's layout; folders of another version are not opened."""
+"""Version of the folder's layout; folders of other versions are refused."""
 VALIDATION_DOCUMENT_TOKENS = 1024
-"""Tokens taken from the beginning of a validation document, at least: a few long files must not be the whole validation."""
+"""Tokens taken at most from the beginning of a validation document (or a sequence, if longer): a few long files must not dominate."""
+
+
+class Fingerprints(TypedDict):
+    """The fields by which a `TrialConfig` names its corpus."""
+
+    corpus_fingerprint: str
+    tokenizer_fingerprint: str
 
 
 @dataclass(frozen=True, eq=False)
 class Corpus:
-    """A tokenised corpus; tokens are memory-mapped, shared by all processes of a machine."""
+    """A tokenised corpus. Tokens are memory-mapped, and so shared by all processes of a machine."""
 
     folder: Path
     fingerprint: str
-    """SHA-256 over the documents in their order and the split."""
+    """SHA-256 of the documents in order and of the split."""
     tokenizer_fingerprint: str
     vocab_size: int
     compressed_vocab_size: int
     end_of_text_id: int
     compression: np.ndarray
-    """int64 [V]: canonical id of each token"""
+    """Canonical id of each token, int64 [V]."""
     train: np.ndarray
-    """uint16 or uint32 [n]: documents one after another, each followed by end-of-text"""
+    """Training documents one after another, each followed by end-of-text, uint16 or uint32 [n]."""
     train_doc_starts: np.ndarray
-    """int64 [documents + 1]: first token of each training document"""
+    """First token of each training document, and the end of the last, int64 [documents + 1]."""
     val: np.ndarray
-    """The same of the validation documents, in the order of their hashes: any beginning is a random sample"""
+    """Validation documents in the same form, in the order of their hashes, so that the first few are a random sample."""
     val_doc_starts: np.ndarray
-    """int64 [documents + 1]: first token of each validation document"""
+    """First token of each validation document, and the end of the last, int64 [documents + 1]."""
     val_doc_bytes: np.ndarray
-    """int64 [documents]: UTF-8 bytes"""
+    """UTF-8 bytes of each validation document, int64 [documents]."""
     val_doc_ids: np.ndarray
-    """16 hexadecimal digits of each document's hash"""
+    """16 hexadecimal digits of each validation document's hash."""
     meta: dict[str, Any]
 
     @classmethod
     def open(cls, folder: Path) -> Self:
-        """Map a prepared corpus; UserError when the folder is not a whole one of this format."""
+        """Map a prepared corpus; UserError when the folder is not a complete corpus of this format."""
         try:
             meta = json.loads((folder / "meta.json").read_text())
             if meta["format"] != FORMAT:
@@ -76,22 +83,27 @@ class Corpus:
         except (OSError, ValueError, KeyError) as problem:
             raise UserError(f"{folder} is not a prepared corpus that can be read here ({type(problem).__name__}: {problem})") from None
 
+    @property
+    def fingerprints(self) -> Fingerprints:
+        """The two fingerprints as fields of a `TrialConfig`."""
+        return {"corpus_fingerprint": self.fingerprint, "tokenizer_fingerprint": self.tokenizer_fingerprint}
+
     def tokenizer(self) -> Tokenizer:
         """The tokenizer that made the tokens."""
         return Tokenizer.from_file(str(self.folder / "tokenizer.json"))
 
 
 class TrainBatches:
-    """Batches as a pure function of seed and step: a resumed run needs no state.
+    """Training batches as a pure function of seed and step, so that a resumed run needs no state.
 
-    Windows of T + 1 tokens start every T tokens, so no target is seen twice in an epoch; each epoch has an
-    order of its own, and a batch may run over the border of two.
+    Windows of T + 1 tokens start every T tokens, so no target is seen twice in an epoch. Each epoch has its own order, and a batch may
+    straddle two epochs.
 
     Args:
-        tokens: [n] token ids.
-        seq_len: T.
-        batch_size: B.
-        seed: seed of the orders.
+        tokens: token ids [n].
+        seq_len: tokens per sequence (T).
+        batch_size: sequences per batch (B).
+        seed: of the orders.
 
     Raises UserError when the tokens don't fill one window.
     """
@@ -112,7 +124,7 @@ class TrainBatches:
 
     def _order(self, epoch: int) -> np.ndarray:
         if epoch not in self._orders:
-            if len(self._orders) > 1:  # a batch needs two at most
+            if len(self._orders) > 1:  # a batch needs at most two
                 del self._orders[min(self._orders)]
             self._orders[epoch] = np.random.default_rng([self.seed, epoch]).permutation(self.n_windows)
         return self._orders[epoch]
@@ -121,8 +133,8 @@ class TrainBatches:
 def validation_windows(corpus: Corpus, seq_len: int, max_tokens: int) -> tuple[np.ndarray, np.ndarray]:
     """Validation text as whole windows: tokens int64 [n, T + 1] and the document of each target int64 [n, T].
 
-    The beginnings of the documents (`VALIDATION_DOCUMENT_TOKENS`, or T if that is more) stand one after another in the
-    order of their hashes. Targets number at most `max_tokens`. Raises UserError when there is not one window.
+    The beginnings of the documents (`VALIDATION_DOCUMENT_TOKENS`, or T if that is more) are joined in the order of their hashes. There are
+    at most `max_tokens` targets. Raises UserError when they don't fill one window.
     """
     limit = max(VALIDATION_DOCUMENT_TOKENS, seq_len)
     starts = corpus.val_doc_starts
@@ -143,8 +155,8 @@ def validation_windows(corpus: Corpus, seq_len: int, max_tokens: int) -> tuple[n
 def document_windows(corpus: Corpus, seq_len: int, max_tokens: int) -> np.ndarray:
     """Validation documents of at least T tokens, each cut to one window: int64 [n, T + 1].
 
-    The end-of-text that stands before a document in training, then its first T tokens: all of them are targets. Documents come
-    in the order of their hashes, as many as hold `max_tokens` (one at least); n is 0 where none is that long.
+    A window is the end-of-text token that precedes a document in training, then the document's first T tokens, all of which are targets.
+    Documents come in the order of their hashes, up to `max_tokens` in all (at least one); n is 0 if none is long enough.
     """
     starts = corpus.val_doc_starts[:-1][np.diff(corpus.val_doc_starts) >= seq_len][: max(1, max_tokens // seq_len)]
     documents = np.asarray(corpus.val)[starts[:, None] + np.arange(seq_len)].astype(np.int64)

@@ -12,12 +12,12 @@ from engram.errors import UserError
 
 COMPRESSIONS = {".gz": "gzip", ".zst": "zstd"}
 JSON_SUFFIXES = frozenset({".jsonl", ".ndjson", ".json"})
-"""Files with one JSON object a line."""
+"""Files with one JSON object per line."""
 PARQUET_BATCH_ROWS = 1024
 
 
 def matching_files(pattern: str) -> list[Path]:
-    """Files that match, sorted by path and each once however many links lead to it; UserError when there are none.
+    """Files that match, sorted by path, each only once however many links lead to it; UserError when there are none.
 
     `**` stands for any depth of folders and `~` for the home folder.
     """
@@ -33,9 +33,9 @@ def matching_files(pattern: str) -> list[Path]:
 
 
 def file_documents(path: Path, text_column: str) -> Iterator[str]:
-    """Documents of one file: one a row of JSON lines (.jsonl .ndjson .json) and Parquet, otherwise the whole file.
+    """Documents of one file: one per row of JSON lines (.jsonl .ndjson .json) or Parquet, otherwise the whole file.
 
-    A row whose text is null gives the empty string. Raises UserError naming the file and the place of what is wrong.
+    A row whose text is null gives the empty string. Raises UserError that names the file and the place of the mistake.
     """
     compressed = path.suffix.lower() in COMPRESSIONS
     suffix = (path.with_suffix("") if compressed else path).suffix.lower()
@@ -110,7 +110,7 @@ def _parquet_rows(path: Path, column: str) -> Iterator[str]:
 
 
 def missing_column(place: str, column: str, columns: list[str]) -> UserError:
-    """The error of a table without the text column."""
+    """The error for a table without the text column."""
     return UserError(f"{place} has no column {column!r}; it has {', '.join(map(repr, columns)) or 'none'}")
 
 

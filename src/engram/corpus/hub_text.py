@@ -1,4 +1,4 @@
-"""The `hf:NAME` corpus: a data set of the Hugging Face hub or a local folder of one, streamed."""
+"""The `hf:NAME` corpus: a data set from the Hugging Face hub or from a local folder, streamed."""
 
 import os
 from collections.abc import Iterator
@@ -22,16 +22,16 @@ class HubSource:
     config: str | None
     split: str
     column: str | None
-    """Text column, when the source names one."""
+    """Text column, if the source names one."""
 
     @property
     def folder(self) -> Path | None:
-        """The local folder, None for a data set of the hub."""
+        """The local folder; None for a data set on the hub."""
         return Path(self.name) if os.path.isabs(self.name) else None
 
 
 def parse_hub_source(source: str) -> HubSource:
-    """Take `hf:NAME[/CONFIG][:SPLIT][#COLUMN]` apart; UserError when it has another form.
+    """Parse `hf:NAME[/CONFIG][:SPLIT][#COLUMN]`; UserError when it has another form.
 
     The column follows the first `#`, the split the first `:` before it. The third part of a hub name is the configuration
     (`owner/name/config`); a local folder has none.
@@ -52,7 +52,7 @@ def parse_hub_source(source: str) -> HubSource:
 def hub_documents(source: str, text_column: str | None) -> Iterator[str]:
     """Texts of the data set's rows in its own order; null gives the empty string.
 
-    Raises UserError in one line for whatever keeps the data from being read.
+    Raises UserError, in one line, when the data can't be read.
     """
     parsed = parse_hub_source(source)
     column = parsed.column or text_column or "text"
@@ -69,7 +69,7 @@ def hub_documents(source: str, text_column: str | None) -> Iterator[str]:
     number = 0
     while True:
         number += 1
-        # Only the reading is guarded: an error of whoever takes the documents is not the data set's.
+        # Only the reading is guarded: an error in the code that consumes the documents is not the data set's.
         try:
             row = next(rows)
         except StopIteration:
@@ -85,7 +85,7 @@ def hub_documents(source: str, text_column: str | None) -> Iterator[str]:
 def _open(parsed: HubSource, column: str, source: str) -> Any:
     import datasets
 
-    datasets.disable_progress_bars()  # they would draw over ours
+    datasets.disable_progress_bars()  # they would draw over our progress bar
     rows = datasets.load_dataset(parsed.name, parsed.config, split=parsed.split, streaming=True)
     if rows.column_names is None:  # not known before the first row
         return rows

@@ -1,4 +1,4 @@
-"""From a source of text to a tokenised, memory-mapped corpus in the cache, once."""
+"""Turns a source of text into a tokenised, memory-mapped corpus, once, and keeps it in the cache."""
 
 import hashlib
 import itertools
@@ -21,17 +21,24 @@ from engram.tokenizer.bpe import check_vocab_size, end_of_text_id, fingerprint, 
 from engram.tokenizer.compression import compress_vocabulary
 
 TOKENIZER_SAMPLE_BYTES = 32_000_000
-"""Training text that the tokenizer is trained on at most."""
+"""Bytes of training text that the tokenizer is trained on, at most."""
 _BATCH_DOCUMENTS = 256
 _BATCH_BYTES = 4_000_000
 
 
 def prepare_corpus(spec: CorpusSpec, cache: Path, progress: Progress | None = None, refresh: bool = False) -> Corpus:
-    """The corpus of `spec`, from `cache` if it is there, else read, split, tokenised and kept there.
+    """The corpus of `spec`: from `cache` if it is there, otherwise read, split, tokenised and saved there.
 
-    A corpus is found again by the listing of its files (path, size, time of change), a data set of the hub by its name;
-    `refresh` reads the text anyway. Safe when several processes prepare at once, and when one is killed: a folder that
-    exists is whole. Raises UserError for whatever is wrong with the source, the tokenizer or the cache.
+    A corpus is found again by the listing of its files (path, size, modification time), a data set on the hub by its name; `refresh` reads
+    the text regardless. Several processes may prepare at once, and any may be killed: a folder that exists is complete.
+
+    Args:
+        spec: what text, and how it is tokenised.
+        cache: folder for prepared corpora.
+        progress: called with a stage, how much of it is done, and how much there is.
+        refresh: whether to read the text even if the corpus is in the cache.
+
+    Raises UserError for whatever is wrong with the source, the tokenizer or the cache.
     """
     report = progress or (lambda stage, done, total: None)
     tokenizer = _given_tokenizer(spec)
@@ -40,7 +47,7 @@ def prepare_corpus(spec: CorpusSpec, cache: Path, progress: Progress | None = No
     entry = root / "requests" / f"{request}.json"
     try:
         entry.parent.mkdir(parents=True, exist_ok=True)
-        # One process at a time for each request; the lock goes with its process.
+        # One process at a time for each request; the lock is released when its process ends.
         with _lock(root, request):
             folder = None if refresh else _known(entry, root)
             if folder is None:
@@ -48,7 +55,7 @@ def prepare_corpus(spec: CorpusSpec, cache: Path, progress: Progress | None = No
                 _write_synced(entry, json.dumps({"folder": folder.name}).encode())
             return Corpus.open(folder)
     except OSError as problem:
-        raise UserError(f"the cache {cache} can't be used: {problem.strerror or problem}; choose another with --cache") from None
+        raise UserError(f"the cache {cache} can't be used: {problem.strerror or problem}; choose another cache folder") from None
 
 
 def _given_tokenizer(spec: CorpusSpec) -> Tokenizer | None:
@@ -66,7 +73,7 @@ def _request_key(spec: CorpusSpec, tokenizer: Tokenizer | None) -> str:
 
 
 def _known(entry: Path, root: Path) -> Path | None:
-    """The folder an earlier preparation left, if both are still there."""
+    """The folder that an earlier preparation wrote, if it and its entry still exist."""
     try:
         folder = root / json.loads(entry.read_text())["folder"]
     except (FileNotFoundError, ValueError, KeyError):
@@ -75,7 +82,7 @@ def _known(entry: Path, root: Path) -> Path | None:
 
 
 def _whole(folder: Path) -> bool:
-    """False for a folder that is missing, was damaged after it was written, or has another format."""
+    """Whether a folder exists, is undamaged and has the current format."""
     try:
         Corpus.open(folder)
     except UserError:
@@ -92,7 +99,7 @@ def _temporary(root: Path, request: str) -> Path:
 
 
 def _remove_left_behind(root: Path, request: str) -> None:
-    """Remove the temporary folders of killed processes: ours, as the lock is ours, and those whose lock is free."""
+    """Remove temporary folders of killed processes: those of this request, whose lock we hold, and those whose lock is free."""
     shutil.rmtree(_temporary(root, request), ignore_errors=True)
     for folder in root.glob(_temporary(root, "*").name):
         other = folder.name[1 : -len(".tmp")]
@@ -109,23 +116,22 @@ def _build(spec: CorpusSpec, root: Path, request: str, tokenizer: Tokenizer | No
     temporary.mkdir()
     try:
         spool = Spool(temporary / "text", read_documents(spec), spec.max_bytes, report)
-        corpus_fingerprint = spool.fingerprint(spec.val_fraction)
         choice = fingerprint(tokenizer) if tokenizer else f"bpe {spec.vocab_size}"
-        target = root / f"{corpus_fingerprint[:16]}-{hashlib.sha256(choice.encode()).hexdigest()[:8]}"
+        target = root / f"{spool.fingerprint(spec.val_fraction)[:16]}-{hashlib.sha256(choice.encode()).hexdigest()[:8]}"
         if _whole(target):
             return target
-        train, val = spool.split(spec.val_fraction)
         if tokenizer is None:
+            train, _ = spool.split(spec.val_fraction)
             report("training the tokenizer", 0, None)
             tokenizer = train_bpe(_sample(spool, train), spec.vocab_size)
         folder = temporary / "corpus"
         folder.mkdir()
-        _write_corpus(folder, spool, train, val, tokenizer, report, spec, corpus_fingerprint)
+        _write_corpus(folder, spool, spec, tokenizer, report)
         if not _whole(target):
             shutil.rmtree(target, ignore_errors=True)
         try:
             folder.rename(target)
-        except OSError:  # another request for the same text was faster
+        except OSError:  # another request for the same text finished first
             if not _whole(target):
                 raise
         return target
@@ -134,23 +140,15 @@ def _build(spec: CorpusSpec, root: Path, request: str, tokenizer: Tokenizer | No
 
 
 def _sample(spool: Spool, numbers: Sequence[int]) -> Iterator[str]:
-    """Documents from the beginning, up to `TOKENIZER_SAMPLE_BYTES` and one at least."""
+    """The first documents, up to `TOKENIZER_SAMPLE_BYTES` but at least one."""
     sizes = itertools.accumulate(spool.size(number) for number in numbers)
     kept = sum(1 for _ in itertools.takewhile(lambda size: size <= TOKENIZER_SAMPLE_BYTES, sizes))
     return spool.texts(numbers[: max(1, kept)])
 
 
-def _write_corpus(
-    folder: Path,
-    spool: Spool,
-    train: Sequence[int],
-    val: Sequence[int],
-    tokenizer: Tokenizer,
-    report: Progress,
-    spec: CorpusSpec,
-    corpus_fingerprint: str,
-) -> None:
-    tokenizer.encode_special_tokens = True  # "<|endoftext|>" inside a document is text
+def _write_corpus(folder: Path, spool: Spool, spec: CorpusSpec, tokenizer: Tokenizer, report: Progress) -> None:
+    train, val = spool.split(spec.val_fraction)
+    tokenizer.encode_special_tokens = True  # "<|endoftext|>" inside a document is plain text
     vocab_size, end = vocabulary_size(tokenizer), end_of_text_id(tokenizer)
     dtype = np.dtype(np.uint16 if vocab_size <= 2**16 else np.uint32)
     total = sum(map(spool.size, itertools.chain(train, val)))
@@ -177,7 +175,7 @@ def _write_corpus(
     meta = {
         "format": FORMAT,
         "spec": spec.model_dump(mode="json"),
-        "corpus_fingerprint": corpus_fingerprint,
+        "corpus_fingerprint": spool.fingerprint(spec.val_fraction),
         "tokenizer_fingerprint": fingerprint(tokenizer),
         "vocab_size": vocab_size,
         "compressed_vocab_size": int(compression.max()) + 1,
@@ -199,7 +197,7 @@ def _write_corpus(
 
 
 def _batches(spool: Spool, numbers: Sequence[int]) -> Iterator[list[int]]:
-    """Documents that are tokenised together: few enough, and with little enough text, to bound memory."""
+    """Batches of documents to tokenise together, limited in number and in text to bound memory."""
     batch: list[int] = []
     size = 0
     for number in numbers:

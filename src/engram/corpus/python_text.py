@@ -1,7 +1,7 @@
 """The `python` corpus: text of the standard library and of the installed packages.
 
-It needs no network and is the same on every machine that has the same Python and the same packages: a file is taken only
-when its package ships it (it stands in the package's RECORD with a hash), never when installing it wrote it.
+It needs no network and is the same on every machine with the same Python and the same packages: a file is taken only if its package ships
+it (it is listed in the package's RECORD with a hash), not if installing the package wrote it.
 """
 
 import hashlib
@@ -13,10 +13,10 @@ from pathlib import Path
 
 SUFFIXES = frozenset({".py", ".pyi", ".md", ".rst", ".txt"})
 MAX_FILE_BYTES = 512 * 1024
-"""Larger files are generated data, not text that someone wrote."""
+"""Larger files are taken to be generated data, not text that someone wrote."""
 
-# Parts of the standard library that a build may strip or package apart (container images drop the tests, Linux
-# distributions split off Tk, IDLE and the rest), and the folders where other people's packages are.
+# Parts of the standard library that a build may leave out or package separately (container images drop the tests, Linux distributions split
+# off Tk, IDLE and others), and the folders where third-party packages are.
 _STDLIB_LEFT_OUT = frozenset(
     [
         "__pycache__",
@@ -34,10 +34,10 @@ _STDLIB_LEFT_OUT = frozenset(
         "distutils",
     ]
 )
-# Written when Python was built or set up on this machine; they hold its paths.
+# Written when Python was built or set up on this machine; they contain its paths.
 _STDLIB_WRITTEN_HERE = ("config-", "_sysconfigdata", "sitecustomize", "usercustomize")
-# Ourselves: our text would change the corpus with every commit. pip: comes with the environment, not with the pins.
-# transformers: most of its files are generated from one another, so validation text would stand nearly word for word in training.
+# Ourselves: every commit would change the corpus. pip: it comes with the environment, not with the pinned packages. transformers: most of
+# its files are generated from one another, so validation text would appear in training nearly word for word.
 _PACKAGES_LEFT_OUT = frozenset({"engram", "engramctl", "pip", "transformers"})
 
 
@@ -53,10 +53,10 @@ def python_documents() -> Iterator[str]:
 
 
 def python_files(stdlib: Path | None = None, packages: Sequence[Path] | None = None) -> list[Path]:
-    """Files of the corpus; by default of the running Python.
+    """Files of the corpus, by default those of the running Python.
 
-    Sorted by the SHA-256 of root kind and relative path, so that the order does not depend on where Python is and the
-    first files are a fair sample of all.
+    They are sorted by the SHA-256 of kind of root and relative path, so that the order does not depend on where Python is installed, and
+    the first files are a fair sample of all.
     """
     paths = sysconfig.get_paths()
     stdlib = Path(paths["stdlib"]) if stdlib is None else stdlib
@@ -83,8 +83,8 @@ def _package_names(root: Path) -> Iterator[str]:
         if (distribution.metadata["Name"] or "").lower() in _PACKAGES_LEFT_OUT:
             continue
         for file in distribution.files or ():
-            # No hash: written while installing. A parent part: installed outside `root`, such as a script with this machine's
-            # path in its first line. A .dist-info folder: the installer's own notes.
+            # No hash: written while installing. "..": installed outside `root`, such as a script whose first line has a path of this
+            # machine. A .dist-info folder: the installer's own notes.
             shipped = file.hash is not None and ".." not in file.parts and not file.is_absolute()
             if shipped and file.suffix in SUFFIXES and not file.parts[0].endswith((".dist-info", ".egg-info")):
                 yield file.as_posix()

@@ -1,4 +1,4 @@
-"""Which text a corpus is made of, and reading it."""
+"""What text a corpus is made of, and how it is read."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -15,20 +15,20 @@ ALLOWED = "python, files:GLOB or hf:NAME[/CONFIG][:SPLIT][#COLUMN]"
 
 
 class CorpusSpec(FrozenConfig):
-    """A corpus as a person asks for it. What it turned out to be is in the fingerprint of the prepared corpus."""
+    """A corpus as a user asks for it. The fingerprint of the prepared corpus identifies what it turned out to be."""
 
     source: str
     """`python` (the standard library and the installed packages), `files:GLOB` or `hf:NAME[/CONFIG][:SPLIT][#COLUMN]`."""
     max_bytes: int = Field(default=64_000_000, ge=1)
-    """UTF-8 bytes of documents that are kept at most, training and validation together."""
+    """UTF-8 bytes of documents to keep at most, training and validation together."""
     text_column: str | None = None
-    """Column of the text in JSON lines, Parquet and `hf:` data; None: `text`."""
+    """Column with the text in JSON lines, Parquet and `hf:` data; None: `text`."""
     tokenizer: str | None = None
     """Path of a tokenizer.json or `hf:NAME`; None: a byte-level BPE is trained on the corpus."""
     vocab_size: int = 8192
-    """Tokens of that trained BPE. No effect when `tokenizer` is given."""
+    """Vocabulary of that trained BPE. No effect when `tokenizer` is given."""
     val_fraction: float = Field(default=0.04, gt=0, lt=1)
-    """Chance of a document to be validation text, decided by the hash of its text."""
+    """Probability that a document becomes validation text; the hash of its text decides."""
 
     @field_validator("source")
     @classmethod
@@ -38,9 +38,9 @@ class CorpusSpec(FrozenConfig):
 
 
 def read_documents(spec: CorpusSpec) -> Iterator[str]:
-    """Documents of the source in a fixed order, whole, with duplicates and empty ones, not limited by `max_bytes`.
+    """Whole documents of the source in a fixed order, including duplicates and empty ones, and not limited by `max_bytes`.
 
-    Raises UserError, when the first document is asked for or later, if the source is not one that can be read.
+    Raises UserError, when the first document is asked for or later, if the source can't be read.
     """
     kind, argument = _split(spec.source)
     if kind == "python":
@@ -53,9 +53,9 @@ def read_documents(spec: CorpusSpec) -> Iterator[str]:
 
 
 def source_listing(spec: CorpusSpec) -> list[tuple[str, int, int]]:
-    """Path, size in bytes and modification time in ns of every local file of the source; empty for a data set of the hub.
+    """Path, size in bytes and modification time in ns of every local file of the source; empty for a data set on the hub.
 
-    As long as the listing is the same the text is taken to be the same. Raises UserError like `read_documents`.
+    As long as the listing is the same, the text is taken to be the same. Raises UserError like `read_documents`.
     """
     kind, argument = _split(spec.source)
     if kind == "python":

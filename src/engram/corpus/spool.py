@@ -1,4 +1,4 @@
-"""Documents on their way from a source to tokens: deduplicated, capped and kept on disk, so that memory stays bounded."""
+"""Documents between source and tokens: deduplicated, capped, and spooled to disk so that memory stays bounded."""
 
 import hashlib
 import mmap
@@ -10,13 +10,13 @@ import numpy as np
 from engram.errors import UserError
 
 Progress = Callable[[str, int, int | None], None]
-"""Called with a stage's name, what is done of it and how much there is (None: unknown)."""
+"""Called with a stage, how much of it is done, and how much there is in all (None: unknown)."""
 
 
 class Spool:
-    """Distinct documents of a source in order, in one file.
+    """The distinct documents of a source in order, in one file.
 
-    Raises UserError while reading when there is no document, or when the first alone is over the limit.
+    Raises UserError when the source has no document, or when the first one alone exceeds the limit.
     """
 
     def __init__(self, file: Path, documents: Iterable[str], max_bytes: int, progress: Progress) -> None:
@@ -52,7 +52,7 @@ class Spool:
         self.ends = np.array(ends, dtype=np.int64)
 
     def fingerprint(self, val_fraction: float) -> str:
-        """SHA-256 over the documents in order and the split, 64 hexadecimal digits."""
+        """SHA-256 of the documents in order and of the split, 64 hexadecimal digits."""
         whole = hashlib.sha256(f"{val_fraction!r}\n".encode())
         for digest in self.digests:
             whole.update(digest)
@@ -61,7 +61,7 @@ class Spool:
     def split(self, val_fraction: float) -> tuple[list[int], list[int]]:
         """Numbers of the training documents in order, and of the validation documents in the order of their hashes.
 
-        A document's own hash decides, so a text is never in both. Raises UserError when one of the two is empty.
+        A document's hash decides where it goes, so no text is in both. Raises UserError when one of the two is empty.
         """
         limit = int(val_fraction * 2**64)
         train: list[int] = []

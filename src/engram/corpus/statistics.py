@@ -1,4 +1,4 @@
-"""What a prepared corpus is like: sizes, compression, and how often its N-grams come back."""
+"""Statistics of a prepared corpus: sizes, compression, and how often its N-grams recur."""
 
 from typing import Any
 
@@ -7,13 +7,13 @@ import numpy as np
 from engram.corpus.dataset import Corpus
 
 MAX_NGRAM_TOKENS = 20_000_000
-"""N-grams are counted over the first this many training tokens; more would need more memory than a laptop has to spare."""
+"""Number of training tokens, from the first, over which N-grams are counted; more would take more memory than a laptop can spare."""
 
 
 def describe(corpus: Corpus) -> dict[str, Any]:
-    """Sizes of a corpus, and for N = 2, 3 how many distinct N-grams of canonical ids it has and how many occur once.
+    """Sizes of a corpus and, for N = 2 and 3, how many distinct N-grams of canonical ids it has and how many occur once.
 
-    N-grams run over document borders, as they do in training.
+    N-grams run across document boundaries, as they do in training.
     """
     meta = corpus.meta
     tokens = meta["train_tokens"] + meta["val_tokens"]

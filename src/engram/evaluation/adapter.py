@@ -1,4 +1,4 @@
-"""A trained model as lm-eval wants it: log-likelihoods, rolling log-likelihoods and generated answers."""
+"""A trained model behind lm-eval's interface: log-likelihoods, rolling log-likelihoods and generated answers."""
 
 import json
 from collections.abc import Callable, Sequence
@@ -14,8 +14,8 @@ from engram.evaluation.environment import require_lm_eval
 from engram.evaluation.generating import Sampling, Stopping, answers
 from engram.evaluation.passes import Passes, Scored, score
 from engram.model import Transformer
+from engram.training.checkpoints.restore import Restored
 from engram.training.machine import resolve_precision
-from engram.training.restore import Restored
 
 require_lm_eval()
 
@@ -27,33 +27,35 @@ if TYPE_CHECKING:
     from lm_eval.api.instance import Instance
 
 BATCH_TOKENS = 8192
-"""As many as a validation pass takes."""
+"""Tokens per pass, as many as in a validation pass."""
 CACHE_BYTES = 2 << 30
 _ENCODED_AT_ONCE = 2048
-"""Texts."""
+"""Texts encoded at a time."""
 
 OnProgress = Callable[[str, int, int], None]
-"""Takes the kind of the requests, how many of them are done, and how many there are."""
+"""Called with the kind of requests, how many of them are done, and how many there are."""
 
 
 class EngramLM(TemplateLM):
     """A model of this program for lm-eval's tasks.
 
-    A request that is longer than the model's length loses tokens at its beginning, as with lm-eval's own models; which items
-    that happened to is in `truncated`.
+    A request longer than the model's length loses tokens at its beginning, as with lm-eval's own models; `truncated` says which items
+    that happened to.
 
     Args:
         model: on its device, in evaluation mode.
         tokenizer: of its training.
-        end_of_text_id: token that stands before and after every document.
+        end_of_text_id: token before and after every document.
         max_length: most tokens that the model reads at a time.
-        precision: as in training.
-        batch_tokens: most tokens of a pass through the model.
-        cache_bytes: most memory for keys, values and what else is remembered of a batch.
-        max_gen_toks: tokens of an answer where a task does not say how many.
-        share_prefixes: compute beginnings that requests have in common once.
+        precision: bf16 or fp32, as in training.
+        batch_tokens: most tokens in a pass through the model.
+        cache_bytes: most memory for keys, values and whatever else is remembered of a batch.
+        max_gen_toks: largest length of an answer, in tokens, if a task does not give one.
+        share_prefixes: whether beginnings that requests have in common are computed only once.
         seed: of the sampling, in the few tasks that sample.
-        on_progress: called as requests get done.
+        on_progress: called as requests are completed.
+
+    Raises UserError when `max_length` is below 2.
     """
 
     def __init__(
@@ -80,14 +82,14 @@ class EngramLM(TemplateLM):
         self.end_of_text_id, self.share_prefixes, self.seed, self.on_progress = end_of_text_id, share_prefixes, seed, on_progress
         self.passes = Passes(model, self._autocast, end_of_text_id, batch_tokens, cache_bytes)
         self.truncated: dict[str, set[int]] = {}
-        """By task, numbers of the items that lost tokens since this was last cleared."""
+        """By task, numbers of the items that have lost tokens since this was last cleared."""
 
     @classmethod
     def from_restored(cls, restored: Restored, max_length: int | None = None, **options: Any) -> Self:
-        """The model of a finished trial; it reads as many tokens as in training where not told otherwise.
+        """The model of a finished trial; by default it reads as many tokens as in training.
 
-        On a CPU it computes in fp32, which takes hardly longer there and gives each request the same numbers in any company; in bf16
-        they differed by up to 0.7 nats. On a GPU it computes in training's precision.
+        On a CPU it computes in fp32, which takes hardly longer there and gives each request the same numbers whatever it is batched with;
+        in bf16 they differed by up to 0.7 nats. On a GPU it computes in the precision of training.
         """
         train = restored.trial.train
         options.setdefault("precision", "fp32" if restored.model.head_weight.device.type == "cpu" else train.precision)
@@ -120,9 +122,9 @@ class EngramLM(TemplateLM):
     def encode_pairs(self, pairs: Sequence[tuple[str, str]]) -> list[tuple[list[int], list[int]]]:
         """Tokens of contexts and continuations, split as lm-eval's models do (`TemplateLM.loglikelihood`, `_encode_pair`).
 
-        White space at the end of a context goes to the continuation. The continuation's tokens are those of both texts together
-        from where the context's own tokens end, so that a token across the boundary is scored in part or not at all. Where that
-        leaves nothing, the last token is scored: lm-eval's own models fail there.
+        White space at the end of a context goes to the continuation. The continuation's tokens are those of both texts together, after as
+        many tokens as the context has on its own, so that a token across the boundary is scored in part or not at all. If that leaves
+        nothing, the last token is scored, where lm-eval's own models fail.
         """
         moved = [(context.rstrip(), context[len(context.rstrip()) :] + continuation) for context, continuation in pairs]
         contexts = list(dict.fromkeys(context if context else " " for context, _ in moved))
@@ -132,7 +134,7 @@ class EngramLM(TemplateLM):
         for (original, _), (context, _), ids in zip(pairs, moved, whole, strict=True):
             if original == "" and ids and ids[0] == self.prefix_token_id:
                 before, after = ids[:1], ids[1:]
-            elif context == "":  # also a context of white space only, where lm-eval's models have no token to start from
+            elif context == "":  # also for a context of white space only, where lm-eval's models have no token to start from
                 before, after = [self.prefix_token_id], ids
             else:
                 before = context_ids[context]
@@ -145,7 +147,7 @@ class EngramLM(TemplateLM):
     def loglikelihood(self, requests: "list[Instance]", disable_tqdm: bool = False) -> list[tuple[float, bool]]:
         pairs = [request.args[:2] for request in requests]
         sequences: list[Scored] = []
-        for start in range(0, len(pairs), _ENCODED_AT_ONCE):  # lists of tokens take ten times as much memory as arrays
+        for start in range(0, len(pairs), _ENCODED_AT_ONCE):  # in portions: lists of tokens take ten times as much memory as arrays
             encoded = self.encode_pairs(pairs[start : start + _ENCODED_AT_ONCE])
             for request, tokens in zip(requests[start : start + _ENCODED_AT_ONCE], encoded, strict=True):
                 sequences.append(self.scored(*tokens))
@@ -162,12 +164,12 @@ class EngramLM(TemplateLM):
         return score(self.passes, [self.scored(before, after) for _, before, after in requests], self.share_prefixes)
 
     def scored(self, before: list[int], after: list[int]) -> Scored:
-        """The last tokens that fit; the last one is predicted and not read."""
+        """The last tokens that fit; the very last one is only predicted, not read."""
         ids = np.array([*before, *after][-(self.max_length + 1) :], dtype=np.int32)
         return Scored(ids[:-1], ids[-min(len(after), self.max_length) :])
 
     def loglikelihood_rolling(self, requests: "list[Instance]", disable_tqdm: bool = False) -> list[float]:
-        """Log-likelihood of whole texts, each token with as much before it as fits (lm-eval's windows: every token once)."""
+        """Log-likelihood of whole texts, in lm-eval's windows: every token is scored once, after as much context as fits."""
         sequences: list[Scored] = []
         owners: list[int] = []
         for number, ids in enumerate(self.tok_encode_all([request.args[0] for request in requests])):
@@ -185,8 +187,8 @@ class EngramLM(TemplateLM):
     def generate_until(self, requests: "list[Instance]", disable_tqdm: bool = False) -> list[str]:
         """Answers: greedy, or sampled where a task says so, until a stop string, the end of the text, or a full context.
 
-        The prompt leaves room for the answer's `max_gen_toks`, but keeps half of the model's length: a model trained on 512 tokens
-        could read nothing before an answer of 1024.
+        The prompt leaves room for the answer's `max_gen_toks`, but keeps at least half of the model's length: otherwise a model trained on
+        512 tokens could read nothing before an answer of 1024.
         """
         results = [""] * len(requests)
         prompts = [np.array(ids or [self.prefix_token_id], dtype=np.int32) for ids in self.tok_encode_all([r.args[0] for r in requests])]

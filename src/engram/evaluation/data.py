@@ -1,4 +1,4 @@
-"""Rows of benchmarks from a folder of the user's, in the forms in which they are published, as lm-eval's tasks expect them."""
+"""Rows of benchmarks from a folder of the user's, in their published forms, converted to what lm-eval's tasks expect."""
 
 import csv
 import io
@@ -7,12 +7,12 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from engram.errors import UserError
+from engram.errors import FieldError, UserError
 
 Rows = list[dict[str, Any]]
 
 MMLU = frozenset({"cais/mmlu", "hails/mmlu_no_train"})
-"""Names that lm-eval's tasks have for it on the hub; so below."""
+"""Names under which lm-eval's tasks look for it on the hub, as for `BBH` below."""
 BBH = frozenset({"SaylorTwift/bbh", "lukaemon/bbh"})
 _MMLU_FOLDERS = {"dev": "dev", "validation": "val", "test": "test"}
 _MMLU_FIELDS = 6
@@ -23,24 +23,26 @@ FORMS = (
 
 
 class LocalData:
-    """A folder with the data of tasks.
+    """A folder with data of tasks.
 
     Args:
-        folder: as the user gave it; files may be in it or in the folders in it (`FORMS`).
+        folder: as given by the user; files may be in it or in folders directly in it (`FORMS`).
+
+    Raises FieldError when it is not a folder.
     """
 
     def __init__(self, folder: Path) -> None:
         if not folder.is_dir():
-            raise UserError(f"--data {folder} is not a folder; it holds {FORMS}")
+            raise FieldError("data", f"{folder} is not a folder; it holds {FORMS}")
         self.folder = folder
         self.places = [folder, *sorted(path for path in folder.iterdir() if path.is_dir())]
 
     def splits(self, config: Mapping[str, Any], shots: int) -> Any | None:
-        """Data set of a task, a `datasets.Dataset` for each of its splits; None when the folder has nothing of it.
+        """The data set of a task, with a `datasets.Dataset` per split; None when the folder has nothing of it.
 
         Args:
-            config: lm-eval's of the task.
-            shots: examples that its prompts will have: their split has to be there.
+            config: lm-eval's config of the task.
+            shots: examples in its prompts; with any, their split must be there.
 
         Raises UserError when a file that is needed is missing or wrong.
         """
@@ -103,7 +105,7 @@ class LocalData:
 
 _Read = Callable[[Path], Rows]
 _Find = Callable[[str], tuple[Path | None, _Read]]
-"""From a split to its file, None where there can be none, and what reads it."""
+"""From a split to its file, None if there can't be one, and the function that reads it."""
 
 
 def _splits(config: Mapping[str, Any]) -> list[str]:
@@ -123,7 +125,7 @@ def _fewshot_split(config: Mapping[str, Any]) -> str | None:
 
 
 def _datasets(found: Mapping[str, Rows], wanted: Iterable[str], evaluated: str) -> Any:
-    """Data sets of the splits; one without a file, which nothing needs, is empty and has the columns of `evaluated`."""
+    """Data sets of the splits; a split without a file, which nothing needs, is empty and has the columns of `evaluated`."""
     import datasets
 
     filled = {split: datasets.Dataset.from_list(rows) for split, rows in found.items()}
@@ -182,10 +184,10 @@ def _some(rows: Rows, file: Path) -> Rows:
 
 
 def check_cot_prompt(file: Path, config: Mapping[str, Any]) -> None:
-    """Check that a file of `cot-prompts` has the examples that lm-eval's task has built in, white space aside.
+    """Check that a `cot-prompts` file has the same examples, up to white space, as those built into lm-eval's task, which are used.
 
-    lm-eval's are the ones that are used. (In `sports_understanding` they have line breaks where the file has spaces.)
-    Raises UserError when they differ; a task without built-in examples of this kind is not looked at.
+    (In `sports_understanding` lm-eval has line breaks where the file has spaces.) Raises UserError when they differ; a task without
+    built-in examples of this kind is not checked.
     """
     examples = (config.get("fewshot_config") or {}).get("samples")
     if not isinstance(examples, Sequence) or "step by step" not in str(config.get("doc_to_text")):

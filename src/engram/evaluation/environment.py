@@ -1,4 +1,4 @@
-"""lm-eval as a library: whether it is there, without its talk, and without the network where none is wanted."""
+"""lm-eval as a library: whether it is installed, how to keep it quiet, and how to keep it off the network."""
 
 import importlib.util
 import logging
@@ -14,7 +14,7 @@ from engram.errors import UserError
 
 _LOGGERS = ("lm_eval", "datasets", "evaluate", "huggingface_hub", "absl")
 _OFFLINE = ("HF_HUB_OFFLINE", "HF_DATASETS_OFFLINE", "HF_EVALUATE_OFFLINE")
-# The libraries read the environment when they are imported; one that has been is told by these attributes.
+# The libraries read the environment when they are imported; those already imported are told through these attributes.
 _OFFLINE_FLAGS = (
     ("huggingface_hub.constants", "HF_HUB_OFFLINE"),
     ("datasets.config", "HF_HUB_OFFLINE"),
@@ -31,7 +31,7 @@ def require_lm_eval() -> None:
 
 @contextmanager
 def offline(enabled: bool) -> Iterator[None]:
-    """Keep the Hugging Face libraries to their local caches within the context."""
+    """If enabled, restrict the Hugging Face libraries to their local caches within the context."""
     if not enabled:
         yield
         return
@@ -55,7 +55,7 @@ def offline(enabled: bool) -> Iterator[None]:
 
 @contextmanager
 def quiet() -> Iterator[None]:
-    """Within the context lm-eval and what it uses print nothing but errors, and its bootstrap stays in this process."""
+    """Within the context, lm-eval and what it uses print only errors, and its bootstrap stays in this process."""
     require_lm_eval()
     import datasets
     import lm_eval.api.metrics as metrics
@@ -83,6 +83,6 @@ def _no_bar(things: Any, **_options: Any) -> Any:
 
 
 def _bootstrap_stderr(statistic: Callable[[Sequence[Any]], float], values: Sequence[Any], iterations: int) -> float:
-    """As lm-eval's, which starts a pool of processes and prints: standard deviation of the statistic over resampled values."""
+    """Standard deviation of a statistic over resampled values: like lm-eval's, which starts a pool of processes and prints."""
     rng = random.Random(0)
     return statistics.stdev(statistic(rng.choices(values, k=len(values))) for _ in range(iterations))

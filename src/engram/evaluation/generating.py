@@ -1,4 +1,4 @@
-"""Answers to many prompts at a time, until a stop string."""
+"""Generates answers to many prompts at a time, up to a stop string."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from engram.evaluation.passes import Passes, Progress, Read
-from engram.generation import next_logits
+from engram.model.generation import next_logits
 
 
 @dataclass(frozen=True)
@@ -21,12 +21,12 @@ class Stopping:
     end_id: int
     """Token that ends a text; not part of an answer."""
     strings: tuple[str, ...]
-    """An answer ends before the first of them."""
+    """An answer ends before the first of these."""
 
     @property
     def tail(self) -> int:
-        """Tokens at the end of an answer that can hold all of a stop string and the end of the token before it."""
-        # A token has a byte at least; the four more are a character that begins before them, and a dropped leading space.
+        """Tokens at the end of an answer that may hold a whole stop string and the end of the token before it."""
+        # A token has at least one byte; the four more allow for a character that begins before them, and a dropped leading space.
         return 4 + max((len(string.encode()) for string in self.strings), default=0)
 
     def ends(self, tokens: list[int]) -> bool:
@@ -37,7 +37,7 @@ class Stopping:
         return any(string in end for string in self.strings)
 
     def text(self, tokens: list[int]) -> str:
-        """The answer: decoded by itself, cut before the first stop string."""
+        """The answer, decoded on its own and cut before the first stop string."""
         text: str = self.tokenizer.decode(tokens, skip_special_tokens=True)
         for string in self.strings:
             text = text.split(string)[0]
@@ -53,7 +53,7 @@ class Sampling:
     generator: torch.Generator | None = field(default=None, compare=False)
 
     def choose(self, logits: Tensor) -> list[int]:
-        """Tokens after logits [B, V]."""
+        """The next tokens after logits [B, V]."""
         if self.temperature == 0:
             return logits.argmax(-1).tolist()
         below = logits.double() - logits.amax(-1, keepdim=True)  # at most 0: no temperature, however small, overflows
@@ -73,12 +73,12 @@ def answers(
 
     Args:
         passes: the model.
-        prompts: token ids, int [n] each, one at least.
-        rooms: most tokens of each answer.
+        prompts: token ids, int [n] each, at least one token.
+        rooms: most tokens in each answer.
         stopping: when an answer ends.
         sampling: how tokens are chosen.
-        share: compute the common beginnings of prompts once.
-        progress: told how many prompts were answered.
+        share: whether common beginnings of prompts are computed only once.
+        progress: told how many prompts have been answered.
     """
     results = [""] * len(prompts)
     passes.tokens_asked += sum(map(len, prompts))
@@ -92,7 +92,7 @@ def answers(
 
 @torch.no_grad()
 def _continue(passes: Passes, one: Read, rooms: list[int], stopping: Stopping, sampling: Sampling) -> list[list[int]]:
-    """New tokens of sequences that were read together; those that have ended leave the batch."""
+    """Continue sequences that were read together; those that have ended leave the batch. Returns the new tokens of each."""
     cache = one.cache
     found: list[list[int]] = [[] for _ in one.rows]
     with passes.autocast():

@@ -1,11 +1,11 @@
 """LongPPL: perplexity over the tokens that a long context helps to predict (Fang et al., 2024, arXiv 2410.23771).
 
-A token is a key token when a reference model gains more than `ALPHA` nats on it from the whole context over the last tokens
-alone (the long-short difference, LSD), and its loss with the whole context is less than -`BETA` nats. Perplexity over all tokens
-hardly moves with context, as most tokens need none of it.
+A token is a key token if a reference model gains more than `ALPHA` nats on it from the whole context, compared with the last tokens alone
+(the long-short difference, LSD), and its loss with the whole context is less than -`BETA` nats. Perplexity over all tokens hardly depends
+on context, as most tokens need none of it.
 
-The paper's reference is a strong model. A model that finds its own key tokens has a LongPPL of less than exp(-`BETA`) = 7.4 by
-construction: then the share of key tokens and the gain are what says something.
+The paper's reference is a strong model. A model that finds its own key tokens has a LongPPL below exp(-`BETA`) = 7.4 by construction; then
+only the share of key tokens and the gain are informative.
 """
 
 import itertools
@@ -22,31 +22,31 @@ from engram.training.validation import PASS_TOKENS
 ALPHA = 2.0
 """Gain in nats above which a token may be a key token (arXiv 2410.23771)."""
 BETA = -2.0
-"""Log-probability in nats with the whole context above which it is one (the same)."""
+"""Log-probability in nats, with the whole context, above which such a token is one (same source)."""
 
 
 @dataclass(frozen=True, eq=False)
 class ContextLosses:
-    """Losses in nats of the same tokens with long and with short contexts, those of a document that have more than K tokens before them."""
+    """Losses in nats of the same tokens with long and with short contexts: of all tokens of a document after the first K."""
 
     short_length: int
-    """K"""
+    """K."""
     long: np.ndarray
-    """fp64 [documents, T - K]: with all tokens before, from the document's beginning on"""
+    """With the whole document before, fp64 [documents, T - K]."""
     short: np.ndarray
-    """fp64 [documents, T - K]: with the last K tokens at most"""
+    """With at most the last K tokens, fp64 [documents, T - K]."""
 
 
 @dataclass(frozen=True)
 class LongPPL:
-    """How well a model uses what lies further back than K tokens. Perplexities are means over the tokens of all documents together."""
+    """How well a model uses what is more than K tokens back. Perplexities are over the tokens of all documents together."""
 
     long_ppl: float | None
-    """Perplexity of the key tokens with the whole context; None where there is no key token."""
+    """Perplexity of the key tokens with the whole context; None if there is no key token."""
     ppl: float
-    """Of all tokens that have more than K before them, with the whole context."""
+    """Perplexity of all tokens after the first K, with the whole context."""
     short_ppl: float
-    """The same with the last K tokens at most."""
+    """The same with at most the last K tokens."""
     key_share: float
     """Key tokens as a share of those tokens."""
     gain_by_position: list[float]
@@ -59,17 +59,17 @@ class LongPPL:
 def context_losses(
     model: Transformer, documents: np.ndarray, short_length: int, autocast: AbstractContextManager[object], stride: int | None = None
 ) -> ContextLosses:
-    """Losses of `model`, which is left in the mode that it was in.
+    """Losses of `model`, whose mode is left as it was.
 
-    Short contexts are windows of K tokens, of which the last `stride` are scored: a token has K - stride + 1 to K before it, the one
-    it is predicted from among them. Exactly K for a stride of 1, at a cost of K / stride passes over the text.
+    Short contexts are windows of K tokens, of which the last `stride` are scored: a token is predicted from K - stride + 1 to K tokens,
+    from exactly K if the stride is 1. This takes K / stride passes over the text.
 
     Args:
         model: on its device.
-        documents: int64 [n, T + 1]: what is read, and one token more (`engram.corpus.dataset.document_windows`).
+        documents: what is read and one more token, int64 [n, T + 1] (`engram.corpus.dataset.document_windows`).
         short_length: K, from 1 to T - 1; what the model was trained on before it was extended.
         autocast: context in which the model runs.
-        stride: tokens scored for each window, 1 to K; None: a quarter of K.
+        stride: tokens scored per window, 1 to K; None: a quarter of K.
 
     Raises ValueError when there is no document, or K or the stride is out of range.
     """
@@ -85,20 +85,20 @@ def context_losses(
     windows = documents[:, reads].reshape(n * len(ends), short_length + 1)
     by_window = _last_losses(model, windows, stride, autocast).reshape(n, len(ends), stride)
     short = np.empty((n, length - short_length))
-    for window, end in reversed(list(enumerate(ends - short_length))):  # the last may overlap the one before, which has more context
+    for window, end in reversed(list(enumerate(ends - short_length))):  # the last may overlap the previous one, which has more context
         short[:, end - stride : end] = by_window[:, window]
     return ContextLosses(short_length, _last_losses(model, documents, length - short_length, autocast), short)
 
 
-def long_ppl(losses: ContextLosses, reference: ContextLosses | None = None, alpha: float = ALPHA, beta: float = BETA) -> LongPPL:
-    """LongPPL of a model on the key tokens that `reference` finds, losses of another model on the same tokens; None: its own.
+def long_ppl(losses: ContextLosses, reference: ContextLosses | None = None) -> LongPPL:
+    """LongPPL of a model on the key tokens found by `reference`, losses of another model on the same tokens; None: its own.
 
     Raises ValueError when the two don't have the same shape.
     """
     judge = losses if reference is None else reference
     if judge.long.shape != losses.long.shape:
         raise ValueError(f"the reference has losses {judge.long.shape}, the model {losses.long.shape}")
-    key = (judge.short - judge.long > alpha) & (judge.long < -beta)
+    key = (judge.short - judge.long > ALPHA) & (judge.long < -BETA)
     gain, n_key = losses.short - losses.long, int(key.sum())
     return LongPPL(
         long_ppl=math.exp(float(losses.long[key].mean())) if n_key else None,

@@ -14,20 +14,20 @@ _PAIRS = ({"yes", "no"}, {"true", "false"}, {"valid", "invalid"})
 
 @dataclass(frozen=True)
 class Item:
-    """One question of a task; two models are compared on the same ones."""
+    """One question of a task; models are compared on the same questions."""
 
     doc_id: int
     """Number in the task's data."""
     doc_hash: str
-    """Of the question's row: equal in two results when the question is."""
+    """Hash of the question's row, equal in two results if the question is the same."""
     scores: dict[str, float]
-    """lm-eval's scores, `METRIC,FILTER` -> score, without those that exist for a whole task only."""
+    """lm-eval's scores, `METRIC,FILTER` -> score, except those that exist for a whole task only."""
     bpb: float | None
-    """Bits per byte of the right answer; None where the task has none, or it was not asked for."""
+    """Bits per byte of the right answer; None if the task has none, or it was not asked for."""
     chance: float | None
-    """Probability that a guess among the choices is right, 0 where an answer is free; None where that has no meaning."""
+    """Probability that a guess among the choices is right, 0 for free answers; None where it has no meaning."""
     truncated: bool
-    """Whether its prompt lost tokens for not fitting the model's length."""
+    """Whether its prompt lost tokens because it did not fit the model's length."""
 
 
 @dataclass(frozen=True)
@@ -36,9 +36,9 @@ class Answer:
 
     prompt: str
     text: str
-    """With the delimiter that stands before it."""
+    """Including the delimiter before it."""
     bits: float | None = field(default=None, compare=False)
-    """-log2 of its probability, once known."""
+    """-log2 of its probability, once it is known."""
 
     @property
     def bpb(self) -> float | None:
@@ -46,7 +46,7 @@ class Answer:
 
 
 def answer_bytes(text: str) -> int:
-    """Bytes of an answer in UTF-8, one at least; white space before it does not count, as in OLMo's evaluation.
+    """UTF-8 bytes of an answer, at least one; leading white space does not count, as in OLMo's evaluation.
 
     (allenai/OLMo `olmo/eval/downstream.py`: `cont_byte_len` is that of the continuation without its leading space.)
     """
@@ -59,13 +59,13 @@ def bits(log_likelihood: float) -> float:
 
 
 def items(task: Any, samples: Sequence[Mapping[str, Any]], truncated: set[int], answers: Mapping[int, Answer]) -> list[Item]:
-    """Items of a task from what lm-eval logs: a sample for each document and filter.
+    """Items of a task, from lm-eval's log, which has a sample per document and filter.
 
     Args:
         task: lm-eval's task.
         samples: `results["samples"][task]`.
         truncated: documents that lost tokens.
-        answers: by document, right answers with their bits.
+        answers: right answers with their bits, by document.
     """
     binary = is_binary([sample["target"] for sample in samples])
     by_doc: dict[int, list[Mapping[str, Any]]] = {}
@@ -77,7 +77,7 @@ def items(task: Any, samples: Sequence[Mapping[str, Any]], truncated: set[int], 
             f"{metric},{sample['filter']}": float(sample[metric])
             for sample in own
             for metric in sample["metrics"]
-            if isinstance(sample.get(metric), int | float | np.number)  # bool among them
+            if isinstance(sample.get(metric), int | float | np.number)  # bools included
         }
         answer = answers.get(doc_id)
         bpb = rolling_bpb(own[0]) if task.OUTPUT_TYPE == "loglikelihood_rolling" else answer.bpb if answer else None
@@ -86,7 +86,7 @@ def items(task: Any, samples: Sequence[Mapping[str, Any]], truncated: set[int], 
 
 
 def right_answer(task: Any, sample: Mapping[str, Any]) -> Answer | None:
-    """The right answer of a sample, with its bits where the task itself has asked for them; None where there is no single one."""
+    """The right answer of a sample, with its bits if the task itself has asked for them; None unless there is exactly one."""
     target = sample["target"]
     if task.OUTPUT_TYPE == "multiple_choice":
         gold = gold_choices(task, sample)
@@ -109,7 +109,7 @@ def right_answer(task: Any, sample: Mapping[str, Any]) -> Answer | None:
 
 
 def gold_choices(task: Any, sample: Mapping[str, Any]) -> list[int]:
-    """Numbers of the right choices; empty where the row names none of its choices."""
+    """Numbers of the right choices; empty if the row names none of its choices."""
     gold = task.doc_to_text(sample["doc"]) if getattr(task, "multiple_input", 0) else sample["target"]
     choices = task.doc_to_choice(sample["doc"])
     numbers = [
@@ -119,8 +119,10 @@ def gold_choices(task: Any, sample: Mapping[str, Any]) -> list[int]:
 
 
 def chance(task: Any, sample: Mapping[str, Any], binary: bool = False) -> float | None:
-    """Probability that a guess is right: the share of right choices; for an answer that has to be written, of those that the question
-    lists after `Options:`, one half where all answers of the task are of one pair such as yes and no (`binary`), else 0.
+    """Probability that a guess is right.
+
+    For choices it is the share of right ones. For an answer that has to be written it is that share among the options that the question
+    lists after `Options:`, one half if all answers of the task come from a pair such as yes and no (`binary`), and otherwise 0.
     """
     if task.OUTPUT_TYPE == "multiple_choice":
         return max(1, len(gold_choices(task, sample))) / len(task.doc_to_choice(sample["doc"]))
@@ -134,7 +136,7 @@ def chance(task: Any, sample: Mapping[str, Any], binary: bool = False) -> float 
 
 
 def is_binary(targets: Sequence[Any]) -> bool:
-    """Whether answers are of one of the pairs that leave two to guess from."""
+    """Whether all answers come from one pair, such as yes and no."""
     found = {str(target).strip().lower() for target in targets}
     return any(found <= pair for pair in _PAIRS)
 
@@ -149,6 +151,6 @@ def rolling_bpb(sample: Mapping[str, Any]) -> float | None:
 
 
 def mean(values: Sequence[float | None]) -> float | None:
-    """Mean of numbers that are all there; None otherwise, or without any."""
+    """Mean of numbers; None if there are none or one of them is None."""
     there = [value for value in values if value is not None]
     return sum(there) / len(there) if there and len(there) == len(values) else None

@@ -1,4 +1,4 @@
-"""Token sequences of any lengths through the model, in passes of bounded size, common beginnings once."""
+"""Runs token sequences of any length through the model in passes of bounded size, common beginnings only once."""
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager
@@ -9,37 +9,37 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from engram.config import LatentAttentionConfig, ModelConfig
+from engram.config.model import LatentAttentionConfig, ModelConfig
 from engram.evaluation.prefixes import Group, distinct, shared_prefixes
-from engram.generation import Cache, pad_left
 from engram.model import Transformer
+from engram.model.generation import Cache, pad_left
 
 HEAD_CHUNK = 256
-"""Scored tokens whose logits exist at one time."""
+"""Scored tokens whose logits exist at a time."""
 MOST_READ = 256
-"""Sequences that are continued together: with more, a token of each takes about as much longer."""
+"""Sequences that are continued together; with more, the time per token grows in proportion."""
 _SIMILAR = 0.7
-"""Beginnings go through the model together when the shortest has at least this share of the longest one's tokens."""
+"""Beginnings go through the model together if the shortest has at least this share of the longest one's tokens."""
 
 Progress = Callable[[int], None]
-"""Takes the number of sequences that are done since the last call."""
+"""Called with the number of sequences completed since the last call."""
 
 
 @dataclass(frozen=True)
 class Pass:
-    """Some sequences after a pass: R of them."""
+    """R sequences after a pass."""
 
     rows: list[int]
     """Their numbers."""
     starts: list[int]
-    """Tokens of each that an earlier pass has taken up."""
+    """Tokens of each that went through in an earlier pass."""
     hidden: Tensor
-    """[R, T, d] of the tokens after those; what lies behind a sequence's last token means nothing"""
+    """Hidden states of the tokens after those, [R, T, d]; what follows a sequence's last token is meaningless."""
 
 
 @dataclass(frozen=True)
 class Read:
-    """Some sequences that the model has read and can continue: R of them."""
+    """R sequences that the model has read and can continue."""
 
     rows: list[int]
     """Their numbers."""
@@ -53,7 +53,7 @@ class _Batch:
     rows: list[int]
     starts: list[int]
     cache: Cache | None
-    """Of the tokens before `starts`, for these sequences alone; None: there are none."""
+    """Cache of the tokens before `starts`, for these sequences only; None if there are none."""
 
 
 @dataclass(frozen=True)
@@ -61,9 +61,9 @@ class Scored:
     """A sequence whose last tokens are scored."""
 
     tokens: np.ndarray
-    """What the model reads, int [n], n at least 1: all tokens but the last."""
+    """What the model reads, int [n] with n >= 1: all tokens but the last."""
     targets: np.ndarray
-    """What it should say after each of the last of `tokens`, int [m], 1 <= m <= n."""
+    """What it should predict after each of the last m of `tokens`, int [m], 1 <= m <= n."""
 
     @property
     def first(self) -> int:
@@ -72,14 +72,14 @@ class Scored:
 
 
 class Passes:
-    """A model and how much of it may be in memory at a time.
+    """A model, and limits on what may be in memory at a time.
 
     Args:
         model: on its device, in evaluation mode.
         autocast: makes a context in which the model runs.
-        pad_id: token that stands at places that don't count.
-        batch_tokens: most tokens of a pass, pads among them; a single longer sequence makes a pass by itself.
-        cache_bytes: most memory for what a pass remembers, as far as one sequence allows it.
+        pad_id: token for places that don't count.
+        batch_tokens: most tokens in a pass, pads included; a longer sequence makes a pass by itself.
+        cache_bytes: most memory for what a pass remembers, unless a single sequence takes more.
     """
 
     def __init__(
@@ -90,17 +90,17 @@ class Passes:
         self.token_bytes = cache_token_bytes(model.config)
         self.device = model.head_weight.device
         self.tokens_run = 0
-        """Tokens that have gone through the model, without pads."""
+        """Tokens that have gone through the model, not counting pads."""
         self.tokens_asked = 0
-        """Tokens of all requests: those that would have gone through it, had every request been computed by itself."""
+        """Tokens that would have gone through the model if every request had been computed by itself."""
 
     def run(self, rows: Sequence[np.ndarray], limits: Sequence[int], share: bool) -> Iterator[Pass]:
-        """Every sequence in one pass or, where a beginning is shared, in the second of two.
+        """Run every sequence in one pass or, if its beginning is shared, in two; the second is yielded.
 
         Args:
-            rows: token ids, int [n] each, one at least.
-            limits: for each row, most of its tokens that may be in a shared beginning; what comes after is in the pass that is given out.
-            share: compute common beginnings once.
+            rows: token ids, int [n] each, at least one token.
+            limits: for each row, most of its tokens that may be in a shared beginning; what comes after is in the pass that is yielded.
+            share: whether common beginnings are computed only once.
         """
         for batch in self._batches(rows, limits, share):
             tokens, lengths = self._padded(rows, batch)
@@ -110,12 +110,12 @@ class Passes:
             yield Pass(batch.rows, batch.starts, hidden)
 
     def read(self, rows: Sequence[np.ndarray], share: bool, room: int) -> Iterator[Read]:
-        """Every sequence once, with many others: as many as memory holds, and not only as many as a pass.
+        """Read every sequence, together with as many others as memory holds, which may be more than fit into a pass.
 
         Args:
-            rows: token ids, int [n] each, one at least.
-            share: compute common beginnings once.
-            room: tokens that will follow each sequence, for the memory that they will take.
+            rows: token ids, int [n] each, at least one token.
+            share: whether common beginnings are computed only once.
+            room: tokens that will follow each sequence, for which memory is set aside.
         """
         for batch in self._batches(rows, [len(row) - 1 for row in rows], share, room):
             tokens, lengths = self._padded(rows, batch)
@@ -134,7 +134,7 @@ class Passes:
             yield Read(batch.rows, last, cache)
 
     def _batches(self, rows: Sequence[np.ndarray], limits: Sequence[int], share: bool, room: int | None = None) -> Iterator[_Batch]:
-        """Sequences that go through the model together; `room` is None for those whose caches are not needed."""
+        """Batches of sequences that go through the model together; `room` is None if their caches are not needed."""
         groups = shared_prefixes(rows, limits) if share else [Group(0, (i,)) for i in range(len(rows))]
         alone = [i for group in groups if not group.prefix for i in group.rows]
         for chunk in self._chunks(alone, lambda i: len(rows[i]), room, room is None):
@@ -152,7 +152,7 @@ class Passes:
                 yield _Batch(chunk, [prefix_of[i] for i in chunk], branch)
 
     def _padded(self, rows: Sequence[np.ndarray], batch: _Batch) -> tuple[Tensor, list[int]]:
-        """Tokens int64 [R, T] from each one's start, padded on the right, and the number of real ones."""
+        """Tokens int64 [R, T] from each sequence's start on, padded on the right, and the number of real ones."""
         parts = [torch.from_numpy(rows[i][start:].astype(np.int64)) for i, start in zip(batch.rows, batch.starts, strict=True)]
         tokens = torch.nn.utils.rnn.pad_sequence(parts, batch_first=True, padding_value=self.pad_id).to(self.device)
         return tokens, [len(part) for part in parts]
@@ -167,7 +167,7 @@ class Passes:
         return cache
 
     def _bunches(self, groups: list[Group]) -> Iterator[list[Group]]:
-        """Groups whose beginnings make one pass, of similar lengths."""
+        """Groups whose beginnings are of similar length and fit into one pass."""
         bunch: list[Group] = []
         for group in sorted(groups, key=lambda group: -group.prefix):
             longest = bunch[0].prefix if bunch else group.prefix
@@ -185,9 +185,9 @@ class Passes:
 
         Args:
             rows: numbers of sequences.
-            length: tokens of a sequence that are new.
-            kept: positions of each besides these tokens for which memory is needed; None: nothing is kept.
-            one_pass: the new tokens have to fit one pass.
+            length: new tokens of a sequence.
+            kept: positions of each, besides these tokens, for which memory is needed; None: nothing is kept.
+            one_pass: whether the new tokens must fit into one pass.
         """
         chunk: list[int] = []
         for i in sorted(rows, key=lambda i: -length(i)):
@@ -205,19 +205,19 @@ class Passes:
 
 
 def cache_token_bytes(config: ModelConfig) -> int:
-    """Bytes that a cache takes for one position of a sequence, in fp32; what memories remember besides is little."""
+    """Bytes that a cache takes per position of a sequence, in fp32; what memories remember is little in comparison."""
     attention = config.attention
     if isinstance(attention, LatentAttentionConfig):
-        # Keys and values of the whole past are made anew in every layer: those of one layer exist beside the latents of all.
+        # Every layer recomputes keys and values of the whole past: those of one layer exist at a time, beside the latents of all.
         expanded = attention.n_heads * (2 * attention.head_dim + attention.rope_dim + attention.value_dim)
         return 4 * (config.n_layers * (attention.kv_rank + attention.rope_dim) + expanded)
     return 4 * config.n_layers * 2 * config.width
 
 
 def score(passes: Passes, sequences: Sequence[Scored], share: bool = True, progress: Progress | None = None) -> list[tuple[float, bool]]:
-    """Log-likelihood in nats of each sequence's targets, and whether each of them is the most likely token at its place.
+    """Log-likelihood in nats of each sequence's targets, and whether all of them are the most likely tokens at their places.
 
-    With `share`, equal sequences, beginnings of others and common beginnings go through the model once.
+    With `share`, equal sequences, sequences that begin others, and common beginnings go through the model only once.
     """
     passes.tokens_asked += sum(len(sequence.tokens) for sequence in sequences)
     if share:

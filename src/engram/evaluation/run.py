@@ -1,4 +1,4 @@
-"""Benchmarks of a model: lm-eval runs its tasks, and what comes out is one result for each task and group."""
+"""Benchmarks a model: lm-eval runs its tasks, and there is one result per task and group."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -18,16 +18,16 @@ from lm_eval.api.instance import Instance  # noqa: E402
 from lm_eval.api.model import LM  # noqa: E402
 
 BOOTSTRAP = 1000
-"""Resamples for the standard error of scores that are no means."""
+"""Resamples for the standard error of scores that are not means."""
 
 
 @dataclass(frozen=True)
 class Score:
-    """A number about all items of a task."""
+    """A score over all items of a task."""
 
     metric: str
     filter: str
-    """What was done to the model's answers before; `none`: nothing."""
+    """How the model's answers were filtered before scoring; `none`: not at all."""
     value: float
     """On lm-eval's scale: accuracies from 0 to 1."""
     stderr: float | None
@@ -36,11 +36,11 @@ class Score:
 
 @dataclass(frozen=True)
 class TaskResult:
-    """How a model did in one task, or in all tasks of a group."""
+    """How a model did on one task, or on all tasks of a group."""
 
     task: str
     group: str
-    """The group that it belongs to, empty without one; for `mmlu_anatomy` it is `mmlu_stem`."""
+    """The group that it belongs to, or empty; for `mmlu_anatomy` it is `mmlu_stem`."""
     is_group: bool
     metric: str
     """The first that the task or group lists."""
@@ -49,19 +49,19 @@ class TaskResult:
     stderr: float | None
     higher_is_better: bool
     chance: float | None
-    """Accuracy of guessing; None where answers are written and not chosen."""
+    """Accuracy of guessing; None where answers are written rather than chosen."""
     bpb: float | None
-    """Bits per byte of the right answer, mean over items; of the whole text in tasks that score texts."""
+    """Bits per byte of the right answer, mean over items; for tasks that score texts, of the whole text."""
     n: int
     n_truncated: int
-    """Items whose prompt lost tokens for not fitting the model's length."""
+    """Items whose prompt lost tokens because it did not fit the model's length."""
     fewshot: int
     version: str
     """Of the task's definition in lm-eval."""
     others: tuple[Score, ...] = ()
     """All other metrics that lm-eval computes for it."""
     items: tuple[Item, ...] = field(default=(), repr=False)
-    """Empty for a group: its tasks have them."""
+    """Empty for a group, whose tasks have them."""
 
     @property
     def truncated_share(self) -> float:
@@ -85,13 +85,13 @@ def evaluate(
         model: an `EngramLM`, or any model of lm-eval's.
         tasks: names of lm-eval's tasks, groups and tags.
         data: folder with rows of tasks (`data.FORMS`); what is not there comes from the Hugging Face hub.
-        limit: most items of each task, the first ones; None: all.
+        limit: use only this many items of each task, from the first; None: all.
         fewshot: examples in prompts; None: as the task says, and five in MMLU.
         offline: never use the network.
         custom: tasks made from samples.
-        answer_bpb: score the right answers of tasks whose answers are generated, too: one more request for each item.
+        answer_bpb: whether to score the right answers of tasks with generated answers too, which takes one more request per item.
 
-    Raises UserError for what the user asked for and can't be had.
+    Raises UserError for unknown tasks and options, and for data that is not available.
     """
     if limit is not None and limit < 1:
         raise UserError(f"limit is {limit}; it must be 1 or more")
@@ -119,9 +119,9 @@ def _right_answers(task: Any, samples: Sequence[Mapping[str, Any]]) -> dict[int,
 
 
 def _score_answers(model: LM, answers: dict[str, dict[int, Answer]]) -> None:
-    """Fill in the bits of the answers that the tasks themselves have not asked for."""
+    """Fill in the bits of the answers for which the tasks themselves did not ask."""
     open_ones = [(task, doc_id, answer) for task, own in answers.items() for doc_id, answer in own.items() if answer.bits is None]
-    # No task and document in these requests: what is truncated here is counted by the task's own.
+    # These requests name no task and document: truncated items are counted by the task's own requests.
     requests = [Instance("loglikelihood", {}, (answer.prompt, answer.text), 0) for _, _, answer in open_ones]
     if not requests:
         return
@@ -163,7 +163,7 @@ def _scores(name: str, results: Any, listed: Sequence[str]) -> list[Score]:
         number = float(stderr) if isinstance(stderr, int | float) else None
         found.append(Score(metric, kind, float(value), number, directions.get(metric) is not False))
     place = {metric: i for i, metric in enumerate(listed)}
-    return sorted(found, key=lambda score: place.get(score.metric, len(place)))  # stable: filters stay in the task's order
+    return sorted(found, key=lambda score: place.get(score.metric, len(place)))  # stable, so filters stay in the task's order
 
 
 def _task_result(name: str, group: str, task: Any, results: Any, own: tuple[Item, ...]) -> TaskResult:
@@ -200,7 +200,7 @@ def _group_result(group: Any, parent: str, results: Any, by_task: Mapping[str, t
     weighted = any(one.weight_by_size for one in listed if one.metric == first.metric)
 
     def average(values: Mapping[str, list[float | None]]) -> float | None:
-        """Over items or over tasks, as the group's score is."""
+        """Mean over items or over tasks, whichever the group's score is."""
         return mean([v for own in values.values() for v in own]) if weighted else mean([mean(own) for own in values.values()])
 
     return TaskResult(

@@ -1,4 +1,4 @@
-"""lm-eval's tasks, loaded quickly, with their data from a folder or the hub, and tasks made from samples of ours."""
+"""lm-eval's tasks, loaded quickly, with data from a folder or the hub, and tasks made from our own samples."""
 
 import difflib
 import functools
@@ -27,31 +27,31 @@ if TYPE_CHECKING:
     from lm_eval.api.task import Task
 
 FEWSHOT_SEED = 1234
-"""lm-eval's own, for tasks that draw their examples."""
+"""lm-eval's own seed, for tasks that draw their examples."""
 MMLU_SHOTS = 5
-"""Examples that MMLU is reported with (Hendrycks et al., 2021, arXiv 2009.03300); lm-eval's task leaves them to the user."""
+"""Number of examples with which MMLU is reported (Hendrycks et al., 2021, arXiv 2009.03300); lm-eval's task leaves it to the user."""
 _NAME = re.compile(r"""^["']?(?:task|group)["']?:[ \t]*["']?([\w.:+-]+)["']?[ \t]*$""", re.MULTILINE)
 _LOCAL_FORMATS = ("json", "csv", "parquet", "text", "arrow", "pandas")
 
 
 @dataclass(frozen=True)
 class CustomTask:
-    """A task of generated answers made from samples, such as one of RULER's at one length."""
+    """A task with generated answers, made from samples, such as one of RULER's at one length."""
 
     name: str
     samples: Sequence[Mapping[str, Any]]
-    """Each with `input`, `outputs` (the right answers) and, where there is one, `answer_prefix`, which ends the prompt."""
+    """Each with `input`, `outputs` (the right answers) and optionally `answer_prefix`, which ends the prompt."""
     tokens_to_generate: int
     score: Callable[[str, Sequence[str]], float]
-    """From what the model wrote and the right answers to a number; the task's score is the mean."""
+    """From what the model wrote and the right answers to a number; the task's score is the mean over samples."""
     group: str | None = None
-    """Tasks of one group get a line with their mean, each counting the same."""
+    """Tasks of one group also get a common result, the mean of their scores with equal weights."""
     until: Sequence[str] = ()
-    """Strings before which an answer ends, besides the end of the text."""
+    """Strings before which an answer ends, in addition to the end of the text."""
     answer: Callable[[Sequence[str]], str] = field(default=", ".join)
-    """What the model should have written after the prompt, for its bits per byte."""
+    """From the right answers to what the model should have written, for its bits per byte."""
     delimiter: str = " "
-    """Stands between prompt and answer where the prompt does not end in white space."""
+    """What separates prompt and answer, unless the prompt ends in white space."""
     version: str = "1"
     metric: str = "score"
 
@@ -93,12 +93,12 @@ def load_tasks(
 
     Args:
         names: of lm-eval's tasks, groups and tags, or YAML files that define some.
-        custom: tasks of ours.
+        custom: our own tasks.
         data: folder with the rows of tasks; what is not in it comes from the Hugging Face hub or its local cache.
-        fewshot: examples in every prompt; None: as the task says. A task that says 0 keeps it, as in lm-eval.
+        fewshot: examples in every prompt; None: as the task says. A task that says 0 keeps 0, as in lm-eval.
         without_network: use local caches only.
 
-    Raises UserError for an unknown task, and for data that can't be had.
+    Raises UserError for an unknown task, and for data that is not available.
     """
     if not names and not custom:
         raise UserError("no task is named; mmlu and bbh are two, `lm-eval ls tasks` lists them all")
@@ -166,10 +166,10 @@ def shots(config: Mapping[str, Any], asked: int | None) -> int:
 def _manager(names: Sequence[str]) -> Any:
     """A task manager that knows `names`.
 
-    Reading all 14 000 definitions of lm-eval takes ten seconds, those of one folder a fraction of one: first the folders that
-    the names begin with are tried.
+    Reading all 14 000 definitions of lm-eval takes ten seconds, reading those of one folder a fraction of one. So the folders whose names
+    begin the names of tasks are tried first.
     """
-    if any(Path(name).is_file() for name in names):  # definitions of the user's own may name any other
+    if any(Path(name).is_file() for name in names):  # the user's own definitions may refer to any other
         return _indexed(None)
     folders = {str(_definitions() / name.split("_")[0]) for name in names if "/" not in name}
     if all(Path(folder).is_dir() for folder in folders):
@@ -197,13 +197,13 @@ def _indexed(folders: tuple[str, ...] | None) -> Any:
 
 
 def _texts() -> Iterator[str]:
-    """All definitions; those that others include have names without a suffix."""
+    """The text of all definitions; those that others include have names without a suffix."""
     files = (file for file in _definitions().glob("**/*") if file.suffix in ("", ".yaml") and file.is_file())
     return (file.read_text(encoding="utf-8", errors="replace") for file in files)
 
 
 def _unknown(names: Sequence[str]) -> list[str]:
-    """Names that stand in no definition: to look through their text is quick, to parse it is not."""
+    """Names that appear in no definition. Searching their text is quick, parsing it is not."""
     left = dict.fromkeys(names)
     for text in _texts():
         for name in [name for name in left if name in text]:
@@ -214,12 +214,12 @@ def _unknown(names: Sequence[str]) -> list[str]:
 
 
 def _names() -> list[str]:
-    """Names of tasks and groups, nearly all of them."""
+    """The names of nearly all tasks and groups."""
     return sorted({name for text in _texts() for name in _NAME.findall(text)})
 
 
 def _complete(index: Mapping[str, Any], name: str) -> bool:
-    """Whether a task or group is there with all that it consists of."""
+    """Whether a task or group is in the index with all that it consists of."""
     entry = index.get(name)
     if entry is None:
         return False
@@ -238,12 +238,12 @@ class _Factory(TaskFactory):
         super().__init__()
         self.local, self.fewshot, self.stack = local, fewshot, stack
         self.network: str | None = None
-        """Why the hub can't be asked; empty: it can; None: not known yet."""
+        """Why the hub can't be asked; empty if it can; None if that is not known yet."""
         if without_network:
             self._without_network("offline")
 
     def _without_network(self, why: str) -> None:
-        import datasets  # noqa: F401  # imported before it is told that it is offline
+        import datasets  # noqa: F401  # must be imported before it is told that it is offline
 
         self.network = why
         self.stack.enter_context(offline(True))
@@ -284,7 +284,7 @@ class _Factory(TaskFactory):
         looked.append(f"in the cache {places.HF_DATASETS_CACHE}")
         return UserError(
             f"task {entry.name}: its data set {name} is not here: not {' and not '.join(looked)} ({self.network}); "
-            f"run it once with the network, or give --data DIR with {FORMS}"
+            f"run it once with the network, or give a folder `data` with {FORMS}"
         )
 
     @property

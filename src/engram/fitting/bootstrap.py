@@ -1,10 +1,10 @@
-"""Replicates of a sweep: other documents, other noise of the trials.
+"""Replicates of a sweep, with other documents and other noise in the trials.
 
-Documents are drawn again with replacement. The weights depend on the seed of the random numbers and on the number of documents alone,
-so curves that were fitted with one seed share their documents (they are paired), while the noise of their trials is independent.
+Documents are resampled with replacement. The weights depend only on the random seed and on the number of documents, so curves fitted with
+one seed share their documents (they are paired), while the noise of their trials is independent.
 
-Trials cannot be drawn again: of one to five seeds a resample is far too alike (with one it is always the same). Their noise is
-Gaussian with a variance that is itself drawn from what the residuals allow, which gives the tails of Student's t.
+Trials cannot be resampled: with one to five seeds, resamples are far too similar (with one, always the same). Instead their noise is
+Gaussian, with a variance that is itself drawn from what the residuals allow, which gives the tails of Student's t.
 """
 
 import hashlib
@@ -16,14 +16,14 @@ import numpy as np
 from engram.fitting.layout import Layout
 
 _CHUNK = 2**22
-"""Numbers of a block of weights: 32 MB."""
+"""Numbers in a block of weights: 32 MB."""
 
 
 def resample_documents(loss_sum: np.ndarray, n_tokens: np.ndarray, replicates: int, seed: int) -> np.ndarray:
-    """Mean losses with documents drawn again, nats per token, [B, n], of loss sums [n, D] and tokens [D]."""
+    """Mean losses over resampled documents, nats per token, [B, n], from loss sums [n, D] and tokens [D]."""
     n_documents = len(n_tokens)
     columns = np.vstack([loss_sum, n_tokens]).T
-    # All curves of a sweep have the same weights; those of very many documents are drawn for each rather than kept.
+    # All curves of a sweep have the same weights; with very many documents they are drawn each time rather than kept.
     draw = _kept_weights if replicates * n_documents <= _CHUNK else _weights
     sums = np.concatenate([weights @ columns for weights in draw(n_documents, replicates, seed)])
     means: np.ndarray = sums[:, :-1] / sums[:, -1:]
@@ -54,9 +54,9 @@ def document_deviations(layout: Layout, replicates: int, seed: int) -> np.ndarra
 
 
 def trial_rng(layout: Layout, seed: int) -> np.random.Generator:
-    """Random numbers for the noise of the trials: fixed for a curve, other ones for another curve, also with the same `seed`.
+    """Random numbers for the noise of the trials: the same each time for one curve, different for different curves with the same `seed`.
 
-    They come from the shape of the curve, rounded: another unit or another level of the losses changes nothing.
+    They are derived from the rounded shape of the curve, so that the unit and the level of the losses change nothing.
     """
     means = layout.means - layout.means.min()
     shape = means / means.max() if means.max() > 0 else means
@@ -66,7 +66,7 @@ def trial_rng(layout: Layout, seed: int) -> np.random.Generator:
 
 
 def trial_errors(layout: Layout, variances: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """Errors of the means from the trials' own noise, of one variance in each replicate, nats^2 [B]; [B, k]."""
+    """Errors of the means due to the trials' own noise, [B, k], for one variance per replicate, nats^2 [B]."""
     k = len(layout.x)
     root = np.linalg.cholesky(layout.spread + 1e-12 * np.eye(k))
     errors: np.ndarray = np.sqrt(variances)[:, None] * (rng.standard_normal((len(variances), k)) @ root.T)

@@ -1,11 +1,10 @@
 """Forms that a curve of loss against rho may have, and curves drawn from what the measurements leave open.
 
-Every form is a basis whose coefficients are Gaussian around zero with one common scale; the constant is free. Nothing in nature
-says that a curve is exactly a parabola, so each parametric form also has a rough part of a fixed share of the scale: without it the far
-points, which are many, would place the minimum, and too surely. For a given scale and noise everything is closed form: the fitted
-curve, the likelihood of the measurements, the error of leaving out one rho (Rasmussen & Williams 2006, 2.7 and 5.4.2). Neither
-form nor scale nor noise is known, so the curves of the replicates are drawn over all of them, each as often as the measurements make
-it likely.
+Every form is a basis whose coefficients are Gaussian around zero with one common scale; the constant is free. Nothing says that a true
+curve is exactly a parabola, so each parametric form also has a rough part, a fixed share of the scale: without it the many far points
+would place the minimum, and with too much certainty. For a given scale and noise everything has a closed form: the fitted curve, the
+likelihood of the measurements, the error of leaving out one rho (Rasmussen & Williams 2006, 2.7 and 5.4.2). Form, scale and noise are all
+unknown, so the curves of the replicates are drawn over all of them, each as often as the measurements make it likely.
 """
 
 from dataclasses import dataclass
@@ -17,29 +16,29 @@ from engram.fitting.bootstrap import trial_errors
 from engram.fitting.layout import Layout
 
 GRID_POINTS = 201
-"""Of the fitted curve over the measured range."""
+"""Points of the fitted curve over the measured range."""
 _SCALES = (0.25, 0.5, 1.0, 2.0, 4.0)
 """Scales of the coefficients, as multiples of the range of the measured means."""
 _LENGTHS = (0.35, 0.6, 1.1)
-"""Over which a smooth curve bends, in the measured range."""
+"""Lengths over which a smooth curve bends, as shares of the measured range."""
 _WALLS = (0.03, 0.1, 0.4)
-"""Distance behind an end at which a wall would be infinitely steep."""
+"""Distances beyond an end at which a wall would be infinitely steep."""
 _WARPS = (None, 0.03, 0.15)
 """The same for smooth curves that bend faster towards an end; None: not faster."""
 _ROUGH_SHARE = 0.25
-"""Of the scale, for what a parametric form leaves open."""
+"""Share of the scale for the rough part of a parametric form."""
 _ROUGH_LENGTH = 0.25
-"""Over which that bends."""
+"""Length over which the rough part bends."""
 _TRUNCATE = 1e-4
 """Variance, as a share of the largest, below which a direction of a basis is left out."""
 
 
 @dataclass(frozen=True)
 class Forms:
-    """Bases at the measured points and on the grid; padded with zero columns to one width r."""
+    """Bases at the measured points and on the grid, padded with zero columns to a common width r."""
 
     names: tuple[str, ...]
-    """Of every basis, [C]; several of one name differ in a shape constant."""
+    """Name of every basis, [C]; bases of one name differ in a shape constant."""
     prior: np.ndarray
     """Log of the prior probability of every basis, [C]."""
     points: np.ndarray
@@ -80,7 +79,7 @@ def _wall(z: np.ndarray, eps: float) -> np.ndarray:
 
 
 def _warp(z: np.ndarray, low: float | None, high: float | None) -> np.ndarray:
-    """Stretch the ends: the curve may bend faster there."""
+    """Stretch the ends, so that the curve may bend faster there."""
     stretched = z.copy()
     if low is not None:
         stretched = stretched + 1 - _wall(z, low)
@@ -90,7 +89,7 @@ def _warp(z: np.ndarray, low: float | None, high: float | None) -> np.ndarray:
 
 
 def _matern(z: np.ndarray, length: float) -> np.ndarray:
-    """Basis of a Gaussian process with the Matern covariance of order 3/2: its curves have a slope, but may change it quickly."""
+    """Basis of a Gaussian process with the Matern covariance of order 3/2, whose curves have a slope but may change it quickly."""
     distance = np.sqrt(3) * np.abs(z[:, None] - z) / length
     sizes, vectors = np.linalg.eigh((1 + distance) * np.exp(-distance))
     keep = sizes > _TRUNCATE * sizes[-1]
@@ -100,12 +99,12 @@ def _matern(z: np.ndarray, length: float) -> np.ndarray:
 
 @dataclass(frozen=True)
 class Noise:
-    """What is known of the noise of a trial."""
+    """What is known about the noise of a trial."""
 
     sds: np.ndarray
-    """Values it may have, nats per token, rising, [S]."""
+    """Standard deviations that it may have, nats per token, ascending, [S]."""
     from_documents: float
-    """Part of its variance that document sampling makes: counted once, with the documents."""
+    """Part of its variance due to document sampling, which is counted only once, with the documents."""
 
     def own(self) -> np.ndarray:
         """Variance that trials have beyond their documents, [S]."""
@@ -114,7 +113,7 @@ class Noise:
 
 
 class Posterior:
-    """Every form, scale and noise, with its probability."""
+    """Every combination of form, scale and noise, with its probability."""
 
     def __init__(self, layout: Layout, document_covariance: np.ndarray, noise: Noise) -> None:
         """`document_covariance` is that of the means under document sampling, [k, k]."""
@@ -143,9 +142,9 @@ class Posterior:
         """[C, T, S, k]: errors of leaving out one x."""
 
     def cv_errors(self) -> dict[str, float]:
-        """Root mean square error of leaving out one x, by form: over its scales and noises, as probable as they are.
+        """Root mean square error of leaving out one x, by form, averaged over its scales and noises by their probability.
 
-        Of the inner points: an end left out would have to be extrapolated, and the steep ends would decide over the middle.
+        Only inner points are left out: an end would have to be extrapolated, and the steep ends would outweigh the middle.
         """
         errors = {}
         squares = (self.left_out[..., 1:-1] ** 2).mean(axis=-1)
@@ -172,9 +171,9 @@ class Posterior:
     def draw(self, deviations: np.ndarray, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
         """Curves that could have made the measurements, [B, G], and the errors of the means that go with them, [B, k].
 
-        `deviations` are those of the documents, [B, k]. A curve is drawn from the form and corrected by what the fit makes of
-        the difference between the measured means and that curve with errors (Matheron's rule): the result is a draw from the posterior,
-        with the documents' own distribution in place of a Gaussian.
+        `deviations` are those due to documents, [B, k]. A curve is drawn from the form and corrected by what the fit makes of the
+        difference between the measured means and that curve with errors (Matheron's rule): the result is a draw from the posterior, with
+        the documents' own distribution instead of a Gaussian.
         """
         count = len(deviations)
         cell = rng.choice(self.weight.size, size=count, p=self.weight.ravel())

@@ -1,8 +1,8 @@
-"""The two-way layout of a sweep: every trial is its x plus the common effect of its seed plus noise of its own.
+"""The two-way layout of a sweep: a trial's loss is a function of x, plus the common effect of its seed, plus noise of its own.
 
     loss[t] = f(x[t]) + seed_effect[seed[t]] + noise[t]
 
-Least squares over both factors, so a missing trial does not shift the curve by the effect of its seed.
+Both factors are estimated by least squares, so a missing trial does not shift the curve by the effect of its seed.
 """
 
 from dataclasses import dataclass
@@ -14,7 +14,7 @@ from engram.errors import UserError
 from engram.fitting.results import Observations
 
 ENOUGH_DOF = 3
-"""Degrees of freedom of seeds within an x from which their spread alone gives the noise."""
+"""Degrees of freedom of seeds within x from which on their spread alone gives the noise."""
 _RANK = 1e-9
 _OUTLIER_LEVEL = 0.001
 _OUTLIER_DOF = 6
@@ -23,44 +23,44 @@ _OUTLIER_DOF = 6
 
 @dataclass(frozen=True)
 class Layout:
-    """Trials in the order of (x, seed), and what is linear in their losses."""
+    """Trials in the order of (x, seed), and linear functions of their losses."""
 
     observations: Observations
     """Sorted by x, then seed."""
     x: np.ndarray
-    """Distinct x, rising, [k]."""
+    """Distinct x, ascending, [k]."""
     means: np.ndarray
     """Loss at each x, for the average seed, [k]."""
     to_means: np.ndarray
     """[k, n]: means = to_means @ loss."""
     spread: np.ndarray
-    """[k, k]: covariance of the means for noise of variance 1 in every trial; seed effects of the average seed apart."""
+    """Covariance of the means for noise of variance 1 in every trial, [k, k], not counting the effect of the average seed."""
     counts: np.ndarray
     """Trials at each x, [k]."""
     n_seeds: int
     """Seeds that every x has."""
     residual: np.ndarray
-    """[n, n]: projection of the losses on what the layout does not explain."""
+    """Projection of the losses on what the layout does not explain, [n, n]."""
     dof: int
     """Rank of `residual`."""
     seed_means: np.ndarray
-    """Effect of each seed less their average, [S]; one zero where seeds cannot be told from x."""
+    """Effect of each seed minus their average, [S]; a single zero if seeds cannot be told from x."""
 
 
 @dataclass(frozen=True)
 class TrialNoise:
-    """Noise of one trial around its curve, the effect of its seed taken out."""
+    """Noise of one trial around its curve, after removing the effect of its seed."""
 
     variance: float
     """nats^2"""
     from_documents: float
-    """Part of it that document sampling makes: it comes with the documents and is not to be counted twice."""
+    """Part of it due to document sampling, which comes with the documents and must not be counted twice."""
     dof: int
     """Degrees of freedom of the estimate; 0 when there is none."""
 
     @property
     def own(self) -> float:
-        """What trials have beyond their documents, nats^2."""
+        """Variance of trials beyond that of their documents, nats^2."""
         return max(self.variance - self.from_documents, 0)
 
     @property
@@ -75,21 +75,21 @@ class TrialNoise:
 
 
 def noise_under(layout: "Layout", projection: np.ndarray, dof: int) -> TrialNoise:
-    """Noise from what a projection [n, n] of rank `dof` leaves of the losses."""
+    """Noise estimated from what a projection [n, n] of rank `dof` leaves of the losses."""
     observed = projection @ layout.observations.loss
     parts = projection @ document_parts(layout.observations)
     return TrialNoise(float(observed @ observed) / dof, float((parts**2).sum()) / dof, dof)
 
 
 def document_parts(observations: Observations) -> np.ndarray:
-    """What each document adds to the deviation of a trial's mean loss, [n, D]; the sum of squares is the sampling variance."""
+    """Contribution of each document to the deviation of a trial's mean loss, [n, D]; the sum of squares is the sampling variance."""
     total = observations.n_tokens.sum()
     parts: np.ndarray = (observations.loss_sum - observations.loss[:, None] * observations.n_tokens) / total
     return parts
 
 
 def lay_out(observations: Observations) -> Layout:
-    """Estimate the means over seeds. UserError when arrays do not fit together or hold anything but finite numbers."""
+    """Estimate the means over seeds. UserError when arrays do not match or hold anything but finite numbers."""
     obs = _checked(observations)
     x, which = np.unique(obs.x, return_inverse=True)
     seeds, whose = np.unique(obs.seed, return_inverse=True)
@@ -123,11 +123,11 @@ def lay_out(observations: Observations) -> Layout:
 
 
 def without_outliers(layout: Layout) -> tuple[Layout, str]:
-    """Leave out trials so far off that noise does not explain them, and say which, in a sentence; empty if none.
+    """Leave out trials so far off that noise does not explain them, and name them in a sentence, which is empty if there are none.
 
-    Least squares would spread one training that went wrong over the whole curve. Only where at least three trials share an x: of two
-    nobody can say which one is wrong. Externally studentised residuals of the two-way layout (Cook & Weisberg 1982), at 0.001 for all
-    trials together; at most one trial in ten.
+    Least squares would spread one failed training over the whole curve. Trials are left out only if at least three share an x: of two,
+    nobody can say which is wrong. The test uses externally studentised residuals of the two-way layout (Cook & Weisberg 1982), at a level
+    of 0.001 for all trials together; at most one trial in ten is left out.
     """
     said = []
     for _ in range(len(layout.observations.x) // 10):
@@ -140,7 +140,7 @@ def without_outliers(layout: Layout) -> tuple[Layout, str]:
         others = np.maximum((residual @ residual - residual**2 / safe) / (layout.dof - 1), 1e-300)
         t = np.where(judged, np.abs(residual) / np.sqrt(safe * others), 0)
         worst = int(t.argmax())
-        # Rounding is no noise to judge by
+        # Rounding errors are not noise to judge by
         rounding = 1e-9 * (1 + float(np.abs(obs.loss).max()))
         if np.abs(residual[worst]) < rounding or 2 * special.stdtr(layout.dof - 1, -t[worst]) * len(t) > _OUTLIER_LEVEL:
             break
@@ -154,7 +154,7 @@ def without_outliers(layout: Layout) -> tuple[Layout, str]:
 def smooth_residual(layout: Layout, basis: np.ndarray) -> tuple[np.ndarray, int]:
     """Projection of the losses on what neither seeds nor a smooth curve explain, and its rank.
 
-    `basis` is the curve's design at the distinct x, [k, p], with the constant. For one seed it is all that shows the noise; where the
+    `basis` is the curve's design at the distinct x, [k, p], including the constant. With one seed nothing else shows the noise; if the
     curve does not fit, the misfit counts as noise.
     """
     obs = layout.observations

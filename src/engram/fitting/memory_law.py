@@ -1,8 +1,8 @@
 """Loss against memory slots on a fixed backbone (paper, 3.2): log-linear, or a power law with an offset.
 
-Both are linear once the exponent is fixed, so a fine grid over the exponent with a straight solve at each point is a multi-start that
-cannot miss the best basin; the best is then polished. The Huber losses of the trials are summed, not averaged: of a mean the
-gradients are so small that an optimiser stops early (Besiroglu et al. 2024 on the fits of Hoffmann et al. 2022).
+Both are linear once the exponent is fixed, so a fine grid over the exponent with a direct solve at each point is a multi-start that cannot
+miss the best basin; the best point is then polished. The Huber losses of the trials are summed, not averaged: the gradients of a mean are
+so small that an optimiser stops early (Besiroglu et al. 2024 on the fits of Hoffmann et al. 2022).
 """
 
 from dataclasses import dataclass
@@ -18,13 +18,13 @@ from engram.fitting.optimum import interval
 from engram.fitting.results import Band, Interval, MemoryFit, Observations
 
 BEYOND = 10
-"""Factor over the largest number of slots measured up to which the curve is drawn."""
+"""How far the curve is drawn, as a multiple of the largest number of slots measured."""
 _EXPONENTS = np.geomspace(0.02, 3, 120)
 _BAND_POINTS = 121
 _HUBER = 1.345
-"""Residuals beyond so many standard deviations count linearly: 95 % efficient for Gaussian noise (Huber 1981)."""
+"""Residuals beyond this many standard deviations count linearly: 95 % efficient for Gaussian noise (Huber 1981)."""
 _ROUNDS = 30
-"""Of reweighting."""
+"""Rounds of reweighting."""
 _TAILS = [0.025, 0.975]
 
 Form = Literal["log-linear", "power-law"]
@@ -33,7 +33,7 @@ Form = Literal["log-linear", "power-law"]
 def fit_memory(observations: Observations, *, replicates: int = 1000, seed: int = 0) -> MemoryFit:
     """Fit both laws to trials with x = slots.
 
-    UserError with fewer than three different numbers of slots, numbers that are not above zero, or arrays that do not fit together.
+    Raises UserError with fewer than three different numbers of slots, numbers that are not above zero, or arrays that do not match.
     """
     layout = lay_out(observations)
     if len(layout.x) < 3 or layout.x[0] <= 0:
@@ -64,13 +64,13 @@ def fit_memory(observations: Observations, *, replicates: int = 1000, seed: int 
 @dataclass(frozen=True)
 class _Data:
     x: np.ndarray
-    """Slots of every trial over `unit`, [n]"""
+    """Slots of every trial in units of `unit`, [n]."""
     loss: np.ndarray
     """[n]"""
     seeds: np.ndarray
-    """Columns of the seeds' effects, which add up to zero, [n, S - 1]"""
+    """Columns for the effects of seeds, which add up to zero, [n, S - 1]."""
     unit: float
-    """Geometric mean of the slots: powers of numbers around 1 are well conditioned"""
+    """Geometric mean of the slots: powers of numbers around 1 are well conditioned."""
 
     @staticmethod
     def of(layout: Layout) -> "_Data":
@@ -98,13 +98,13 @@ class _Fit:
     exponent: float
     """NaN: log-linear"""
     coefficients: np.ndarray
-    """Constant and slope in units of `_Data.unit`, [2]"""
+    """Constant and slope in units of `_Data.unit`, [2]."""
     weights: np.ndarray
-    """Of the trials in the end: below 1 for those far off, [n]"""
+    """Final weights of the trials, below 1 for those far off, [n]."""
 
 
 def _solve(design: np.ndarray, loss: np.ndarray, weights: np.ndarray) -> np.ndarray:
-    """Weighted least squares for every exponent, [E, p], of designs [E, n, p] and weights [E, n]; the smallest where several fit."""
+    """Weighted least squares for every exponent, [E, p], from designs [E, n, p] and weights [E, n]; the smallest if several fit."""
     root = np.sqrt(weights)
     solution: np.ndarray = (np.linalg.pinv(design * root[..., None], rcond=1e-12) @ (root * loss)[..., None])[..., 0]
     return solution
@@ -121,7 +121,7 @@ def _fit(data: _Data, exponents: np.ndarray | None) -> _Fit:
             solution = _falling(solution, data, weights)
         residual = data.loss - (design @ solution[..., None])[..., 0]
         width = np.maximum(_HUBER * 1.4826 * np.median(np.abs(residual), axis=1, keepdims=True), 1e-9 * (1 + np.ptp(data.loss)))
-        # One width for all exponents, or their losses could not be compared
+        # One width for all exponents, so that their losses can be compared
         width = np.full_like(width, width.min())
         weights = np.minimum(1, width / np.maximum(np.abs(residual), 1e-300))
     cost = _huber(residual, width).sum(axis=1)
@@ -132,7 +132,7 @@ def _fit(data: _Data, exponents: np.ndarray | None) -> _Fit:
 
 
 def _falling(solution: np.ndarray, data: _Data, weights: np.ndarray) -> np.ndarray:
-    """More slots never hurt in a power law: where the scale came out negative, the best constant in its place."""
+    """Replace a power law with a negative scale by the best constant: more slots never hurt in a power law."""
     rising = solution[:, 1] < 0
     if not rising.any():
         return solution
@@ -153,7 +153,7 @@ def _polish(data: _Data, exponent: float, solution: np.ndarray, width: float, we
     """From the best of the grid to the optimum between its points."""
 
     def residual(p: np.ndarray) -> np.ndarray:
-        # Offset as the curve's value at the unit, which the data fix, not the asymptote, which they hardly do
+        # The offset is the curve's value at the unit, which the data determine, not the asymptote, which they hardly do
         fall: np.ndarray = p[0] + p[1] * (data.x ** -p[2] - 1) + data.seeds @ p[3:] - data.loss
         return fall
 
@@ -170,7 +170,7 @@ def _polish(data: _Data, exponent: float, solution: np.ndarray, width: float, we
 
 
 def _cv_error(layout: Layout, form: Form) -> float | None:
-    """Root mean square error of leaving out one number of slots; None where the rest does not determine the form."""
+    """Root mean square error of leaving out one number of slots; None if the rest does not determine the form."""
     if form == "power-law" and len(layout.x) < 4:
         return None
     data = _Data.of(layout)
@@ -182,14 +182,14 @@ def _cv_error(layout: Layout, form: Form) -> float | None:
 
 
 def _predict(exponents: np.ndarray, coefficients: np.ndarray, x: np.ndarray) -> np.ndarray:
-    """Curves [B, G] of constants and slopes [B, 2] at x [G] in units; exponents [B], NaN for log-linear."""
+    """Curves [B, G] with constants and slopes [B, 2] at x [G] in units; exponents [B], NaN for log-linear."""
     shape = np.log10(x)[None] if np.isnan(exponents[0]) else x ** -exponents[:, None]
     curves: np.ndarray = coefficients[:, :1] + coefficients[:, 1:2] * shape
     return curves
 
 
 def _replicate_losses(layout: Layout, count: int, seed: int) -> np.ndarray:
-    """Losses of the trials on other documents, with other noise, [B, n]."""
+    """Losses of the trials on resampled documents and with other noise, [B, n]."""
     obs = layout.observations
     rng = trial_rng(layout, seed)
     if layout.dof >= ENOUGH_DOF:
@@ -203,7 +203,7 @@ def _replicate_losses(layout: Layout, count: int, seed: int) -> np.ndarray:
 
 
 def _refit(data: _Data, fit: _Fit, losses: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Exponents [B] and coefficients [B, 2] of replicates [B, n]; trials weigh as in the fit itself."""
+    """Exponents [B] and coefficients [B, 2] of replicates [B, n]; trials have the same weights as in the fit itself."""
     exponents = None if np.isnan(fit.exponent) else _EXPONENTS
     design = data.design(exponents)
     root = np.sqrt(fit.weights)

@@ -1,4 +1,4 @@
-"""Where loss is lowest over rho, how much memory gains there, how surely, and whether that moves with the budget."""
+"""Where loss is lowest over rho, how much memory gains there, how certain that is, and whether it moves with the budget."""
 
 from collections.abc import Sequence
 
@@ -13,21 +13,27 @@ from engram.fitting.results import AllocationFit, Band, Drift, Interval, Observa
 from engram.fitting.verdict import advantage, decide, too_few
 
 FEWEST_RHOS = 4
-"""With fewer every curve fits."""
+"""With fewer rhos, every curve fits."""
 TAILS = (0.025, 0.975)
 _NONE = Interval(float("nan"), float("nan"), float("nan"))
 _NOISE_STEPS = 8
-"""Values of the noise that the curves are averaged over."""
+"""Number of values of the noise that the curves are averaged over."""
 _SEED_PRIOR_DOF = 3
-"""Seeds are few: their common effect is taken to be like the noise of a trial, as firmly as three seeds would say it."""
+"""Seeds are few, so their common effect is assumed to be like the noise of a trial, with the weight of three seeds."""
 
 
 def fit_allocation(observations: Observations, *, replicates: int = 2000, seed: int = 0) -> AllocationFit:
     """Fit loss against rho.
 
-    A trial that is far off all others of its rho and seed is left out, and the verdict says so (`layout.without_outliers`). Fits with
-    the same `seed` draw the same documents (see `bootstrap`). With fewer than four rhos there is no curve: NaN, and the verdict
-    says so. UserError when arrays do not fit together or hold anything but finite numbers.
+    A trial far from all others of its rho and seed is left out, and the verdict says so (`layout.without_outliers`). Fits with the same
+    `seed` draw the same documents (see `bootstrap`). With fewer than four rhos there is no curve: numbers are NaN, and the verdict says so.
+
+    Args:
+        observations: with x = rho.
+        replicates: of the bootstrap.
+        seed: of the bootstrap.
+
+    Raises UserError when arrays do not match or hold anything but finite numbers.
     """
     layout = lay_out(observations)
     if len(layout.x) < FEWEST_RHOS:
@@ -49,15 +55,15 @@ def fit_allocation(observations: Observations, *, replicates: int = 2000, seed: 
     best, lowest = (float(value[0]) for value in minimum(grid, fitted[None]))
     at_best = curves[:, fitted.argmin()]
     rho_star = interval(best, rho)
-    # The measured mean, not the curve: the wall at rho = 1 is steep, and a misfit there would be taken for a gain. The lowest point of a
-    # curve drawn is lower than the curve at any fixed rho, so each is used for the bound on the side of which it errs
+    # The measured mean, not the curve: the wall at rho = 1 is steep, and a misfit there would look like a gain. The lowest point of a drawn
+    # curve is lower than the curve at any fixed rho, so each of the two is used for the bound on the side on which it errs
     top = layout.means[-1] - errors[:, -1]
     gain = _outer(float(layout.means[-1]) - lowest, top - at_best, top - low)
     if over_top.p >= TAILS[0]:
         gain = Interval(gain.estimate, min(gain.low, 0.0), gain.high)
     seeds = _seed_level(layout, noise, replicates, rng)
     cv_error = posterior.cv_errors()
-    has_one = layout.x[-1] == 1  # rho is a share: a sweep has it exactly or not at all
+    has_one = layout.x[-1] == 1  # a sweep has rho = 1 exactly or not at all
     return AllocationFit(
         form=posterior.chosen(),
         cv_error=cv_error,
@@ -74,7 +80,7 @@ def fit_allocation(observations: Observations, *, replicates: int = 2000, seed: 
 
 
 def interval(estimate: float, replicates: np.ndarray) -> Interval:
-    """The middle 95 % of the replicates; always with the estimate."""
+    """The middle 95 % of the replicates, extended if need be to include the estimate."""
     return _outer(estimate, replicates, replicates)
 
 
@@ -84,11 +90,11 @@ def _outer(estimate: float, for_low: np.ndarray, for_high: np.ndarray) -> Interv
 
 
 def _trial_noise(layout: Layout) -> TrialNoise:
-    """From the seeds at each rho; where they are too few, from what a smooth curve leaves as well."""
+    """Noise from the seeds at each rho; if they are too few, from the residuals of a smooth curve as well."""
     if layout.dof >= ENOUGH_DOF:
         return noise_under(layout, layout.residual, layout.dof)
     z = (layout.x - layout.x[0]) / (layout.x[-1] - layout.x[0])
-    # A parabola and a wall at the top, or what leaves at least one degree of freedom; curves that it does not fit count as noise
+    # A parabola and a wall at the top, or less, to leave at least one degree of freedom; what it does not fit counts as noise
     basis = np.column_stack([np.ones_like(z), z, z**2, -np.log(1.05 - z)])[:, : len(z) - 1]
     return noise_under(layout, *smooth_residual(layout, basis))
 
@@ -110,7 +116,7 @@ def _seed_level(layout: Layout, noise: TrialNoise, count: int, rng: np.random.Ge
 
 
 def minimum(grid: np.ndarray, curves: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Position and value of the lowest point of each curve, [B] each, of [B, G]; between grid points by a parabola."""
+    """Position and value, [B] each, of the lowest point of each curve [B, G], interpolated by a parabola."""
     best = curves.argmin(axis=1)
     rows = np.arange(len(curves))
     inner = np.clip(best, 1, len(grid) - 2)
@@ -122,7 +128,7 @@ def minimum(grid: np.ndarray, curves: np.ndarray) -> tuple[np.ndarray, np.ndarra
 
 
 def _crossing(grid: np.ndarray, fitted: np.ndarray, level: float, best: float, curves: np.ndarray, levels: np.ndarray) -> Interval:
-    """Where the curve left of its minimum comes down through the level of rho = 1; replicates that never do, do so below the lowest rho."""
+    """Where the curve, left of its minimum, comes down to the level of rho = 1; replicates that never do count as below the lowest rho."""
     estimate = float(_comes_down(grid, fitted[None], np.array([level]))[0])
     if np.isnan(estimate) or best == grid[-1]:
         return _NONE
@@ -130,7 +136,7 @@ def _crossing(grid: np.ndarray, fitted: np.ndarray, level: float, best: float, c
 
 
 def _comes_down(grid: np.ndarray, curves: np.ndarray, levels: np.ndarray) -> np.ndarray:
-    """The largest x left of each curve's lowest point where the curve is at least as high as its level, [B]; NaN where it is nowhere."""
+    """The largest x left of each curve's lowest point where the curve reaches its level, [B]; NaN where it never does."""
     above = (curves >= levels[:, None]) & (np.arange(len(grid)) < curves.argmin(axis=1)[:, None])
     rows = np.arange(len(curves))
     last = len(grid) - 1 - above[:, ::-1].argmax(axis=1)
@@ -152,8 +158,8 @@ def _without_curve(layout: Layout) -> AllocationFit:
 def fit_drift(budgets: Sequence[float], fits: Sequence[AllocationFit]) -> Drift | None:
     """Slope of rho_star over the logarithm of the budget (FLOPs); None with fewer than two budgets that have a curve.
 
-    Budgets weigh as surely as their rho_star is known. Replicates are matched by number: fits with one seed share their documents.
-    UserError when fits have different numbers of replicates.
+    Budgets are weighted by how well their rho_star is known. Replicates are matched by number: fits with one seed share their documents.
+    Raises UserError when fits have different numbers of replicates.
     """
     usable = [(float(np.log10(budget)), fit) for budget, fit in zip(budgets, fits, strict=True) if len(fit.rho_star_replicates)]
     if len({log for log, _ in usable}) < 2:

@@ -10,11 +10,18 @@ from engram.fitting.results import Interval, PairedDifference
 def compare_pairs(
     loss_sum_a: np.ndarray, loss_sum_b: np.ndarray, n_tokens: np.ndarray, *, replicates: int = 2000, seed: int = 0
 ) -> PairedDifference:
-    """Loss of A less loss of B.
+    """Loss of A minus loss of B.
 
-    Sums of losses by pair and document, nats, [n, D]; row i of A and of B belong together (one seed). Tokens of the documents, [D].
-    The interval has the sampling of documents and, from two pairs on, the spread of pairs with the tails of Student's t.
-    UserError when the arrays do not fit together.
+    The interval covers the sampling of documents and, from two pairs on, the spread of pairs with the tails of Student's t.
+
+    Args:
+        loss_sum_a: sums of losses by trial and document, nats, [n, D].
+        loss_sum_b: the same; row i of A and row i of B belong together (one seed).
+        n_tokens: tokens of the documents, [D].
+        replicates: of the bootstrap.
+        seed: of the bootstrap.
+
+    Raises UserError when the arrays do not match.
     """
     a, b, tokens = np.asarray(loss_sum_a, float), np.asarray(loss_sum_b, float), np.asarray(n_tokens, float)
     if a.ndim != 2 or a.shape != b.shape or a.shape[1:] != tokens.shape or not a.size:
@@ -26,14 +33,14 @@ def compare_pairs(
     errors = resample_documents((a - b).mean(axis=0)[None], tokens, replicates, seed)[:, 0] - by_pair.mean()
     if n > 1:
         rng = np.random.default_rng([seed, n, n_documents])
-        # Sampled documents alone make pairs differ; that part comes with the documents
+        # Document sampling alone makes pairs differ; that part comes with the documents
         apart = (a - b) - (a - b).mean(axis=0)
         parts = (apart - (by_pair - by_pair.mean())[:, None] * tokens) / tokens.sum()
         from_documents = (parts**2).sum() / (n - 1)
         variance = by_pair.var(ddof=1) * (n - 1) / rng.chisquare(n - 1, replicates)
         errors = errors + np.sqrt(np.maximum(variance - from_documents, 0) / n) * rng.standard_normal(replicates)
     estimate = float(by_pair.mean())
-    # Basic interval: the errors that the replicates made, taken off the estimate
+    # Basic interval: the errors of the replicates, subtracted from the estimate
     high, low = (estimate - np.quantile(errors, [0.025, 0.975])).tolist()
     p_value = float((1 + (np.abs(errors) >= abs(estimate)).sum()) / (1 + replicates))
     return PairedDifference(

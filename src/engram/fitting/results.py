@@ -1,4 +1,4 @@
-"""What the fits take and what they return. Losses are nats per token, intervals are 95 %."""
+"""What the fits take and return. Losses are in nats per token, intervals are 95 %."""
 
 from dataclasses import dataclass, field
 from typing import Literal
@@ -10,12 +10,12 @@ VerdictKind = Literal["interior", "not-distinguishable", "monotone", "too-few-po
 
 @dataclass(frozen=True)
 class Observations:
-    """Finished trials of one curve: one size, one budget, one variant; validated on the same documents."""
+    """Finished trials of one curve: of one size, budget and variant, validated on the same documents."""
 
     x: np.ndarray
     """rho, or slots, of every trial, float [n]."""
     seed: np.ndarray
-    """Seed of every trial, int [n]. Trials of one seed are paired: same data order, same starting weights where shapes agree."""
+    """Seed of every trial, int [n]. Trials with one seed are paired: same data order, same initial weights where shapes agree."""
     loss_sum: np.ndarray
     """Sum of the losses of every trial on every document, nats, float [n, D]."""
     n_tokens: np.ndarray
@@ -53,17 +53,18 @@ class Band:
 
 @dataclass(frozen=True)
 class Verdict:
-    """What the sweep has shown, in a code for scripts and in words."""
+    """What the sweep has shown, as a code for scripts and in words."""
 
     kind: VerdictKind
     text: str
     """One or two plain sentences with the numbers."""
     p_over_one: float
-    """Probability of so large an advantage of some rho below 1 over rho = 1 if there were none; NaN if not tested."""
+    """Probability that some rho below 1 appears this much better than rho = 1 if none is; NaN if not tested."""
     p_over_lowest: float
     """The same over the lowest rho."""
     further_seeds: int | None
-    """Seeds to add that would likely settle it, from the measured variances; 0 when it is settled, None when no sensible number would."""
+    """Number of seeds to add that would probably settle it, from the measured variances; 0 if it is settled, None if no sensible number
+    would."""
 
 
 @dataclass(frozen=True)
@@ -71,11 +72,11 @@ class AllocationFit:
     """Loss against rho at one size and budget."""
 
     form: str
-    """The form that cross-validation chose, by name. The curve itself averages over all forms, each as probable as the data make it."""
+    """Name of the form that cross-validation chose. The curve itself is an average over all forms, weighted by their probability."""
     cv_error: dict[str, float]
     """Root mean square error of leaving out one inner rho at a time, by form, nats per token."""
     noise_sd: float
-    """Standard deviation of one trial around its curve once the common effect of its seed is taken out."""
+    """Standard deviation of one trial around its curve, after removing the common effect of its seed."""
     n_seeds: int
     """Seeds that every rho has."""
     rho_star: Interval
@@ -83,11 +84,11 @@ class AllocationFit:
     loss_min: Interval
     """The curve at rho_star."""
     gain: Interval
-    """Loss at rho = 1 less loss_min: above zero, memory helps. NaN without trials at rho = 1."""
+    """Loss at rho = 1 minus loss_min; above zero, memory helps. NaN without trials at rho = 1."""
     crossing: Interval
-    """The rho below rho_star where the curve is again as high as at rho = 1 (paper: 0.4); NaN when it does not rise so far."""
+    """The rho below rho_star where the curve is as high again as at rho = 1 (paper: 0.4); NaN if it does not rise that far."""
     band: Band | None
-    """The fitted curve; None with too few points."""
+    """The fitted curve; None if there are too few points."""
     verdict: Verdict
     rho_star_replicates: np.ndarray = field(repr=False)
     """rho_star in every bootstrap replicate, [B]; replicates of budgets that were fitted with the same seed are paired."""
@@ -98,7 +99,7 @@ class Drift:
     """Whether the best rho moves with the budget."""
 
     slope: Interval
-    """Change of rho_star for ten times the budget."""
+    """Change of rho_star per tenfold budget."""
     text: str
     """In words."""
 
@@ -111,7 +112,7 @@ class MemoryFit:
     """Chosen by cross-validation."""
     cv_error: dict[str, float]
     parameters: dict[str, dict[str, Interval]]
-    """By form: `log-linear` has `intercept` and `slope` (nats for ten times the slots), `power-law` `offset`, `scale` and `exponent`."""
+    """By form: `log-linear` has `intercept` and `slope` (nats per tenfold slots), `power-law` `offset`, `scale` and `exponent`."""
     band: Band
     """The chosen form over the measured range and a factor of ten beyond."""
     measured: tuple[float, float]
@@ -121,12 +122,12 @@ class MemoryFit:
 
 @dataclass(frozen=True)
 class PairedDifference:
-    """Loss of A less loss of B on the same documents: below zero, A is better."""
+    """Loss of A minus loss of B on the same documents; below zero, A is better."""
 
     difference: Interval
     p_value: float
-    """Two-sided probability of so large a difference if there were none."""
+    """Two-sided probability of a difference this large if there were none."""
     n_documents: int
     n_pairs: int
-    """Trials that were paired by seed."""
+    """Pairs of trials, matched by seed."""
     text: str

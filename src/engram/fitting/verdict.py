@@ -1,7 +1,7 @@
-"""What a sweep has shown of its minimum: tests that assume no form of the curve, and words.
+"""What a sweep has shown about its minimum: tests that assume no form of the curve, and the verdict in words.
 
-The advantage of other rhos over an end is the largest over all runs of neighbours, each in units of its standard error. If no rho were
-better than the end, the largest advantages would come from a flat curve: its distribution under the noise of this very design gives p.
+The advantage of other rhos over an end is the largest over all runs of neighbouring rhos, each in units of its standard error. If no rho
+is better than the end, the largest advantages come from a flat curve; their distribution under the noise of this design gives p.
 """
 
 from dataclasses import dataclass
@@ -16,7 +16,7 @@ LEVEL = 0.05
 """Of each test."""
 _POWER = 0.8
 _MOST_SEEDS = 100
-"""More further seeds than that are no advice."""
+"""Advice to add more seeds than this would be useless."""
 
 
 @dataclass(frozen=True)
@@ -25,9 +25,9 @@ class Advantage:
 
     p: float
     nats: float
-    """Of the run of neighbours that stands out most."""
+    """Advantage of the run of neighbours that stands out most."""
     further_seeds: int | None
-    """To show an advantage of this size four times out of five; None when no number up to 100 would."""
+    """Seeds to add to show an advantage of this size four times out of five; None if no number up to 100 would."""
 
 
 def too_few(reason: str) -> Verdict:
@@ -36,7 +36,7 @@ def too_few(reason: str) -> Verdict:
 
 
 def advantage(layout: Layout, document_covariance: np.ndarray, noise: TrialNoise, errors: np.ndarray, end: int) -> Advantage:
-    """Test all points against the first (`end` 0) or the last (-1); `errors` are those of the means in every replicate, [B, k]."""
+    """Test all points against the first (`end` 0) or the last (-1); `errors` are those of the means in each replicate, [B, k]."""
     contrasts = np.insert(-_runs(len(layout.x) - 1), 0 if end == 0 else len(layout.x) - 1, 1.0, axis=1)
     from_documents = np.einsum("wk,kl,wl->w", contrasts, document_covariance, contrasts)
     from_trials = noise.own * np.einsum("wk,kl,wl->w", contrasts, layout.spread, contrasts)
@@ -59,7 +59,7 @@ def _runs(k: int) -> np.ndarray:
 def _further_seeds(
     layout: Layout, noise: TrialNoise, nats: float, from_documents: float, from_trials: float, critical: float
 ) -> int | None:
-    """More seeds shrink the part of the trials, not that of the documents, and bring degrees of freedom."""
+    """Seeds to add: they shrink the variance due to trials, not that due to documents, and bring degrees of freedom."""
     further = np.arange(1, _MOST_SEEDS + 1)
     seeds = float(layout.counts.mean())
     dof = noise.dof + further * (len(layout.x) - 1)
@@ -72,7 +72,7 @@ def _further_seeds(
 def decide(
     layout: Layout, noise: TrialNoise, over_top: Advantage, over_lowest: Advantage, rho_star: Interval, gain: Interval, remark: str
 ) -> Verdict:
-    """Both ends beaten and the curve lowest inside: an interior minimum. `gain` is over the highest rho measured."""
+    """The verdict: an interior minimum if both ends are beaten and the curve is lowest inside. `gain` is over the highest rho measured."""
     lowest, top = float(layout.x[0]), float(layout.x[-1])
     best, inside = rho_star.estimate, lowest < rho_star.estimate < top
     beats_top, beats_lowest = over_top.p < LEVEL, over_lowest.p < LEVEL

@@ -1,7 +1,7 @@
-"""Fast paths of training on one CPU core, compiled from `cpu/*.cpp`. Everything works without them, more slowly.
+"""Fast paths for training on one CPU core, compiled from `cpu/*.cpp`. Everything works without them, only more slowly.
 
-`load` compiles them, once for each machine, and switches them on in this process; then `engram.kernels.ops` uses them for
-fp32 tensors on the CPU in a process of one thread. They differ from the plain operations by rounding only.
+`load` compiles them, once per machine, and switches them on in this process; from then on `engram.kernels.ops` uses them for fp32 tensors
+on the CPU in a process with one thread. They differ from the plain operations only by rounding.
 """
 
 import subprocess
@@ -18,7 +18,7 @@ _enabled = True
 
 
 def load() -> str | None:
-    """Switch the kernels on in this process, compiling them where that was not done before; returns why it can't be done, or None."""
+    """Switch the kernels on in this process, compiling them if need be; returns None, or why that can't be done."""
     global _library
     if _library is None:
         if reason := prepare():
@@ -31,7 +31,7 @@ def load() -> str | None:
 
 
 def prepare() -> str | None:
-    """Compile the kernels where that was not done before, and no more; returns why it can't be done, or None."""
+    """Compile the kernels if need be, without switching them on; returns None, or why that can't be done."""
     if not _cpu_can():
         return "this CPU has no AVX-512, which their products need"
     try:
@@ -46,13 +46,13 @@ def _cpu_can() -> bool:
 
 
 def available() -> bool:
-    """Whether trials on this CPU can have the kernels; compiles nothing."""
+    """Whether trials on this CPU can use the kernels; compiles nothing."""
     return _cpu_can() and compiler() is not None
 
 
 @contextmanager
 def plain() -> Iterator[None]:
-    """Without kernels for the length of a block: for comparisons."""
+    """Switch the kernels off for the length of a block, for comparisons."""
     global _enabled
     before, _enabled = _enabled, False
     try:
@@ -62,24 +62,24 @@ def plain() -> Iterator[None]:
 
 
 def version() -> str:
-    """Which kernels this process trains with: a fingerprint, or "none"."""
+    """Fingerprint of the kernels that this process trains with, or "none"."""
     return fingerprint() if _library is not None and _enabled and torch.get_num_threads() == 1 else "none"
 
 
 def library(x: Tensor) -> Library | None:
-    """The kernels where they can work on `x`."""
+    """The kernels, if they can work on `x`; otherwise None."""
     usable = _enabled and x.device.type == "cpu" and x.dtype in (torch.float32, torch.bfloat16) and torch.get_num_threads() == 1
     return _library if usable else None
 
 
 def bf16_products() -> bool:
-    """Whether products run in bf16: under autocast, where the CPU multiplies it."""
+    """Whether products run in bf16: under autocast, on a CPU that multiplies it."""
     if not torch.is_autocast_enabled("cpu") or torch.get_autocast_dtype("cpu") != torch.bfloat16:
         return False
     return cpu_multiplies_bf16()
 
 
 def cpu_multiplies_bf16() -> bool:
-    """Whether this CPU has products in bf16; without them PyTorch refuses those that the kernels ask for."""
+    """Whether this CPU multiplies bf16; if not, PyTorch refuses the products that the kernels ask for."""
     capabilities = torch.cpu.get_capabilities()
     return bool(capabilities.get("amx_bf16") or capabilities.get("avx512_bf16"))

@@ -1,4 +1,4 @@
-"""Compiles the C++ sources of this folder once for each machine type, and loads them: the kernels, and the reading of rows from disk."""
+"""Compiles the C++ sources in this folder once per type of machine and loads them: the kernels, and the reader of table rows on disk."""
 
 import ctypes
 import functools
@@ -19,7 +19,7 @@ _HERE = Path(__file__).parent
 SOURCES = _HERE / "cpu"
 """The kernels; they call PyTorch's matrix products."""
 DISK_SOURCES = _HERE / "disk"
-"""Rows in files; any CPU."""
+"""Reader and writer of rows in files, for any CPU."""
 _FLAGS = (
     "-std=c++20",
     "-O3",
@@ -40,17 +40,17 @@ Argument = Tensor | int | float | bool | None
 
 
 class Library:
-    """The compiled kernels, called by name with tensors and numbers."""
+    """A compiled library, whose functions are called by name with tensors and numbers."""
 
     def __init__(self, path: Path) -> None:
         self._functions = ctypes.CDLL(str(path))
 
     def call(self, name: str, *arguments: Argument) -> None:
-        """Call `engram_NAME`. Tensors are passed as pointers to contiguous memory; the caller answers for shapes and types."""
+        """Call `engram_NAME`. Tensors are passed as pointers to contiguous memory; the caller is responsible for shapes and dtypes."""
         getattr(self._functions, f"engram_{name}")(*map(_argument, arguments))
 
     def count(self, name: str, *arguments: Argument) -> int:
-        """Call a function that returns a number."""
+        """Call `engram_NAME`, which returns a number."""
         function = getattr(self._functions, f"engram_{name}")
         function.restype = ctypes.c_int64
         return int(function(*map(_argument, arguments)))
@@ -69,7 +69,7 @@ def _argument(value: Argument) -> object:
 
 
 def compiler() -> str | None:
-    """Path of the C++ compiler: `$CXX`, g++ or clang++."""
+    """Path of the C++ compiler: `$CXX`, g++ or clang++; None without any."""
     return next((found for name in (os.environ.get("CXX"), "g++", "clang++") if name and (found := shutil.which(name))), None)
 
 
@@ -84,7 +84,7 @@ def fingerprint(sources: Path = SOURCES) -> str:
 
 
 def compiled(sources: Path = SOURCES) -> Path:
-    """The compiled sources of a folder, from the cache or compiled into it; several processes may ask at once.
+    """The compiled sources of a folder, from the cache or newly compiled into it; several processes may ask at once.
 
     Raises RuntimeError where there is no compiler or it fails, OSError where the cache can't be written.
     """

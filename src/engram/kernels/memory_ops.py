@@ -1,4 +1,4 @@
-"""The memory's operations that have a compiled kernel; `None` where there is none, then the caller takes PyTorch's."""
+"""The memory's operations that have a compiled kernel. They return None where it can't be used; the caller then uses PyTorch's."""
 
 from typing import Any
 
@@ -13,7 +13,7 @@ _ANY = torch.empty(0)
 
 
 class _Expand(torch.autograd.Function):
-    """`rows[places]`, whose way back sums by place."""
+    """`rows[places]`, whose backward pass sums by place."""
 
     @staticmethod
     def forward(ctx: Any, rows: Tensor, places: Tensor, library: Library) -> Tensor:
@@ -33,7 +33,7 @@ class _Expand(torch.autograd.Function):
 
 
 def distinct(rows: Tensor) -> tuple[Tensor, Tensor] | None:
-    """Distinct ids in rising order int64 [U], and the place of each id int64 [...] among them, of its shape."""
+    """Ids int64 [...] -> distinct ids in ascending order int64 [U], and the place of each id among them, int64 [...]."""
     library = kernels.library(_ANY) if rows.device.type == "cpu" else None
     if library is None or not rows.numel():
         return None
@@ -43,7 +43,7 @@ def distinct(rows: Tensor) -> tuple[Tensor, Tensor] | None:
 
 
 def gather(table: Tensor, ids: Tensor) -> Tensor | None:
-    """Copies of the rows int64 [U] of a table fp32 [n, r]: [U, r]."""
+    """Copies of the rows `ids` int64 [U] of a table fp32 [n, r]: [U, r]."""
     library = kernels.library(table)
     if library is None or table.dtype != torch.float32:
         return None
@@ -53,7 +53,7 @@ def gather(table: Tensor, ids: Tensor) -> Tensor | None:
 
 
 def expand(rows: Tensor, places: Tensor) -> Tensor | None:
-    """`rows[places]`: fp32 [U, r], int64 [...] -> [..., r]; its way back sums by place."""
+    """`rows[places]`: fp32 [U, r], int64 [...] -> [..., r]; its backward pass sums by place."""
     library = kernels.library(rows)
     if library is None or rows.dtype != torch.float32:
         return None

@@ -1,4 +1,4 @@
-"""The operations that have a compiled kernel: each takes it where it can and PyTorch's operations elsewhere."""
+"""The model's operations that have a compiled kernel: each uses it where it can, and PyTorch's operations elsewhere."""
 
 from collections.abc import Callable
 from typing import Any
@@ -12,7 +12,7 @@ from engram.kernels.build import Library
 
 
 def as_fp32(*tensors: Tensor) -> tuple[Tensor, ...]:
-    """What a kernel reads: fp32, contiguous, outside of autograd."""
+    """The tensors as kernels read them: fp32, contiguous, detached."""
     return tuple(x.detach().float().contiguous() for x in tensors)
 
 
@@ -66,7 +66,7 @@ class _RmsNorm(torch.autograd.Function):
 
 
 def rms_norm(x: Tensor, weight: Tensor, eps: float) -> Tensor:
-    """`x / sqrt(mean(x^2) + eps) * weight` over the last dimension: [..., d], [d] -> [..., d] in the type of the weight."""
+    """`x / sqrt(mean(x^2) + eps) * weight` over the last dimension: [..., d], [d] -> [..., d] in the dtype of the weight."""
     library = kernels.library(x)
     if library is None or weight.dtype != torch.float32:
         return F.rms_norm(x.to(weight.dtype), weight.shape, weight, eps)
@@ -131,10 +131,11 @@ def causal_attention(qkv: Tensor, cos: Tensor, sin: Tensor, scale: float, shift:
     """Causal attention with rotary positions on fused projections.
 
     Args:
-        qkv: [B, T, 3, h, c], queries, keys and values.
-        cos, sin: [T, c / 2] each.
-        scale: of the scores.
-        shift: half of the key channels come from the position before (`engram.model.attention.shift_half`).
+        qkv: queries, keys and values, [B, T, 3, h, c].
+        cos: [T, c / 2].
+        sin: [T, c / 2].
+        scale: factor on the scores.
+        shift: whether half of the key channels come from the previous position.
         otherwise: computes the same where there is no kernel.
 
     Returns [B, T, h c].
@@ -209,8 +210,11 @@ class _Experts(torch.autograd.Function):
 
 
 def routed_experts(x: Tensor, gate_up: Tensor, out: Tensor, weights: Tensor, chosen: Tensor) -> tuple[Tensor, Tensor] | None:
-    """SwiGLU experts on their tokens: x [N, d], gate_up [E, d, 2 w], out [E, w, d], gate weights and experts [N, k] ->
-    mixture [N, d] and load int64 [E]; None where there is no kernel."""
+    """SwiGLU experts on their tokens.
+
+    x [N, d], gate_up [E, d, 2 w], out [E, w, d], gate weights [N, k] and experts int64 [N, k] -> mixture [N, d] and load int64 [E]; None
+    where there is no kernel.
+    """
     library = kernels.library(x)
     if library is None or gate_up.dtype != torch.float32 or not len(x) or x.shape[1] % 2 or out.shape[1] % 2:
         return None
@@ -219,8 +223,11 @@ def routed_experts(x: Tensor, gate_up: Tensor, out: Tensor, weights: Tensor, cho
 
 
 def head_losses(hidden: Tensor, weight: Tensor, targets: Tensor, gradients: bool) -> tuple[Tensor, Tensor | None, Tensor | None] | None:
-    """Cross-entropy of the head: hidden [N, d], weight [V, d], targets int64 [N] -> losses [N] in nats and, if wanted, the
-    gradients of their sum by hidden states and weight; None where there is no kernel."""
+    """Cross-entropy of the head.
+
+    hidden [N, d], weight [V, d], targets int64 [N] -> losses [N] in nats and, if wanted, the gradients of their sum with respect to hidden
+    states and weight; None where there is no kernel.
+    """
     library = kernels.library(hidden)
     if library is None or weight.dtype != torch.float32 or not len(hidden) or hidden.shape[1] % 2:
         return None

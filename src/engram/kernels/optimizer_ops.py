@@ -1,4 +1,4 @@
-"""The optimisers' operations that have a compiled kernel; False where there is none, then the caller takes PyTorch's."""
+"""The optimisers' operations that have a compiled kernel. They return False where it can't be used; the caller then uses PyTorch's."""
 
 import torch
 from torch import Tensor
@@ -6,7 +6,7 @@ from torch import Tensor
 from engram import kernels
 
 _IN_CACHE = 1 << 16
-"""Numbers of a matrix up to which a core's cache holds all that its Newton-Schulz iterations need."""
+"""Largest matrix, in numbers, for which a core's cache holds all that its Newton-Schulz iterations need."""
 
 
 def update_rows(
@@ -19,7 +19,18 @@ def update_rows(
     eps: float,
     rate: float,
 ) -> bool:
-    """Adam on distinct rows int64 [U] of a table and its moments, in place; False where there is no kernel."""
+    """Adam on some rows of a table, in place.
+
+    Args:
+        table: fp32 [n, r].
+        moments: first and second, fp32 [n, r] each.
+        rows: distinct, int64 [U].
+        grad: fp32 [U, r].
+        betas: decay of the moments.
+        corrections: 1 - beta^step for both.
+        eps: added to the root of the second moment.
+        rate: learning rate.
+    """
     library = kernels.library(table)
     if library is None or table.dtype != torch.float32:
         return False
@@ -37,15 +48,17 @@ def muon_step(
     eps: float,
     dtype: torch.dtype,
 ) -> bool:
-    """Muon on a stack of small matrices, in place; False where there is no kernel for them.
+    """Muon on a stack of small matrices, in place.
 
     Args:
         matrices: views [..., a, b] of weights, momenta and gradients, with the same strides.
         momentum: of the running mean of gradients (Nesterov).
         keep: what the weights are multiplied by (weight decay).
         rate: factor on the orthogonalised update.
-        iterations, coefficients, eps: of Newton-Schulz.
-        dtype: of its products, fp32 or bf16.
+        iterations: of Newton-Schulz.
+        coefficients: of Newton-Schulz.
+        eps: smallest norm that a matrix is divided by.
+        dtype: of the products, fp32 or bf16.
     """
     weights = matrices[0]
     library = kernels.library(weights)

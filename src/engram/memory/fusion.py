@@ -13,7 +13,7 @@ from engram.kernels import memory_ops, ops
 
 
 def branch_rms_norm(x: Tensor, weight: Tensor, eps: float) -> Tensor:
-    """RMSNorm over the last dimension with weights [M, d] of its own for each branch; computes in fp32 or wider.
+    """RMSNorm over the last dimension with weights [M, d], one set per branch; computes in fp32 or wider.
 
     [B, T, M, d] -> [B, T, M, d]
     """

@@ -6,9 +6,9 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from engram.designs.base import Memory
 from engram.history import History
-from engram.primes import head_table_sizes
+from engram.memory.designs.base import Memory
+from engram.memory.primes import head_table_sizes
 
 _LAYER_PRIME = 10_007
 
@@ -23,15 +23,15 @@ def multipliers(seed: int, layer: int, max_ngram: int, compressed_vocab_size: in
 
 
 class NgramHash(nn.Module):
-    """Rows that the tokens of a batch read, for every set of tables at once.
+    """The rows that the tokens of a batch read, for every set of tables at once.
 
-    Depends on tokens only, so it runs once for each batch, before the first layer.
+    They depend on the tokens only, so this runs once per batch, before the first layer.
 
     Args:
         layers: layer numbers that seed the sets of tables, in the order in which they take their primes.
-        table_sizes: requested rows of a head for each order 2..N.
-        n_heads: heads for each order (K).
-        compressed_vocab_size: number of canonical ids |V'|.
+        table_sizes: requested rows per head, for each order 2..N.
+        n_heads: heads per order (K).
+        compressed_vocab_size: number of canonical ids, |V'|.
         pad_id: canonical id that stands before the first token.
         seed: seed of the multipliers.
     """
@@ -58,15 +58,15 @@ class NgramHash(nn.Module):
     def from_config(cls, memory: Memory, compressed_vocab_size: int, pad_id: int) -> "NgramHash":
         return cls(memory.table_layers, memory.table_sizes, memory.n_heads, compressed_vocab_size, pad_id, memory.hash_seed)
 
-    def mixes(self, ids: Tensor, past: History | None = None) -> Tensor:
-        """Canonical ids, int64 [B, T] -> the number that stands for each token's N-gram of orders 2..N, int64 [layers, B, T, N - 1].
+    def mixes(self, ids: Tensor) -> Tensor:
+        """Canonical ids, int64 [B, T] -> a number for the N-gram of each order 2..N that ends at each token, int64 [layers, B, T, N - 1].
 
-        `XOR over k = 0..n-1 of x'[t-k] * a[k]` (paper, 2.2): 63 bits, so that two N-grams of a corpus hardly ever share one.
+        `XOR over k = 0..n-1 of x'[t-k] * a[k]` (paper, 2.2): 63 bits, so that two N-grams of a corpus hardly ever share a number.
         """
-        return self._mix(self.window(ids, past or History()))
+        return self._mix(self.window(ids, History()))
 
     def window(self, ids: Tensor, past: History) -> Tensor:
-        """Canonical ids, int64 [B, T] -> all that their N-grams are made of: the same after the N - 1 before them, [B, N - 1 + T]."""
+        """Canonical ids, int64 [B, T] -> the ids that their N-grams are made of: the same, preceded by N - 1 others, [B, N - 1 + T]."""
         return past.window("ids", ids, self.max_ngram - 1, fill=self.pad_id)
 
     def _mix(self, window: Tensor) -> Tensor:
@@ -85,6 +85,6 @@ class NgramHash(nn.Module):
         return self.indices(self.window(ids, past or History()))
 
     def indices(self, window: Tensor) -> Tensor:
-        """The same from what `window` gave, int64 [B, N - 1 + T]."""
+        """The same, from what `window` returned, int64 [B, N - 1 + T]."""
         mixes = self._mix(window).repeat_interleave(self.n_heads, dim=-1)  # [layers, B, T, H]
         return mixes % self.head_sizes[:, None, None, :]

@@ -1,8 +1,8 @@
 """Table rows: looked up by id, with gradients by row.
 
-No step costs anything proportional to the table: a forward pass copies the distinct rows of the batch into a small
-leaf tensor, the backward pass fills that leaf's gradient, and the optimiser writes back the same rows. The rows lie
-in the module, or elsewhere (`engram.memory.placement`); the leaf, the gradient and the update are the same.
+No step costs anything in proportion to the table: a forward pass copies the distinct rows of the batch into a small leaf tensor, the
+backward pass fills that leaf's gradient, and the optimiser writes back the same rows. The rows are in the module or elsewhere
+(`engram.memory.placement`); leaf, gradient and update are the same.
 """
 
 from collections.abc import Callable, Iterator
@@ -18,12 +18,12 @@ from engram.memory.placement.rows import Rows, RowUpdate, widened
 from engram.memory.placement.worker import Worker
 
 _PIECE = 1 << 22
-"""Numbers of a table that are drawn at one time, about."""
+"""About how many numbers of a table are drawn at once."""
 _BLOCK = 16
-"""PyTorch draws normal numbers in blocks of as many, and the last block anew where it is not whole."""
+"""PyTorch draws normal numbers in blocks of this many, and draws the last block again if it is not full."""
 
 Touched = list[tuple[Tensor, Tensor]]
-"""(row ids int64 [U], leaf copy of the rows [U, r]) of each training pass; see `distinct_rows` for repeated ids"""
+"""For each training pass, row ids int64 [U] and a leaf copy of the rows [U, r]. See `distinct_rows` for repeated ids."""
 
 
 class EmbeddingTables(nn.Module):
@@ -32,9 +32,10 @@ class EmbeddingTables(nn.Module):
     Args:
         head_sizes: rows of each head's table, H numbers.
         row_dim: numbers in a row (r).
-        kept: rows that this process holds; None: all.
-        device: where the weight is made and stays when the model moves; `meta` for rows that will lie in a file. None: like all others.
-        dtype: of the rows as they are kept, fp32 or bf16. What is read of bf16 rows is fp32.
+        kept: number of rows that this process holds; None: all.
+        device: where the weight is created and stays when the model moves; `meta` for rows that will be in a file. None: as for any other
+            weight.
+        dtype: of the stored rows, fp32 or bf16; bf16 rows are read as fp32.
     """
 
     offsets: Tensor
@@ -49,17 +50,17 @@ class EmbeddingTables(nn.Module):
         self.weight = nn.Parameter(weight, requires_grad=False)  # updated by row, never through .grad
         self.register_buffer("offsets", sizes.cumsum(0) - sizes, persistent=False)
         self.touched: Touched = []
-        """Of each training pass since `clear`"""
+        """The training passes since `clear`."""
         self._stays = device is not None
         self._elsewhere: tuple[Rows, Worker] | None = None
 
     @property
     def rows(self) -> Rows | None:
-        """The rows, where they lie outside of the module."""
+        """The rows, if they are outside the module."""
         return None if self._elsewhere is None else self._elsewhere[0]
 
     def move_out(self, rows: Rows, worker: Worker) -> None:
-        """From now on the rows are those of `rows`, used by `worker` alone."""
+        """From now on the rows are those of `rows`, which only `worker` may use."""
         self._elsewhere, self._stays = (rows, worker), True
 
     def draw(self, std: float, generator: torch.Generator) -> None:
@@ -67,12 +68,12 @@ class EmbeddingTables(nn.Module):
         if self.weight.dtype != torch.bfloat16:
             nn.init.normal_(self.weight, std=std, generator=generator)
             return
-        for start, piece in drawn_rows(len(self.weight), self.weight.shape[1], std, generator):  # those of fp32, rounded
+        for start, piece in drawn_rows(len(self.weight), self.weight.shape[1], std, generator):  # the same numbers as in fp32, rounded
             self.weight.data[start : start + len(piece)] = piece
 
     def forward(self, indices: Tensor) -> Tensor:
-        """Indices into each head's own table, int64 [..., H] -> memory vectors [..., H r], of bf16 rows in fp32."""
-        assert self._elsewhere is None, "rows that lie elsewhere come by `MemoryLookup.request`"
+        """Indices into each head's own table, int64 [..., H] -> memory vectors [..., H r]; bf16 rows are read as fp32."""
+        assert self._elsewhere is None, "rows outside the module are read through `MemoryLookup.request`"
         rows = indices + self.offsets
         if not (self.training and torch.is_grad_enabled()):
             return widened(F.embedding(rows, self.weight)).flatten(-2)
@@ -81,23 +82,23 @@ class EmbeddingTables(nn.Module):
         return self.vectors(distinct, places, widened(self.weight[distinct]) if gathered is None else gathered)
 
     def vectors(self, ids: Tensor, places: Tensor, rows: Tensor) -> Tensor:
-        """Distinct ids int64 [U], copies of their rows [U, r] and what each read wants of them, int64 [..., H] -> [..., H r]."""
+        """Distinct ids int64 [U], copies of their rows [U, r], and the place of each read among them int64 [..., H] -> [..., H r]."""
         if self.training and torch.is_grad_enabled():
             self.touched.append((ids, rows.requires_grad_()))
         expanded = memory_ops.expand(rows, places)
         return (F.embedding(places, rows) if expanded is None else expanded).flatten(-2)
 
     def collect(self) -> None:
-        """Bring the gradients of a step's passes together by row: the gradient's norm is of their sums."""
+        """Sum the gradients of a step's passes by row: the gradient norm is the norm of these sums."""
         if len(self.touched) > 1:
             self.touched[:] = sum_of_passes(self.touched)
 
     def update(self, change: RowUpdate, state: list[Tensor], step: int) -> None:
-        """Change the rows touched since the last `clear` by their gradients, and forget them.
+        """Update the rows touched since the last `clear` by their gradients, and forget them.
 
         Args:
             change: the optimiser's rule.
-            state: its state of rows that lie in the module; rows elsewhere bring their own.
+            state: its state for rows in the module; rows elsewhere have their own.
             step: number of the optimiser's step, from 1.
         """
         touched = [(ids, leaf) for ids, leaf in self.touched if leaf.grad is not None]
@@ -126,7 +127,7 @@ class EmbeddingTables(nn.Module):
     def _save_to_state_dict(self, destination: dict[str, Any], prefix: str, keep_vars: bool) -> None:
         super()._save_to_state_dict(destination, prefix, keep_vars)
         if self.weight.is_meta:
-            del destination[f"{prefix}weight"]  # is in a file of its own
+            del destination[f"{prefix}weight"]  # it is in a file of its own
 
     def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *rest: Any) -> None:
         if not self.weight.is_meta:
@@ -134,19 +135,19 @@ class EmbeddingTables(nn.Module):
 
 
 def _update_elsewhere(rows: Rows, touched: Touched, change: RowUpdate, step: int) -> None:
-    ids, grad = gradients_by_row(touched)  # ids lie on the CPU, and gradients come there
+    ids, grad = gradients_by_row(touched)  # the ids are on the CPU, and the gradients are brought there
     rows.update(ids, grad, change, step)
 
 
 def host_may_wait(rows: Tensor) -> bool:
-    """Whether the host may ask how many ids are distinct: on a GPU it would wait for all the work before."""
+    """Whether the host may ask how many ids are distinct: on a GPU it would have to wait for all pending work."""
     return rows.device.type == "cpu"
 
 
 def distinct_rows(rows: Tensor) -> tuple[Tensor, Tensor]:
-    """Distinct ids in rising order int64 [U], and the place of each id among them, of the shape of `rows` (int64).
+    """Ids int64 [...] -> distinct ids in ascending order int64 [U], and the place of each id among them, int64 [...].
 
-    Where the host may not wait, U is the number of all ids and the largest id is repeated to the end.
+    Where the host may not wait, U is the number of all ids, and the largest id is repeated to the end.
     """
     if host_may_wait(rows):
         found = memory_ops.distinct(rows)
@@ -155,14 +156,14 @@ def distinct_rows(rows: Tensor) -> tuple[Tensor, Tensor]:
         distinct, inverse = torch.unique(rows, return_inverse=True)
         return distinct, inverse
     ordered, order = rows.flatten().sort()
-    places = torch.cat([ordered.new_zeros(1), (ordered[1:] != ordered[:-1]).long()]).cumsum(0)  # [n], rising by 0 or 1
+    places = torch.cat([ordered.new_zeros(1), (ordered[1:] != ordered[:-1]).long()]).cumsum(0)  # [n], increasing by 0 or 1
     inverse = torch.empty_like(order).scatter_(0, order, places)
     distinct = ordered[-1].expand_as(ordered).scatter(0, places, ordered)  # equal places get equal ids
     return distinct, inverse.view_as(rows)
 
 
 def sum_of_passes(touched: Touched) -> Touched:
-    """Rows touched in several passes -> as in one: distinct ids int64 [U] and a leaf [U, r] with the summed gradients; none without any."""
+    """Merge the rows touched in several passes into one: distinct ids int64 [U], and a leaf [U, r] with the summed gradients."""
     found = [(rows, leaf.grad) for rows, leaf in touched if leaf.grad is not None]
     if len(found) <= 1:
         return [one for one in touched if one[1].grad is not None]
@@ -173,14 +174,14 @@ def sum_of_passes(touched: Touched) -> Touched:
 
 
 def gradient_carrier(grads: Tensor) -> Tensor:
-    """A leaf whose gradient is `grads` [U, r], for optimisers; its values mean nothing."""
+    """A leaf whose gradient is `grads` [U, r], for optimisers; its own values are meaningless."""
     leaf = grads.detach()  # shares the memory
     leaf.grad = grads
     return leaf
 
 
 def gradients_by_row(touched: Touched) -> tuple[Tensor, Tensor]:
-    """Distinct rows and summed gradients of all passes: int64 [U], [U, r]. A row that is repeated has the same gradient each time."""
+    """Distinct rows int64 [U] and their gradients [U, r], summed over all passes. A repeated row has the same gradient each time."""
     parts = [(rows, leaf.grad.to(rows.device)) for rows, leaf in touched if leaf.grad is not None]
     if len(parts) == 1 and host_may_wait(parts[0][0]):
         return parts[0]
@@ -192,7 +193,7 @@ def gradients_by_row(touched: Touched) -> tuple[Tensor, Tensor]:
 
 
 def drawn_rows(n_rows: int, row_dim: int, std: float, generator: torch.Generator) -> Iterator[tuple[int, Tensor]]:
-    """What `nn.init.normal_` would put into a table [n_rows, row_dim] on the CPU, to the bit: first row and rows [n, row_dim] of pieces.
+    """What `nn.init.normal_` would put into a table [n_rows, row_dim] on the CPU, to the bit, as pieces: first row, rows [n, row_dim].
 
     All pieces but the last are multiples of 16 rows.
     """

@@ -1,7 +1,7 @@
 """The decoder-only sparse model.
 
-Shape letters: B sequences, T tokens, N = B T tokens of a batch in one row, M residual branches, d width, h heads,
-E routed experts, k experts a token visits, w inner width of an expert, V vocabulary.
+Shapes: B sequences, T tokens, N = B T tokens of a batch, flattened, M residual branches, d width, h heads, E routed experts, k experts
+that a token visits, w inner width of an expert, V vocabulary.
 """
 
 from engram.model.transformer import Transformer

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from engram.config import LatentAttentionConfig, ModelConfig, MultiHeadAttentionConfig
+from engram.config.model import LatentAttentionConfig, ModelConfig, MultiHeadAttentionConfig
 from engram.history import History
 from engram.kernels import ops
 from engram.model.layers import Linear, RMSNorm
@@ -17,8 +17,8 @@ from engram.model.rotary import Rotary, rotate
 def shift_half(window: Tensor) -> Tensor:
     """Take half of the key channels from the previous position.
 
-    The half with the slow rotary frequencies moves, whole pairs together: it matches by content, which is what
-    finding "the token after the one like me" needs. [B, 1 + T, h, c], the first position before all others -> [B, T, h, c]
+    The half with the slow rotary frequencies moves, in whole pairs: it matches by content, which is what finding "the token after the one
+    like me" needs. [B, 1 + T, h, c], one position preceding the others -> [B, T, h, c]
     """
     halves = window.unflatten(-1, (2, -1))  # [B, 1 + T, h, 2, c / 2]
     kept = halves.shape[-1] - halves.shape[-1] // 2
@@ -28,7 +28,7 @@ def shift_half(window: Tensor) -> Tensor:
 def attend(query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None, scale: float) -> Tensor:
     """Attention of all heads: [B, T, h, c], [B, S, h, c], [B, S, h, v], mask bool [B or 1, 1, T, S] or None (causal) -> [B, T, h v]."""
     query, key, value = query.transpose(1, 2), key.transpose(1, 2), value.transpose(1, 2)
-    with torch.autocast(query.device.type, enabled=False):  # the type is chosen by the caller
+    with torch.autocast(query.device.type, enabled=False):  # the caller has chosen the dtype
         mixed = F.scaled_dot_product_attention(query, key, value, attn_mask=mask, is_causal=mask is None, scale=scale)
     return mixed.transpose(1, 2).flatten(-2)
 
@@ -64,10 +64,9 @@ class MultiHeadAttention(nn.Module):
 
 
 class LatentAttention(nn.Module):
-    """Multi-head latent attention. Keys and values are made from a latent, which with the rotary key is all that is remembered.
+    """Multi-head latent attention. Keys and values are made from a latent, which is all that is remembered, along with the rotary key.
 
-    Rotary pairs are (i, i + c / 2); weights that pair (2 i, 2 i + 1), as DeepSeek's do, need the rows of their rotary
-    channels reordered.
+    Rotary pairs are (i, i + c / 2); weights that pair (2 i, 2 i + 1), as DeepSeek's do, need the rows of their rotary channels reordered.
     """
 
     def __init__(self, config: ModelConfig, attention: LatentAttentionConfig) -> None:
@@ -97,7 +96,7 @@ class LatentAttention(nn.Module):
         if added_values is not None:
             value = value + past.extend("added", added_values).to(value.dtype).view_as(value)
         if self.key_shift:
-            key = shift_half(F.pad(key, (0, 0, 0, 0, 1, 0)))  # the whole past is expanded here: nothing more to remember
+            key = shift_half(F.pad(key, (0, 0, 0, 0, 1, 0)))  # the whole past is expanded here, so nothing more need be remembered
         query = torch.cat([query, rotate(turned_query, rotary)], dim=-1)
         key = torch.cat([key, turned_key.expand(-1, -1, self.n_heads, -1)], dim=-1)
         return self.out(attend(query, key, value, past.mask(x.shape[1], x.device), self.scale))
@@ -110,7 +109,7 @@ def score_scale(attention: MultiHeadAttentionConfig | LatentAttentionConfig, que
 
 
 def build_attention(config: ModelConfig) -> MultiHeadAttention | LatentAttention:
-    """The attention that the config asks for."""
+    """The attention module that the config asks for."""
     attention = config.attention
     if isinstance(attention, LatentAttentionConfig):
         return LatentAttention(config, attention)

@@ -1,10 +1,10 @@
-"""One layer: memory (where there is one), attention, feed-forward, each added to the residual branches."""
+"""One layer: memory (if it has one), attention and feed-forward, each added to the residual branches."""
 
 from torch import Tensor, nn
 
-from engram.config import ModelConfig
+from engram.config.model import ModelConfig
 from engram.history import History
-from engram.memory.module import MemorySite
+from engram.memory.site import MemorySite
 from engram.model.attention import build_attention
 from engram.model.hyperconnection import connection
 from engram.model.layers import RMSNorm
@@ -19,7 +19,7 @@ class Block(nn.Module):
         super().__init__()
         memory, self.layer = config.memory, layer
         has_site = memory is not None and memory.site != "embedding" and layer in memory.sites
-        self.memory = MemorySite(config) if has_site else None
+        self.memory = MemorySite(memory, config.backbone) if memory is not None and has_site else None
         self.memory_in_values = memory is not None and memory.site == "values"
         mixes_for_memory = has_site and memory is not None and memory.site == "residual" and not memory.branchwise
         self.memory_connection = connection(config, 2 * layer) if mixes_for_memory else None

@@ -1,4 +1,4 @@
-"""Language-model head and cross-entropy together, in chunks of tokens that stay in cache."""
+"""Language-model head and cross-entropy combined, in chunks of tokens that stay in cache."""
 
 from typing import Any
 
@@ -9,7 +9,7 @@ from torch.nn import functional as F
 from engram.kernels import ops
 
 CHUNK = 256
-"""Tokens whose logits exist at one time."""
+"""Tokens whose logits exist at a time."""
 
 
 def _logits(hidden: Tensor, weight: Tensor) -> Tensor:
@@ -36,7 +36,7 @@ class _MeanCrossEntropy(torch.autograd.Function):
             logits = _logits(part, weight)  # [chunk, V]
             logits -= logits.amax(-1, keepdim=True)
             wanted_logits = logits.gather(-1, wanted)
-            grad = logits.exp_()  # in place from here on: log_softmax would pass over the chunk three more times
+            grad = logits.exp_()  # in place from here on: log_softmax would go over the chunk three more times
             normaliser = grad.sum(-1, keepdim=True)
             total += (normaliser.log() - wanted_logits).sum()
             grad /= normaliser

@@ -1,7 +1,7 @@
 """Manifold-constrained hyper-connections (Xie et al., 2025, arXiv 2512.24880): M residual branches instead of one.
 
-A sublayer reads a mixture of the branches (pre), its output is added to each with a weight (post), and the branches are mixed
-among themselves by a doubly stochastic matrix (residual), all three functions of the token's branches.
+A sublayer reads a mixture of the branches (pre), its output is added to each branch with a weight (post), and the branches are mixed among
+themselves by a doubly stochastic matrix (residual). All three are functions of the token's branches.
 """
 
 import math
@@ -12,23 +12,23 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from engram.config import ModelConfig
+from engram.config.model import ModelConfig
 
 SINKHORN_ITERATIONS = 20
-"""Normalisations of rows and columns each (DeepSeek-V4's setting)."""
+"""Normalisations of rows, and of columns (DeepSeek-V4's setting)."""
 EPS = 1e-6
 """Keeps mixtures from vanishing and sums from being divided by zero (DeepSeek-V4's setting)."""
 DYNAMIC_START = 0.01
-"""Start of the factors on the token-dependent part: small, our choice, so that a model starts as the plain one."""
+"""Initial value of the factors on the token-dependent part. Our choice: small, so that a model starts out like the plain one."""
 STATIC_START = 4.0
-"""Start of the static logits: a sublayer reads mostly one branch, in turn, and branches mostly stay themselves (our choice)."""
+"""Initial value of the static logits. Our choice: each sublayer reads mostly one branch, in turn, and branches hardly mix."""
 
 Sublayer = Callable[[Tensor], Tensor]
 
 
 class _Sinkhorn(torch.autograd.Function):
-    """Alternate normalisation of columns and rows. By hand, because autograd's graph of 39 divisions of tiny matrices costs more
-    than an attention layer of a small model."""
+    """Alternating normalisation of columns and rows. The backward pass is written by hand, because autograd's graph of 39 divisions of tiny
+    matrices costs more than an attention layer of a small model."""
 
     @staticmethod
     def forward(ctx: Any, logits: Tensor) -> Tensor:
@@ -59,8 +59,8 @@ def doubly_stochastic(logits: Tensor) -> Tensor:
 
 
 class _Write(torch.autograd.Function):
-    """`post[k] out + sum over j of residual[j, k] hidden[j]`, branch by branch: products of 4 x 4 matrices, one for each token,
-    leave a matrix multiplication nothing to work on."""
+    """`post[k] out + sum over j of residual[j, k] hidden[j]`, branch by branch: a 4 x 4 matrix per token is too small for a matrix
+    multiplication to pay."""
 
     @staticmethod
     def forward(ctx: Any, post: Tensor, residual: Tensor, out: Tensor, hidden: Tensor) -> Tensor:
@@ -98,7 +98,7 @@ def projected(hidden: Tensor, fn: Tensor, eps: float) -> Tensor:
 
 
 class PlainResidual(nn.Module):
-    """One branch: what a sublayer reads is that branch, and its output is added to it."""
+    """One branch, which a sublayer reads and adds its output to."""
 
     def forward(self, hidden: Tensor, sublayer: Sublayer) -> Tensor:
         """Hidden states [B, T, 1, d], sublayer [B, T, d] -> [B, T, d]; returns [B, T, 1, d]."""
@@ -110,7 +110,7 @@ class HyperConnection(nn.Module):
 
     Args:
         config: the model.
-        index: number of the connection in the model: which branch it reads first.
+        index: number of the connection in the model, which decides which branch it reads at first.
     """
 
     def __init__(self, config: ModelConfig, index: int) -> None:
@@ -125,7 +125,7 @@ class HyperConnection(nn.Module):
 
     @torch.no_grad()
     def start(self) -> None:
-        """Start as a plain residual stream in M equal copies; `Transformer.initialise` draws `fn`, which `scale` keeps small."""
+        """Start like a plain residual stream in M equal copies; `Transformer.initialise` draws `fn`, whose effect `scale` keeps small."""
         m = self.branches
         self.scale.fill_(DYNAMIC_START)
         self.base.zero_()
@@ -135,7 +135,7 @@ class HyperConnection(nn.Module):
         self.fn.zero_()
 
     def mixtures(self, hidden: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """[B, T, M, d] -> of N = B T tokens: pre [M, N] in (0, 1), post [M, N] in (0, 2), residual [M, M, N] doubly stochastic."""
+        """[B, T, M, d] -> for N = B T tokens: pre [M, N] in (0, 1), post [M, N] in (0, 2), residual [M, M, N] doubly stochastic."""
         m = self.branches
         pre, post, residual = projected(hidden, self.fn, self.norm_eps).split([m, m, m * m])
         pre_base, post_base, residual_base = self.base.unsqueeze(-1).split([m, m, m * m])
@@ -172,7 +172,7 @@ class HyperHead(nn.Module):
 
     @torch.no_grad()
     def start(self) -> None:
-        """Start as the mean of the branches, nearly."""
+        """Start close to the mean of the branches."""
         self.scale.fill_(DYNAMIC_START)
         self.base.fill_(-math.log(len(self.base) - 1))
         self.fn.zero_()
@@ -185,5 +185,5 @@ class HyperHead(nn.Module):
 
 
 def connection(config: ModelConfig, index: int) -> PlainResidual | HyperConnection:
-    """What stands around sublayer number `index` of the model."""
+    """The connection around sublayer number `index` of the model."""
     return PlainResidual() if config.branches == 1 else HyperConnection(config, index)

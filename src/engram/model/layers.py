@@ -1,4 +1,4 @@
-"""Linear and norm modules whose work `engram.kernels.ops` does."""
+"""Linear and norm modules that compute with `engram.kernels.ops`."""
 
 from torch import Tensor, nn
 
@@ -17,7 +17,7 @@ class Linear(nn.Linear):
 
 
 class RMSNorm(nn.RMSNorm):
-    """`nn.RMSNorm` in the type of its weights: autocast would hand it bf16 and fp32, for which there is no fused norm."""
+    """`nn.RMSNorm` in the dtype of its weights: autocast would give it a mixture of bf16 and fp32, which has no fused norm."""
 
     def __init__(self, width: int, eps: float) -> None:
         super().__init__(width, eps=eps)

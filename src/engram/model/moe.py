@@ -4,7 +4,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from engram.config import ModelConfig
+from engram.config.model import ModelConfig
 from engram.kernels import ops
 from engram.model.layers import Linear
 from engram.model.precision import small_product_dtype
@@ -26,18 +26,18 @@ class SwiGLU(nn.Module):
 class Router(nn.Module):
     """Sigmoid scores, top-k by score plus balancing bias, gate weights from the scores alone.
 
-    The bias (DeepSeek-V3, 2.1.2) is added for the selection only; `update_bias` nudges it by the sign of the load
-    error after an optimiser step. Loads are counted in training mode only.
+    The bias (DeepSeek-V3, 2.1.2) is added for the selection only; `update_bias` nudges it by the sign of the load error after each
+    optimiser step. Loads are counted in training mode only.
     """
 
     bias: Tensor
     """fp32 [E]"""
     load: Tensor
-    """fp32 [E]: tokens since the last `update_bias`"""
+    """Tokens since the last `update_bias`, fp32 [E]."""
     window_load: Tensor
-    """fp32 [E]: tokens since the last `take_window_load`, for the log"""
+    """Tokens since the last `take_window_load`, for the log, fp32 [E]."""
     idle_steps: Tensor
-    """fp32 [E]: optimiser steps since a token was last sent to the expert"""
+    """Optimiser steps since a token was last sent to the expert, fp32 [E]."""
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
@@ -63,7 +63,7 @@ class Router(nn.Module):
 
     @torch.no_grad()
     def update_bias(self) -> None:
-        """Move the bias of every expert one step against its load error; once for each optimiser step."""
+        """Move the bias of every expert one step against its load error; to be called once per optimiser step."""
         self.bias += self.balance_step * (self.load.mean() - self.load).sign()
         self.idle_steps = torch.where(self.load > 0, 0.0, self.idle_steps + 1)
         self.load.zero_()
@@ -91,7 +91,7 @@ class RoutedExperts(nn.Module):
         n, k = chosen.shape
         order = chosen.flatten().argsort(stable=True)  # [N k]: assignments by expert
         load = order.new_zeros(len(self.gate_up)).scatter_add_(0, chosen.flatten(), torch.ones_like(order))  # bincount makes a GPU wait
-        ends = load.cumsum(0).to(torch.int32)  # [E]: grouped_mm wants the end of each group
+        ends = load.cumsum(0).to(torch.int32)  # [E]: grouped_mm takes the end of each group
         place = torch.empty_like(order).scatter_(0, order, torch.arange(n * k, device=order.device))
 
         dtype = small_product_dtype(x)  # grouped products have no autocast rule of their own
@@ -99,12 +99,12 @@ class RoutedExperts(nn.Module):
         rows = F.embedding(order // k, x.to(dtype))  # [N k, d]
         gate, up = F.grouped_mm(rows, self.gate_up.to(dtype), offs=ends).chunk(2, dim=-1)  # [N k, w] each
         rows = F.grouped_mm(F.silu(gate) * up, self.out.to(dtype), offs=ends)  # [N k, d]
-        rows = F.embedding(place, rows).view(n, k, -1)  # [N, k, d]: back by token
+        rows = F.embedding(place, rows).view(n, k, -1)  # [N, k, d]: back in the order of tokens
         return torch.einsum("nk,nkd->nd", weights.to(dtype), rows), load
 
 
 class MoE(nn.Module):
-    """Shared expert plus the gated sum of each token's routed experts."""
+    """The shared expert plus the gated sum of each token's routed experts."""
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()

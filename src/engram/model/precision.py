@@ -1,14 +1,14 @@
-"""Types of the products that autocast does not decide well by itself."""
+"""Dtypes of the products for which autocast does not choose well."""
 
 import torch
 from torch import Tensor
 
 
 def small_product_dtype(x: Tensor) -> torch.dtype:
-    """Type for products of many small matrices (experts, attention heads) whose input comes from `x`.
+    """Dtype for products of many small matrices (experts, attention heads) whose input comes from `x`.
 
-    The autocast type, or fp32 where there is none. A CPU without AMX multiplies large matrices faster in bf16 but not small
-    ones: converting them costs more than it saves (docs/LOG.md has the numbers). fp64 stays as it is.
+    Without autocast it is that of `x`; under autocast it is the autocast dtype, except for a CPU without AMX. That multiplies large
+    matrices faster in bf16, but with small ones the conversion costs more than it saves (docs/LOG.md has the numbers), so it stays at fp32.
     """
     kind = x.device.type
     if not torch.is_autocast_enabled(kind):

@@ -5,10 +5,10 @@ import math
 import torch
 from torch import Tensor
 
-from engram.config import RopeConfig, YarnConfig
+from engram.config.model import RopeConfig, YarnConfig
 
 Rotary = tuple[Tensor, Tensor]
-"""Cosines and sines of the tokens' positions, [T, c / 2] or [B, T, c / 2] each."""
+"""Cosines and sines of the tokens' angles, [T, c / 2] or [B, T, c / 2] each."""
 
 
 def frequencies(rope: RopeConfig, channels: int, device: torch.device) -> Tensor:

@@ -8,10 +8,11 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from engram.config import ModelConfig
+from engram.config.model import ModelConfig
 from engram.history import History
-from engram.memory.module import MakeTables, MemoryLookup, MemorySite
-from engram.memory.placement.lookup import Request
+from engram.memory.lookup import MakeTables, MemoryLookup
+from engram.memory.placement.fetcher import Request
+from engram.memory.site import MemorySite
 from engram.memory.tables import EmbeddingTables, drawn_rows
 from engram.model.block import Block
 from engram.model.head import mean_cross_entropy, token_cross_entropy
@@ -30,7 +31,9 @@ class Transformer(nn.Module):
         config: the model.
         compression: int64 [V], canonical id of every token (`engram.tokenizer.compression`); None hashes raw ids.
         pad_id: token id that stands before the start of a sequence in the N-grams.
-        make_tables: the kind of memory tables.
+        make_tables: makes each set of memory tables.
+
+    Raises ValueError when `compression` has the wrong length.
     """
 
     def __init__(
@@ -45,7 +48,7 @@ class Transformer(nn.Module):
         memory = config.memory
         self.embedding = nn.Embedding(config.vocab_size, config.width)
         self.lookup = MemoryLookup(memory, compression, pad_id, make_tables) if memory is not None else None
-        self.embedding_memory = MemorySite(config) if memory is not None and memory.site == "embedding" else None
+        self.embedding_memory = MemorySite(memory, config.backbone) if memory is not None and memory.site == "embedding" else None
         self.blocks = nn.ModuleList(Block(config, layer) for layer in range(config.n_layers))
         self.merge = HyperHead(config) if config.branches > 1 else None
         self.norm = RMSNorm(config.width, config.norm_eps)
@@ -57,9 +60,9 @@ class Transformer(nn.Module):
         return self.embedding.weight if self.head is None else self.head.weight
 
     def initialise(self, seed: int) -> None:
-        """Draw all weights. Each has a generator of its own, so that equal parts of two models start equal.
+        """Draw all weights. Each has a generator of its own, so that equal parts of two models start out equal.
 
-        Tables on the meta device are left to who makes their rows (`table_start`).
+        Tables on the meta device are skipped; `table_start` gives their rows.
         """
         for prefix, module in self.named_modules():
             for own_name, parameter in module.named_parameters(recurse=False):
@@ -75,7 +78,7 @@ class Transformer(nn.Module):
                     nn.init.zeros_(parameter)
 
     def table_start(self, seed: int, name: str) -> Iterator[tuple[int, Tensor]]:
-        """What `initialise` gives a table, in pieces: first row and rows fp32 [n, r]."""
+        """The rows that `initialise` would give a table, in pieces: first row, rows fp32 [n, r]."""
         table = self.get_submodule(name)
         assert isinstance(table, EmbeddingTables)
         generator = _generator(seed, f"{name}.weight", torch.device("cpu"))
@@ -83,7 +86,7 @@ class Transformer(nn.Module):
         return drawn_rows(rows, row_dim, self.config.table_init_std, generator)
 
     def _init_std(self, name: str, own_name: str, module: nn.Module, parameter: Tensor) -> float:
-        """Standard deviation of a weight; 0 for those that start at a constant (norms, biases, convolution)."""
+        """Initial standard deviation of a weight; 0 for those that start at a constant (norms, biases, convolution)."""
         config = self.config
         if isinstance(module, EmbeddingTables):
             return config.table_init_std
@@ -104,7 +107,7 @@ class Transformer(nn.Module):
         return (config.residual_scale if name.endswith("out.weight") else 1.0) / math.sqrt(parameter.shape[-1])
 
     def request(self, tokens: Tensor, past: History | None = None) -> Request | None:
-        """Begin to bring the memory rows of the tokens int64 [B, T] that will follow `past`; None: there is nothing to bring."""
+        """Begin to fetch the memory rows for the tokens int64 [B, T] that will follow `past`; None if there is nothing to fetch."""
         return None if self.lookup is None else self.lookup.request(tokens, past)
 
     def forward(self, tokens: Tensor, past: History | None = None, request: Request | None = None) -> Tensor:
@@ -112,14 +115,14 @@ class Transformer(nn.Module):
 
         Args:
             tokens: the tokens of whole sequences, or those that follow `past`.
-            past: what came before (`engram.generation.Cache`); it takes these tokens up.
-            request: what `request` gave for the same tokens and `past`; None: rows that lie elsewhere are asked for now.
+            past: what came before (`engram.model.generation.Cache`); these tokens are added to it.
+            request: what `request` returned for the same tokens and `past`; None: rows outside the model are asked for now.
         """
         config, past = self.config, past or History()
         memory = config.memory
         vectors = None if self.lookup is None else self.lookup.vectors(tokens, past, request)  # by site: [B, T, d_mem]
         embedded = self.embedding(tokens)  # [B, T, d]
-        if config.tie_embeddings:  # starts like the embedding of an untied model, with a head that starts like its head
+        if config.tie_embeddings:  # so that both start out as in an untied model
             embedded = embedded * (config.embedding_init_std / HEAD_INIT_STD)
         if self.embedding_memory is not None and vectors is not None:
             embedded = embedded + self.embedding_memory(vectors(0), embedded, past)
@@ -144,7 +147,7 @@ class Transformer(nn.Module):
         return mean_cross_entropy(self(tokens, request=request).flatten(0, 1), self.head_weight, targets.flatten())
 
     def token_losses(self, tokens: Tensor, targets: Tensor, last: int | None = None) -> Tensor:
-        """Loss of every target in nats, without gradient: int64 [B, T] each -> fp32 [B, T]; of the `last` of each sequence: [B, last]."""
+        """Losses of targets in nats, without gradient: int64 [B, T] each -> fp32 [B, T], or of the `last` of each sequence: [B, last]."""
         hidden, wanted = (self(tokens), targets) if last is None else (self(tokens)[:, -last:], targets[:, -last:])
         return token_cross_entropy(hidden.flatten(0, 1), self.head_weight, wanted.flatten()).view_as(wanted)
 
@@ -153,7 +156,7 @@ class Transformer(nn.Module):
         return (module for module in self.modules() if isinstance(module, EmbeddingTables))
 
     def named_tables(self) -> dict[str, EmbeddingTables]:
-        """The same by their names."""
+        """All sets of memory tables, by name."""
         return {name: module for name, module in self.named_modules() if isinstance(module, EmbeddingTables)}
 
     def routers(self) -> Iterator[Router]:
@@ -162,6 +165,6 @@ class Transformer(nn.Module):
 
 
 def _generator(seed: int, name: str, device: torch.device) -> torch.Generator:
-    """Of one weight's start."""
+    """The generator of one weight's initial values."""
     digest = hashlib.sha256(f"{seed}/{name}".encode()).digest()
     return torch.Generator(device).manual_seed(int.from_bytes(digest[:8], "big") >> 1)

@@ -1,1 +1,1 @@
-"""Byte-level BPE and compression of its vocabulary."""
+"""Byte-level BPE tokenizers and the compression of their vocabulary."""

@@ -1,4 +1,4 @@
-"""Byte-level BPE: train one, load one, and say which one it is."""
+"""Byte-level BPE: training, loading and identifying tokenizers."""
 
 import hashlib
 from collections.abc import Iterable
@@ -13,7 +13,7 @@ END_OF_TEXT = "<|endoftext|>"
 """End-of-document token of the tokenizers trained here; always id 0."""
 MIN_VOCAB_SIZE = 257
 """The end-of-document token and the 256 bytes."""
-# In order of preference. Base models of the known families all have at least one of them.
+# In order of preference. Base models of all well-known families have at least one of them.
 END_OF_TEXT_TOKENS = (
     END_OF_TEXT,
     "<|end_of_text|>",
@@ -37,8 +37,8 @@ def check_vocab_size(vocab_size: int) -> None:
 def train_bpe(texts: Iterable[str], vocab_size: int) -> Tokenizer:
     """Train a byte-level BPE; the same texts in the same order give the same tokenizer.
 
-    Every byte has a token, so nothing is ever unknown. Little text can give fewer than `vocab_size` tokens.
-    Raises UserError when `vocab_size` is below 257.
+    Every byte has a token, so nothing is ever unknown. A short text may give fewer than `vocab_size` tokens. Raises UserError when
+    `vocab_size` is below 257.
     """
     check_vocab_size(vocab_size)
     tokenizer = Tokenizer(models.BPE())
@@ -57,8 +57,8 @@ def train_bpe(texts: Iterable[str], vocab_size: int) -> Tokenizer:
 def load_tokenizer(source: str) -> Tokenizer:
     """Load a tokenizer from the path of a `tokenizer.json` or from `hf:NAME` on the Hugging Face hub.
 
-    Truncation and padding that the file may ask for are switched off: both would change the text that is encoded.
-    Raises UserError when it can't be had.
+    Truncation and padding, which the file may ask for, are switched off: both would change what is encoded. Raises UserError when the
+    tokenizer can't be loaded.
     """
     if source.startswith("hf:"):
         require_hub(f"tokenizer {source}")
@@ -80,7 +80,7 @@ def load_tokenizer(source: str) -> Tokenizer:
 
 
 def end_of_text_id(tokenizer: Tokenizer) -> int:
-    """Id of the first well-known end-of-document token that the tokenizer has; UserError when it has none."""
+    """Id of the first well-known end-of-document token that the tokenizer has; UserError if it has none."""
     for token in END_OF_TEXT_TOKENS:
         found = tokenizer.token_to_id(token)
         if found is not None:
@@ -89,7 +89,7 @@ def end_of_text_id(tokenizer: Tokenizer) -> int:
 
 
 def vocabulary_size(tokenizer: Tokenizer) -> int:
-    """Rows that an embedding needs: the largest id + 1, which is more than the number of tokens when ids have gaps."""
+    """Rows that an embedding needs: the largest id + 1, which exceeds the number of tokens if ids have gaps."""
     return 1 + max(tokenizer.get_vocab(with_added_tokens=True).values())
 
 

@@ -8,7 +8,7 @@ from tokenizers import Regex, Tokenizer, normalizers
 from engram.tokenizer.bpe import vocabulary_size
 
 REPLACEMENT = "\ufffd"
-"""What decoding puts where bytes are not whole characters."""
+"""What decoding puts in place of bytes that are not whole characters."""
 
 _FOLD = normalizers.Sequence(
     [
@@ -19,14 +19,14 @@ _FOLD = normalizers.Sequence(
         normalizers.Replace(Regex(r"[ \t\r\n]+"), " "),
     ]
 )
-# The normaliser's own idea of white space: str.strip() would also take control characters such as U+001C.
+# By the normaliser's own notion of white space: str.strip() would also remove control characters such as U+001C.
 _STRIP = normalizers.Strip()
 
 
 def canonical_key(text: str, raw_token: str) -> str:
     """The key under which a token that decodes to `text` is merged with others."""
     if REPLACEMENT in text:
-        return raw_token  # part of a character: its bytes are all there is to compare
+        return raw_token  # part of a character: there is nothing but its bytes to compare
     folded = _FOLD.normalize_str(text)
     if folded == " ":
         return folded
@@ -36,8 +36,8 @@ def canonical_key(text: str, raw_token: str) -> str:
 def canonical_ids(texts: Sequence[str], raw_tokens: Sequence[str]) -> tuple[np.ndarray, list[str]]:
     """Canonical id of each token and the key it was merged under.
 
-    `texts[i]` is what token i decodes to, `raw_tokens[i]` its string in the vocabulary; both have length V.
-    Returns int64 [V] with ids handed out in order of first appearance, and V keys.
+    `texts[i]` is what token i decodes to, `raw_tokens[i]` its string in the vocabulary; both have length V. Returns ids int64 [V],
+    numbered in order of first appearance, and V keys.
     """
     keys = [canonical_key(text, raw) for text, raw in zip(texts, raw_tokens, strict=True)]
     ids: dict[str, int] = {}
@@ -45,9 +45,9 @@ def canonical_ids(texts: Sequence[str], raw_tokens: Sequence[str]) -> tuple[np.n
 
 
 def compress_vocabulary(tokenizer: Tokenizer) -> np.ndarray:
-    """Table from raw token id to canonical id: int64 [V], each id decoded alone, special tokens included.
+    """Canonical id of every token id, int64 [V]; each token is decoded on its own, special tokens included.
 
-    Ids that the vocabulary leaves out decode to the empty string and share one canonical id.
+    Ids missing from the vocabulary decode to the empty string and share one canonical id.
     """
     n_tokens = vocabulary_size(tokenizer)
     texts = tokenizer.decode_batch([[i] for i in range(n_tokens)], skip_special_tokens=False)

@@ -1,4 +1,4 @@
-"""One quick look at whether the Hugging Face hub answers, before its client starts its long retries."""
+"""A quick check that the Hugging Face hub answers, before its client starts its long retries."""
 
 from engram.errors import UserError
 
@@ -6,10 +6,10 @@ TIMEOUT_S = 5.0
 
 
 def require_hub(source: str) -> None:
-    """Return when the hub answers or offline mode is set; raise UserError naming `source` when it does not answer.
+    """Raise UserError that names `source` unless the hub answers or offline mode is set.
 
-    The hub's own client tries six times over 23 seconds and prints every attempt. In offline mode (HF_HUB_OFFLINE=1) it
-    reads its local cache only and is quick to say that something is not there.
+    The hub's own client tries six times over 23 seconds and prints every attempt. In offline mode (HF_HUB_OFFLINE=1) it reads only its
+    local cache and quickly reports what is missing.
     """
     from huggingface_hub import constants
     from huggingface_hub.utils import get_session
@@ -25,6 +25,6 @@ def require_hub(source: str) -> None:
 
 
 def short_cause(error: BaseException) -> str:
-    """First line of an exception's message, at most 200 characters; its type when it has none."""
+    """First line of an exception's message, at most 200 characters; the exception's type if it has no message."""
     lines = str(error).strip().splitlines()
     return lines[0].strip().rstrip(".")[:200] if lines else type(error).__name__

@@ -1,1 +1,1 @@
-"""Training of one trial: optimisers, schedule, checkpoints, validation and the loop. It knows nothing of sweeps."""
+"""Training of one trial: the loop, optimisers, schedules, checkpoints and validation."""

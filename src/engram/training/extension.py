@@ -1,38 +1,39 @@
-"""Continued training on longer sequences with YaRN (paper, 5): which trial that is. `Trainer` trains it from the source's weights."""
+"""Continued training on longer sequences with YaRN (paper, 5): its config. `Trainer` trains it, starting from the source's weights."""
 
 from typing import Any
 
-from engram.accounting import train_flops_per_token
-from engram.config import ModelConfig, TrialConfig, YarnConfig
-from engram.errors import UserError
-from engram.training_config import TrainConfig, WSDSchedule
+from engram.config.model import ModelConfig, YarnConfig
+from engram.config.training import TrainConfig, WSDSchedule
+from engram.config.trial import TrialConfig
+from engram.errors import FieldError
+from engram.scaling.accounting import train_flops_per_token
 
 TOKENS_SHARE = 30 / 262
 """Default length as a share of the source's tokens: 30 B after 262 B in the paper (quoted from memory)."""
 RATE_SHARE = 0.1
-"""Default peak rate as a share of the source's: where the paper's step decay ends (4.1: two drops by 0.316)."""
+"""Default peak rate as a share of the source's: the rate at which the paper's step decay ends (4.1: two drops by 0.316)."""
 
 
 def extension(source: TrialConfig, length: int, tokens: float | None = None, rate: float | None = None) -> TrialConfig:
-    """The trial that goes on from `source` with sequences of `length` tokens.
+    """The trial that continues `source` with sequences of `length` tokens.
 
-    Model, optimiser, seed and validation text are the source's. YaRN's scale is `length` over the length before any extension. A step
-    has as many tokens as before, in fewer sequences; the rate is warmed up, constant, then falls to 0.
+    Model, optimiser, seed and validation text are the source's. YaRN's scale is `length` over the length before any extension. A step has
+    about as many tokens as before, in fewer sequences; the rate is warmed up, held constant, then falls to 0.
 
     Args:
         source: a finished trial, which may be an extension itself.
-        length: tokens of a sequence.
+        length: tokens per sequence.
         tokens: training tokens, rounded to whole steps; None: `TOKENS_SHARE` of the source's.
         rate: peak learning rate of the dense weights; None: `RATE_SHARE` of the source's.
 
-    Raises UserError when `length` is not longer than the source's sequences, or a number is not positive.
+    Raises FieldError when `length` is not longer than the source's sequences, or a number is not positive.
     """
     before = source.train
     if length <= before.seq_len:
-        raise UserError(f"--length is {length}; it must be more than the {before.seq_len} tokens that trial {source.id} was trained on")
-    for option, value in (("--tokens", tokens), ("--rate", rate)):
+        raise FieldError("length", f"is {length}; it must be more than the {before.seq_len} tokens that trial {source.id} was trained on")
+    for name, value in (("tokens", tokens), ("rate", rate)):
         if value is not None and not 0 < value < float("inf"):  # NaN too
-            raise UserError(f"{option} is {value:g}; it must be more than 0")
+            raise FieldError(name, f"is {value:g}; it must be more than 0")
     batch_size = max(1, round(before.tokens_per_step / length))
     wanted = before.tokens * TOKENS_SHARE if tokens is None else tokens
     changes: dict[str, Any] = {

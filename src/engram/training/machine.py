@@ -1,4 +1,4 @@
-"""What the machine has, and settings of a training process."""
+"""What the machine offers, and the settings of a training process."""
 
 import ctypes
 import gc
@@ -15,11 +15,11 @@ from engram.errors import UserError
 
 _M_TRIM_THRESHOLD, _M_MMAP_MAX = -1, -4  # malloc.h of glibc
 _GARBAGE_THRESHOLD = 50_000
-"""New objects between two garbage collections (CPython: 700)."""
+"""New objects between two garbage collections (CPython's default: 700)."""
 
 
 def resolve_device(name: str) -> torch.device:
-    """`auto`, `cpu`, `cuda` or `cuda:N` -> a device that is there; UserError otherwise."""
+    """`auto`, `cpu`, `cuda` or `cuda:N` -> a device that exists here; UserError otherwise."""
     if name == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     if name == "cpu":
@@ -35,7 +35,7 @@ def resolve_device(name: str) -> torch.device:
 
 
 def resolve_precision(precision: Literal["auto", "bf16", "fp32"], device: torch.device) -> Literal["bf16", "fp32"]:
-    """`auto` is bf16 where the hardware multiplies it (AMX or AVX-512 BF16 on a CPU), fp32 elsewhere."""
+    """`auto` becomes bf16 where the hardware multiplies it (AMX or AVX-512 BF16 on a CPU), fp32 elsewhere."""
     if precision != "auto":
         return precision
     if device.type == "cuda":
@@ -47,8 +47,8 @@ def resolve_precision(precision: Literal["auto", "bf16", "fp32"], device: torch.
 def settle_process(threads: int) -> None:
     """Set a process up for training: threads, compiled kernels, a heap that keeps its pages, and rare garbage collections.
 
-    glibc hands large blocks back to the kernel at every free; a training step would fault them in again each time. A step
-    makes thousands of objects but hardly a cycle, while every collection walks over all that the imports have left.
+    By default glibc hands large blocks back to the system at every free, and each training step would fault them in again. A step makes
+    thousands of objects but hardly any cycles, while every collection walks over all that the imports have left.
     """
     torch.set_num_threads(threads)
     gc.freeze()
@@ -62,7 +62,7 @@ def settle_process(threads: int) -> None:
 
 
 def reset_peak_rss() -> None:
-    """Start a new peak of resident memory (Linux; elsewhere the peak is the process's)."""
+    """Reset the peak of resident memory (Linux; elsewhere the peak stays that of the whole process)."""
     with suppress(OSError):
         Path("/proc/self/clear_refs").write_text("5")
 

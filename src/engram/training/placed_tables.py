@@ -1,36 +1,36 @@
-"""The tables of a model in training where they lie outside of it: in host RAM, or in files beside the checkpoints."""
+"""Memory tables that are kept outside the model while it is trained: in host RAM, or in files beside the checkpoints."""
 
 from dataclasses import dataclass
 from pathlib import Path
 
-from engram.accounting import table_rows
-from engram.config import ModelConfig
+from engram.config.model import ModelConfig
+from engram.config.training import TrainConfig
 from engram.errors import UserError
 from engram.memory.placement.disk import DiskRows, create_rows
 from engram.memory.placement.engine import Traffic
 from engram.memory.placement.formats import FORMATS
 from engram.memory.placement.layout import SECTOR, RowLayout
-from engram.memory.placement.row_file import Report, RowSpec
+from engram.memory.placement.row_file import RowSpec
 from engram.memory.placement.rows import HostRows
 from engram.memory.placement.settings import TablePlacement
 from engram.memory.placement.worker import Worker
 from engram.memory.tables import EmbeddingTables
 from engram.model import Transformer
-from engram.training.checkpoint import TABLES, Streams
-from engram.training.optimizers import row_rule
-from engram.training.row_optimizer import RowOptimizer
-from engram.training.tensor_file import Form
-from engram.training_config import TrainConfig
+from engram.scaling.accounting import table_rows
+from engram.training.checkpoints.files import TABLES, Streams
+from engram.training.checkpoints.tensor_file import Form
+from engram.training.optimizers.combined import row_rule
+from engram.training.optimizers.row_optimizer import RowOptimizer
 
 
 @dataclass(frozen=True)
 class TableCost:
-    """What tables elsewhere have cost a training process so far."""
+    """What tables outside the model have cost a training process so far."""
 
     wait_s: float
-    """Time for which steps waited for rows"""
+    """Time that steps spent waiting for rows."""
     traffic: Traffic | None
-    """Of all tables on disk"""
+    """Of all tables on disk; None without any."""
 
     def since(self, before: "TableCost") -> "TableCost":
         spent = None if self.traffic is None or before.traffic is None else self.traffic.since(before.traffic)
@@ -38,14 +38,14 @@ class TableCost:
 
 
 class PlacedTables:
-    """Keeps the rows of a model's tables where `placement` says; feed it every checkpoint.
+    """Keeps the rows of a model's tables where `placement` says. `flush` before and call `committed` after every checkpoint.
 
     Args:
-        model: for `disk` with its tables on the meta device.
-        optimizer: of its rows.
+        model: for `disk`, with its tables on the meta device.
+        optimizer: of the tables' rows.
         placement: host or disk.
-        folder: the trial's checkpoints; files of tables lie below it.
-        trial: id of the trial: files of another one are foreign.
+        folder: the trial's checkpoints; table files go into a folder below it.
+        trial: id of the trial; files of another trial are refused.
         row_format: fp32 or bf16.
     """
 
@@ -57,21 +57,22 @@ class PlacedTables:
         self.worker = Worker()
         self._disk: dict[str, DiskRows] = {}
 
-    def open(self, step: int, seed: int, checkpointed: bool, report: Report | None = None) -> None:
-        """Take the tables into use as they were at `step`.
+    def open(self, step: int, seed: int, checkpointed: bool) -> None:
+        """Begin to use the tables, as they were at `step`.
 
         Args:
             step: of the last checkpoint; 0 before the first.
-            seed: of the rows' start.
-            checkpointed: whether there is a checkpoint; if not, files that can't be taken back to the start are made anew.
-            report: told how much of a new file is written.
+            seed: of the rows' initial values.
+            checkpointed: whether there is a checkpoint; if not, files that can't be taken back to the start are written anew.
+
+        Raises UserError when a table file is missing, damaged or of another trial.
         """
         try:
             for name, table in self.model.named_tables().items():
                 if self.placement.kind == "host":
                     table.move_out(HostRows(table.weight, list(self.optimizer.state[name].values())), self.worker)
                 else:
-                    self._disk[name] = self._open_file(name, table, step, seed, checkpointed, report)
+                    self._disk[name] = self._open_file(name, table, step, seed, checkpointed)
                     table.move_out(self._disk[name], self.worker)
         except BaseException:
             self.close()
@@ -80,13 +81,13 @@ class PlacedTables:
         self.model.lookup.move_out(self.worker, self.placement.prefetch)
 
     def flush(self) -> None:
-        """Everything that steps have changed is where it lasts: before a checkpoint is written."""
+        """Bring everything that steps have changed to the disk. To be called before a checkpoint is written."""
         self.worker.drain()
         for rows in self._disk.values():
             rows.engine.flush()
 
     def committed(self, step: int) -> None:
-        """The checkpoint of `step` is whole: from here on tables go back to it."""
+        """Note that the checkpoint of `step` is complete: from now on it is the one that tables return to."""
         for rows in self._disk.values():
             rows.journal.begin(step)
 
@@ -105,7 +106,7 @@ class PlacedTables:
 
     @property
     def overflows(self) -> bool:
-        """Whether some rows on disk have to leave the cache before others can come in."""
+        """Whether the tables on disk are larger than their cache, so that rows have to leave before others can come in."""
         return any(rows.engine.slots < rows.spec.rows for rows in self._disk.values())
 
     def close(self) -> None:
@@ -114,7 +115,7 @@ class PlacedTables:
         for rows in self._disk.values():
             rows.close()
 
-    def _open_file(self, name: str, table: EmbeddingTables, step: int, seed: int, checkpointed: bool, report: Report | None) -> DiskRows:
+    def _open_file(self, name: str, table: EmbeddingTables, step: int, seed: int, checkpointed: bool) -> DiskRows:
         rows, row_dim = table.weight.shape
         state = tuple(self.optimizer.rule.state_dims(row_dim).values())
         spec = RowSpec(f"{self.trial}/{name}", rows, row_dim, self.row_format, sum(state))
@@ -131,7 +132,7 @@ class PlacedTables:
         if path.exists():
             for old in self.folder.glob(f"{path.name}*"):
                 old.unlink()
-        create_rows(path, spec, (piece for _, piece in self.model.table_start(seed, name)), report)
+        create_rows(path, spec, (piece for _, piece in self.model.table_start(seed, name)))
         return self._recovered(DiskRows(path, spec, cache_bytes, state), step)
 
     def _recovered(self, rows: DiskRows, step: int) -> DiskRows:
@@ -145,7 +146,7 @@ class PlacedTables:
 
 
 def training_bytes(model: ModelConfig, train: TrainConfig) -> int:
-    """Disk that the tables of a model take while it is trained, without journals; 0 without memory."""
+    """Bytes of disk that the tables of a model take while it is trained, without journals; 0 without a memory."""
     memory = model.memory
     if memory is None:
         return 0

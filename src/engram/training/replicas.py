@@ -1,6 +1,6 @@
-"""Training one model in several processes: each takes a share of every batch and has all dense weights and a shard of the tables.
+"""Training one model in several processes: each takes a share of every batch and holds all dense weights and a shard of the tables.
 
-The dense weights start equal and get the same summed gradient to the bit, so that they stay equal without being sent.
+The dense weights start equal and get bitwise equal summed gradients, so they stay equal without being sent.
 """
 
 from collections.abc import Iterable, Sequence
@@ -9,16 +9,16 @@ from functools import partial
 import numpy as np
 from torch import Tensor, nn
 
-from engram.config import ModelConfig
+from engram.config.model import ModelConfig
+from engram.config.training import TrainConfig
 from engram.errors import UserError
-from engram.memory.module import MakeTables
+from engram.memory.lookup import MakeTables
 from engram.memory.placement.formats import FORMATS
 from engram.memory.placement.settings import TablePlacement
+from engram.memory.primes import head_table_sizes
 from engram.memory.sharded import ShardedTables
 from engram.memory.tables import EmbeddingTables
-from engram.primes import head_table_sizes
 from engram.processes import Processes
-from engram.training_config import TrainConfig
 
 
 def check_processes(model: ModelConfig, train: TrainConfig, count: int) -> None:
@@ -34,7 +34,7 @@ def check_processes(model: ModelConfig, train: TrainConfig, count: int) -> None:
 
 
 def tables_for(processes: Processes, placement: TablePlacement, train: TrainConfig) -> MakeTables:
-    """The kind of memory tables that a trial of these processes has; UserError where both are to be had and are not."""
+    """What makes the memory tables of a trial; UserError when they would be both sharded over processes and kept outside them."""
     dtype = FORMATS[train.table_format].dtype
     if processes.count > 1:
         check_placement(processes.count, placement)
@@ -44,7 +44,7 @@ def tables_for(processes: Processes, placement: TablePlacement, train: TrainConf
 
 
 def check_placement(count: int, placement: TablePlacement) -> None:
-    """UserError where tables would lie outside of several processes: each of these holds a share of them."""
+    """UserError when several processes would keep their tables outside: each of them holds a share of the rows itself."""
     if count > 1 and placement.kind != "process":
         raise UserError(f"tables '{placement.kind}' are for trials on one device; on {count} their rows are spread over the processes")
 
@@ -56,18 +56,18 @@ def share_of_batch(batch: np.ndarray, processes: Processes) -> np.ndarray:
 
 
 def sum_step(model: nn.Module, others: Iterable[Tensor], processes: Processes) -> None:
-    """Sum the dense gradients over the processes, and `others` (fp32) with them. Each process's loss counts its share of the batch."""
+    """Sum the dense gradients, and `others` (fp32), over the processes in place. Each process's loss is its part of the batch's mean."""
     grads = [parameter.grad for parameter in model.parameters() if parameter.grad is not None]
     processes.sum([*grads, *others])
 
 
 def clip_gradients(dense: Iterable[Tensor], rows: Iterable[Tensor], limit: float, processes: Processes) -> Tensor:
-    """Scale all gradients down to the norm `limit` where it is more; returns the norm.
+    """Scale all gradients down to the norm `limit` if theirs is larger; returns the norm before that.
 
     Args:
-        dense: parameters whose gradients are the same in every process, and count once.
-        rows: leaves whose gradients are of this process's rows of the tables.
-        limit: largest norm.
+        dense: parameters whose gradients are the same in every process and count once.
+        rows: leaves with the gradients of this process's table rows.
+        limit: the largest norm allowed.
         processes: the processes of the trial.
     """
     dense, rows = list(dense), list(rows)
@@ -89,6 +89,6 @@ def _norm(leaves: Sequence[Tensor]) -> Tensor | None:
 
 
 def share_of_windows(windows: np.ndarray, processes: Processes) -> np.ndarray:
-    """This process's of windows [n, T]: ceil(n / count), the last one again where there are too few. All processes pass equally often."""
+    """This process's share of windows [n, T]: ceil(n / count), the last repeated where they run out, so that all make as many passes."""
     each = -(-len(windows) // processes.count)
     return windows[np.minimum(np.arange(processes.rank * each, (processes.rank + 1) * each), len(windows) - 1)]

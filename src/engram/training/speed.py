@@ -1,4 +1,4 @@
-"""How long the parts of a trial take on this machine, measured on a few real steps."""
+"""How long the parts of a trial take on this machine, timed on a few real steps."""
 
 import time
 from dataclasses import dataclass
@@ -7,28 +7,28 @@ from pathlib import Path
 import torch
 
 from engram import kernels
-from engram.config import TrialConfig
+from engram.config.trial import TrialConfig
 from engram.corpus.dataset import Corpus
-from engram.training.loop import Trainer
+from engram.training.trainer import Trainer
 
 _WARM_UP_S = 1.5
 
 
 @dataclass(frozen=True)
 class Speed:
-    """Seconds of the parts of a trial."""
+    """Seconds that the parts of a trial take."""
 
     setup_s: float
     step_s: float
     validation_s: float
 
     def trial_s(self, steps: int, n_validations: int) -> float:
-        """Seconds of a whole trial."""
+        """Seconds that a whole trial takes."""
         return self.setup_s + steps * self.step_s + n_validations * self.validation_s
 
 
 def measure_speed(trial: TrialConfig, corpus: Corpus, device: torch.device, seconds: float) -> Speed:
-    """Train `trial` for about `seconds` after a warm-up, validate once, keep nothing."""
+    """Train `trial` for about `seconds` after a warm-up and validate once; nothing is saved."""
     endless = trial.model_copy(update={"train": trial.train.model_copy(update={"steps": 10**9, "n_validations": 1})})
     started = time.monotonic()
     trainer = Trainer(endless, corpus, Path("/nonexistent"), device, checkpoint_seconds=float("inf"))
@@ -45,11 +45,11 @@ def measure_speed(trial: TrialConfig, corpus: Corpus, device: torch.device, seco
 
 _MATMUL = 768
 _EFFICIENCY, _WITH_KERNELS = 0.2, 0.4
-"""Share of the matrix-product peak that training of small shapes reaches, about; the second with compiled kernels (AVX-512, no AMX)."""
+"""Rough share of the peak of matrix products that training reaches at small shapes; the second with compiled kernels (AVX-512, no AMX)."""
 
 
 def guess_flops_per_s(device: torch.device, precision: str) -> float:
-    """Training FLOPs per second to expect where nothing was timed: a share of a quarter second of matrix products."""
+    """Training FLOPs per second to expect when no step has been timed: a share of what a quarter second of matrix products reaches."""
     kind = torch.bfloat16 if precision == "bf16" else torch.float32
     a = torch.randn(_MATMUL, _MATMUL, device=device).to(kind)
     threads = torch.get_num_threads()

@@ -1,4 +1,4 @@
-"""Validation loss with its uncertainty, loss by position, and a copying score."""
+"""Validation loss with its uncertainty, loss by position, and a copying loss."""
 
 import itertools
 import math
@@ -8,33 +8,33 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
+from engram.config.training import TrainConfig
 from engram.corpus.dataset import Corpus, validation_windows
 from engram.model import Transformer
 from engram.processes import ALONE, Processes
 from engram.training.replicas import share_of_windows
-from engram.training_config import TrainConfig
 
 _COPY_SEED = 20_260_112
 _COPY_SEQUENCES = 32
 
 
 PASS_TOKENS = 8192
-"""Tokens that go through the model at one time: memory does not grow with the batch; larger batches take several passes."""
+"""Tokens that go through the model at once. Larger batches take several passes, so that memory does not grow with the batch."""
 
 
 def sequences_at_once(train: TrainConfig) -> int:
-    """Sequences of a pass: the batch, or as many as `PASS_TOKENS` hold (one at least)."""
+    """Sequences per pass: the whole batch, or as many as fit into `PASS_TOKENS` (at least one)."""
     return min(train.batch_size, max(1, PASS_TOKENS // train.seq_len))
 
 
 @dataclass(frozen=True)
 class Validation:
-    """Losses in nats on the same documents for every trial."""
+    """Losses in nats, on the same documents for every trial."""
 
     loss: float
     """Mean over tokens."""
     loss_se: float
-    """Standard error of `loss`, tokens clustered by document."""
+    """Standard error of `loss`, with tokens clustered by document."""
     bpb: float
     """Bits per byte of the documents' text."""
     loss_by_position: list[float]
@@ -44,20 +44,20 @@ class Validation:
 
 
 class Validator:
-    """The validation tokens of a trial, cut into sequences once. Its processes share the work and all have the result."""
+    """The validation tokens of a trial, cut into sequences once. Its processes share the work and all get the result."""
 
     def __init__(self, corpus: Corpus, train: TrainConfig, processes: Processes = ALONE) -> None:
         self.corpus, self.train, self.processes = corpus, train, processes
         self.windows, self.document = validation_windows(corpus, train.seq_len, train.val_tokens)  # [n, T + 1], [n, T]
 
     def validate(self, model: Transformer, autocast: AbstractContextManager[object]) -> Validation:
-        """Losses of every validation token under `model`, whose mode is left as it was."""
+        """Validate `model`, whose mode is left as it was."""
         losses = self._token_losses(model, autocast).astype(np.float64)  # [n, T]
         flat_loss, flat_document = losses.ravel(), self.document.ravel()
         ids, place = np.unique(flat_document, return_inverse=True)
         loss_sum = np.bincount(place, weights=flat_loss)
         n_tokens = np.bincount(place)
-        # A document cut off by the end of the last window counts the share of its bytes that its tokens are.
+        # A document cut off by the end of the last window counts only for the share of its bytes that its tokens stand for.
         starts = self.corpus.val_doc_starts
         share = n_tokens / (starts[ids + 1] - starts[ids])
         n_bytes = np.rint(self.corpus.val_doc_bytes[ids] * share).astype(np.int64)
@@ -77,7 +77,7 @@ class Validator:
         once = generator.integers(0, self.corpus.vocab_size, size=(_COPY_SEQUENCES, half))
         windows = np.concatenate([once, once], axis=1)  # [n, 2 half]
         losses = token_losses(model, windows, sequences_at_once(self.train), autocast, self.processes)  # [n, 2 half - 1]
-        return float(losses[:, half:].mean())  # the first repeated token can't be foreseen and stands at half - 1
+        return float(losses[:, half:].mean())  # the first repeated token, at half - 1, can't be predicted
 
     def _token_losses(self, model: Transformer, autocast: AbstractContextManager[object]) -> np.ndarray:
         return token_losses(model, self.windows, sequences_at_once(self.train), autocast, self.processes)
@@ -86,7 +86,7 @@ class Validator:
 def token_losses(
     model: Transformer, windows: np.ndarray, batch_size: int, autocast: AbstractContextManager[object], processes: Processes = ALONE
 ) -> np.ndarray:
-    """Loss of every target in nats, fp32 [n, T], of windows int64 [n, T + 1]; the model's mode is left as it was."""
+    """Loss of every target in nats, fp32 [n, T], for windows int64 [n, T + 1]; the model's mode is left as it was."""
     mine = share_of_windows(windows, processes)
     device, training = next(model.parameters()).device, model.training
     model.eval()

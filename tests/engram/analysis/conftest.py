@@ -3,12 +3,13 @@ from pathlib import Path
 import pytest
 import torch
 
-from engram.config import ModelConfig, TrialConfig
+from engram.config.model import ModelConfig
+from engram.config.training import TrainConfig
+from engram.config.trial import TrialConfig
 from engram.corpus.prepare import prepare_corpus
 from engram.corpus.sources import CorpusSpec
 from engram.model import Transformer
-from engram.training.restore import Restored
-from engram.training_config import TrainConfig
+from engram.training.checkpoints.restore import Restored
 
 MEMORIES = {
     "engram": {"design": "engram", "layers": [0, 2], "table_sizes": [40, 50], "n_heads": 2, "memory_dim": 12},

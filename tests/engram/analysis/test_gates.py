@@ -6,7 +6,7 @@ from engram import kernels
 from engram.analysis.gates import text_gates, validation_gates
 from engram.corpus.dataset import validation_windows
 from engram.errors import UserError
-from engram.memory.module import MemorySite
+from engram.memory.site import MemorySite
 from engram.model import Transformer
 
 TEXT = "the memory of an expert and a token"

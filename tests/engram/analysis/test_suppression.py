@@ -7,7 +7,7 @@ import torch
 
 from engram.analysis.suppression import suppressed, suppressed_losses
 from engram.errors import UserError
-from engram.generation import generate
+from engram.model.generation import generate
 from engram.training.validation import Validator
 
 DESIGNS = ["engram", "engram, root", "engram, biased", "engram, no gate", "engram, one gate", "engram-v4.1", "over-encoding", "value"]

@@ -2,7 +2,7 @@ import pytest
 import torch
 
 from engram.benchmarks.shapes import Setup
-from engram.ladder import LADDER
+from engram.scaling.ladder import LADDER
 
 
 @pytest.fixture

@@ -1,8 +1,8 @@
 import pytest
 import torch
 
-from engram.allocation import TOLERANCE, spread
 from engram.benchmarks.memory import measure_memory, rows_of_a_step
+from engram.scaling.allocation import TOLERANCE, spread
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 

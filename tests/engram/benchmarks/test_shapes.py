@@ -1,10 +1,10 @@
 import pytest
 
-from engram.accounting import count_parameters, table_rows
-from engram.allocation import TOLERANCE, allocate, baseline, memory_template, spread
 from engram.benchmarks.shapes import STUDY, dense_twin, named_size, steps, with_longer_tables
 from engram.errors import UserError
-from engram.ladder import LADDER
+from engram.scaling.accounting import count_parameters, table_rows
+from engram.scaling.allocation import TOLERANCE, allocate, baseline, memory_template, spread
+from engram.scaling.ladder import LADDER
 
 SIZES = {STUDY.name: STUDY, **LADDER}
 

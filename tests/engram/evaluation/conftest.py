@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from engram.config import ModelConfig
+from engram.config.model import ModelConfig
 from engram.model import Transformer
 from engram.tokenizer.bpe import train_bpe
 

@@ -7,15 +7,15 @@ from torch.nn import functional as F
 
 from engram import kernels
 from engram.errors import UserError
-from engram.generation import generate
+from engram.model.generation import generate
 
 pytest.importorskip("lm_eval", reason="lm-eval is not installed: pip install 'engramctl[eval]'")
 
 from lm_eval.api.instance import Instance
 from lm_eval.api.model import TemplateLM
 
+from engram.benchmarks.prefix_sharing import measure_prefix_sharing
 from engram.evaluation.adapter import EngramLM
-from engram.evaluation.sharing import measure_prefix_sharing
 
 END = 0
 

@@ -113,7 +113,7 @@ def test_data_that_is_nowhere(tmp_path, monkeypatch):
         f"not in {tmp_path}",
         f"cache {tmp_path / 'cache'}",
         "(offline)",
-        "--data DIR",
+        "give a folder `data`",
     ):
         assert part in message
     assert dict(os.environ) == before

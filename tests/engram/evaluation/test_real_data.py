@@ -10,10 +10,10 @@ pytest.importorskip("lm_eval", reason="lm-eval is not installed: pip install 'en
 
 from lm_eval.api.model import LM
 
+from engram.benchmarks.prefix_sharing import Asked
 from engram.evaluation.adapter import EngramLM
 from engram.evaluation.passes import score
 from engram.evaluation.run import evaluate
-from engram.evaluation.sharing import Asked
 
 DATA = Path(__file__).parents[4] / "shared" / "data"
 pytestmark = pytest.mark.skipif(not (DATA / "mmlu").is_dir(), reason="no benchmark data beside the repository")

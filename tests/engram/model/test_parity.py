@@ -7,10 +7,10 @@ from transformers.models.deepseek_v3.modeling_deepseek_v3 import DeepseekV3Atten
 from transformers.models.deepseek_v4.configuration_deepseek_v4 import DeepseekV4Config
 from transformers.models.deepseek_v4.modeling_deepseek_v4 import DeepseekV4HyperConnection, DeepseekV4HyperHead
 
-from engram.config import LatentAttentionConfig, ModelConfig, MoEConfig, MultiHeadAttentionConfig
-from engram.generation import Cache
+from engram.config.model import LatentAttentionConfig, ModelConfig, MoEConfig, MultiHeadAttentionConfig
 from engram.history import History
 from engram.model.attention import LatentAttention
+from engram.model.generation import Cache
 from engram.model.hyperconnection import SINKHORN_ITERATIONS, HyperConnection, HyperHead, doubly_stochastic, merged
 from engram.model.moe import MoE
 from engram.model.rotary import rotary_tables

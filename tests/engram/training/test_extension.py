@@ -7,17 +7,18 @@ from safetensors.torch import load_file
 from transformers import LlamaConfig
 from transformers.modeling_rope_utils import ROPE_INIT_FUNCTIONS
 
-from engram.accounting import train_flops_per_token
-from engram.allocation import allocate, baseline, memory_template
-from engram.config import RopeConfig, TrialConfig, YarnConfig
-from engram.designs.registry import DESIGNS
+from engram.config.model import RopeConfig, YarnConfig
+from engram.config.training import CosineSchedule, TrainConfig, WSDSchedule
+from engram.config.trial import TrialConfig
 from engram.errors import UserError
-from engram.ladder import LADDER
+from engram.memory.designs.registry import DESIGNS
 from engram.model.rotary import frequencies
+from engram.scaling.accounting import train_flops_per_token
+from engram.scaling.allocation import allocate, baseline, memory_template
+from engram.scaling.ladder import LADDER
+from engram.training.checkpoints.restore import load_final
 from engram.training.extension import extension
-from engram.training.loop import Trainer
-from engram.training.restore import load_final
-from engram.training_config import CosineSchedule, TrainConfig, WSDSchedule
+from engram.training.trainer import Trainer
 
 CPU = torch.device("cpu")
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -90,10 +91,10 @@ def test_an_extension_of_an_extension_counts_from_the_first_length():
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({"length": 32}, "--length is 32; it must be more than the 32 tokens that trial"),
-        ({"length": 64, "tokens": 0}, "--tokens is 0; it must be more than 0"),
-        ({"length": 64, "tokens": math.nan}, "--tokens is nan; it must be more than 0"),
-        ({"length": 64, "rate": -1.0}, "--rate is -1; it must be more than 0"),
+        ({"length": 32}, "length is 32; it must be more than the 32 tokens that trial"),
+        ({"length": 64, "tokens": 0}, "tokens is 0; it must be more than 0"),
+        ({"length": 64, "tokens": math.nan}, "tokens is nan; it must be more than 0"),
+        ({"length": 64, "rate": -1.0}, "rate is -1; it must be more than 0"),
     ],
 )
 def test_mistakes(arguments, message):

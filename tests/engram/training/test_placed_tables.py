@@ -2,7 +2,6 @@
 
 import os
 import random
-import signal
 import subprocess
 import sys
 import textwrap
@@ -14,15 +13,15 @@ import torch
 from safetensors.torch import load_file
 
 from engram import kernels
-from engram.allocation import allocate, baseline, memory_template
-from engram.config import TrialConfig
+from engram.config.training import AdamWConfig, MuonConfig, TrainConfig
+from engram.config.trial import TrialConfig
 from engram.errors import UserError
-from engram.ladder import LADDER
 from engram.memory.placement.formats import FORMATS
 from engram.memory.placement.settings import TablePlacement
+from engram.scaling.allocation import allocate, baseline, memory_template
+from engram.scaling.ladder import LADDER
 from engram.training import validation
-from engram.training.loop import Trainer
-from engram.training_config import AdamWConfig, MuonConfig, TrainConfig
+from engram.training.trainer import Trainer
 
 CPU = torch.device("cpu")
 SMALL_CACHE = 150_000
@@ -136,20 +135,26 @@ def test_an_interrupted_trial_ends_with_the_same_numbers(tiny_corpus, tmp_path, 
 
 
 KILLED = """
-    import sys, torch
+    import sys, time, torch
     from pathlib import Path
-    from engram.config import TrialConfig
+    from engram.config.trial import TrialConfig
     from engram.corpus.dataset import Corpus
     from engram.memory.placement.settings import TablePlacement
-    from engram.training.loop import Trainer
+    from engram.training.trainer import Trainer
 
     torch.set_num_threads(1)
     corpus, folder, trial = Path(sys.argv[1]), Path(sys.argv[2]), TrialConfig.model_validate_json(Path(sys.argv[3]).read_text())
     placement = TablePlacement(kind="disk", cache_bytes=int(sys.argv[4]))
-    trainer = Trainer(trial, Corpus.open(corpus), folder, torch.device("cpu"), checkpoint_seconds=float(sys.argv[5]), tables=placement)
-    print("ready", trainer.state.step, flush=True)
+    between, steps = int(sys.argv[5]), int(sys.argv[6])  # from one checkpoint to the next; after which it waits to be killed
+    trainer = Trainer(trial, Corpus.open(corpus), folder, torch.device("cpu"), tables=placement)
+    start = trainer.state.step
+    print("ready", start, flush=True)
     while not trainer.done:
-        trainer.advance(0.01)
+        trainer.checkpoint_seconds = 0 if (trainer.state.step + 1) % between == 0 else 1e9
+        trainer.advance(1e-4)  # less than a step takes, so that it is one
+        print("checkpoint", max((int(path.name.removeprefix("step-")) for path in folder.glob("step-*")), default=0), flush=True)
+        if trainer.state.step >= start + steps:
+            time.sleep(600)
     trainer.outcome()
     trainer.close()
     print("done", flush=True)
@@ -157,30 +162,49 @@ KILLED = """
 
 
 def test_kills_while_rows_are_written_back_lose_no_step_and_mix_none(tiny_corpus, tmp_path):
-    """The process is killed again and again, at any moment; every start goes on from a checkpoint with the tables of that step."""
+    """The process is killed again and again, at any moment from its first checkpoint on; every start goes on from the last one, with the
+    tables of that step.
+
+    What happens when is counted in steps: a checkpoint comes every 3 and the process waits 11 after its start. So no machine is too slow
+    or too fast for it.
+    """
     trial = make_trial(tiny_corpus, steps=60)
     (tmp_path / "trial.json").write_text(trial.model_dump_json())
     moments = random.Random(0)
 
-    def begin(name: str) -> subprocess.Popen:
-        arguments = [tiny_corpus.folder, tmp_path / name, tmp_path / "trial.json", SMALL_CACHE, 0.05]
+    def begin(name: str, steps: int = 1000) -> subprocess.Popen:
+        arguments = [tiny_corpus.folder, tmp_path / name, tmp_path / "trial.json", SMALL_CACHE, 3, steps]
         return subprocess.Popen([sys.executable, "-c", textwrap.dedent(KILLED), *map(str, arguments)], stdout=subprocess.PIPE, text=True)
 
-    assert "done" in begin("whole").communicate(timeout=120)[0]
-    reached, kills = [], 0
-    while True:
-        process = begin("cut")
-        reached.append(int(process.stdout.readline().split()[1]))
-        if kills < 4:
-            time.sleep(moments.uniform(0.02, 0.25))
-            os.kill(process.pid, signal.SIGKILL)
-            kills += 1
-            process.wait()
-        else:
-            assert "done" in process.communicate(timeout=120)[0]
-            break
-    assert reached == sorted(reached)
-    assert reached[-1] > 0, "no kill came after a checkpoint"
+    def next_line(process: subprocess.Popen) -> tuple[int, float]:
+        """The newest checkpoint that it tells of, and when."""
+        kind, step, *_ = process.stdout.readline().split() or ["nothing", ""]
+        assert kind in ("ready", "checkpoint"), kind
+        return int(step), time.monotonic()
+
+    def start_and_kill() -> tuple[int, int]:
+        """The checkpoint that it starts from, and the newest that it was seen to make."""
+        with begin("cut", 11) as process:
+            try:
+                (start, then), further = next_line(process), moments.randrange(6)
+                step, now = next_line(process)
+                while step == start or further:
+                    further -= step > start
+                    then, (step, now) = now, next_line(process)
+                time.sleep(moments.uniform(0, 1.2) * (now - then))  # in the middle of a step, or of a checkpoint
+            finally:
+                process.kill()
+        return start, step
+
+    assert "done" in begin("whole").communicate(timeout=600)[0]
+    kept = 0
+    for _ in range(5):
+        start, made = start_and_kill()
+        assert kept <= start < made
+        kept = made
+    with begin("cut") as process:
+        assert next_line(process)[0] >= kept > 0
+        assert "done" in process.communicate(timeout=600)[0]
     assert equal(weights(tmp_path / "cut"), weights(tmp_path / "whole"))
 
 
@@ -308,24 +332,23 @@ def test_no_room_is_said_before_anything_is_written(tiny_corpus, tmp_path, monke
 
 
 def test_a_full_disk_ends_the_trial_and_keeps_its_checkpoint(tiny_corpus, tmp_path):
-    """A limit of the size of files stands for a full disk: the journal can't grow any more."""
-    trial = make_trial(tiny_corpus, steps=60)
-    (tmp_path / "trial.json").write_text(trial.model_dump_json())
+    """A limit of the size of files stands for a full disk: neither the journal nor most of the table can be written any more."""
     cut = tmp_path / "cut"
-    arguments = list(map(str, [tiny_corpus.folder, cut, tmp_path / "trial.json", SMALL_CACHE, 1e9]))
-    trainer = again(trial, tiny_corpus, cut)
-    size = table_file(cut).stat().st_size
-    trainer.close()
+    trial = begun(tiny_corpus, cut, steps=60)
+    (tmp_path / "trial.json").write_text(trial.model_dump_json())
+    arguments = list(map(str, [tiny_corpus.folder, cut, tmp_path / "trial.json", SMALL_CACHE, 1000, 1000]))
     limited = textwrap.dedent(KILLED).replace(
-        "torch.set_num_threads(1)",
-        f"torch.set_num_threads(1); import resource, signal; signal.signal(signal.SIGXFSZ, signal.SIG_IGN)\n"
-        f"resource.setrlimit(resource.RLIMIT_FSIZE, ({size}, {size}))",
+        "start = trainer.state.step",
+        "start = trainer.state.step; import resource, signal; signal.signal(signal.SIGXFSZ, signal.SIG_IGN)\n"
+        "resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, 100_000))",
     )
-    done = subprocess.run([sys.executable, "-c", limited, *arguments], capture_output=True, text=True, timeout=120, check=False)
-    if "done" in done.stdout:
-        pytest.skip("the journal stays below the size of its table")
+    done = subprocess.run([sys.executable, "-c", limited, *arguments], capture_output=True, text=True, timeout=600, check=False)
+    assert done.stdout.startswith("ready 5\n")
+    assert "done" not in done.stdout
     assert "UserError" in done.stderr.splitlines()[-1]
-    run(again(trial, tiny_corpus, cut))
+    second = again(trial, tiny_corpus, cut)
+    assert second.state.step == 5
+    run(second)
     run(Trainer(trial, tiny_corpus, tmp_path / "whole", CPU))
     assert equal(weights(cut), weights(tmp_path / "whole"))
 

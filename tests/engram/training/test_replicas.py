@@ -14,19 +14,21 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from engram.config import ModelConfig, TrialConfig
+from engram.config.model import ModelConfig
+from engram.config.training import TrainConfig
+from engram.config.trial import TrialConfig
 from engram.errors import UserError
 from engram.processes import Processes
-from engram.training import checkpoint
-from engram.training.loop import Trainer
+from engram.training.checkpoints import files as checkpoint
+from engram.training.checkpoints.restore import load_final
+from engram.training.checkpoints.tensor_file import Form, write_tensors
 from engram.training.replicas import check_processes, clip_gradients, share_of_batch, share_of_windows
-from engram.training.restore import load_final
-from engram.training.tensor_file import Form, write_tensors
-from engram.training_config import TrainConfig
+from engram.training.trainer import Trainer
 
 CPU = torch.device("cpu")
 SCRIPT = Path(__file__).with_name("train_together.py")
-TIMEOUT_S = 120
+TIMEOUT_S = 600
+"""Of what hangs; busy machines are slow."""
 MODEL = {
     "width": 24,
     "n_layers": 2,
@@ -81,35 +83,55 @@ def outcome(folder: Path, rank: int = 0) -> dict[str, Any]:
     return json.loads((folder / f"outcome-{rank}.json").read_text())
 
 
-CASES = ["adamw", "muon in passes"]
+EQUAL = ["adamw", "muon in passes"]
+"""Cases in which rounding is not amplified, so that equality can be asked for to the end: see `trained`."""
+DRIFTING = ["muon in bf16", "bf16 rows"]
+"""Cases that amplify rounding: one process drifts as far from itself when its initial weights change by `AMPLIFIED`."""
+AMPLIFIED = 1e-7
+"""Rounding of fp32, about."""
+CASES = [*EQUAL, "adamw by experts", *DRIFTING]
 
 
 @pytest.fixture(scope="module")
 def trained(tiny_corpus, tmp_path_factory) -> Path:
-    """Folders `one/<case>` and `two/<case>`: trials of 200 steps in one process and in two; and a short one in two."""
+    """Folders `one/<case>` and `two/<case>`: trials in one process and in two; `one/twin of <case>`, of slightly other weights at the
+    start; and a short trial in two.
+
+    Two processes sum in another order than one, and so does another CPU. Three things make that last bit of fp32 a difference in the
+    losses: an expert is chosen or not where two scores are all but equal; Adam makes whole steps where gradients are next to zero,
+    unless its eps is large; products in bf16 round a number to one neighbour or the other, which are 4e-3 apart. "adamw" has none of
+    them. "muon in passes" chooses experts, but its seed is one with which no two scores come close (7e-6, ten times their difference
+    between a process and its twin).
+    """
     folder = tmp_path_factory.mktemp("replicas")
+    adamw = {"kind": "adamw", "eps": 1e-3}
+    # An odd number of rows, and some that many tokens read; one set of tables.
+    small = {"n_layers": 1, "memory": {"table_sizes": [2, 37], "layers": [0]}}
+    muon = {"optimizer": {"kind": "muon"}, "model": small, "seed": 1}
     trials = {
-        "adamw": make_trial(tiny_corpus),
-        # An odd number of rows, and some that many tokens read; one set of tables.
-        "muon in passes": make_trial(
-            tiny_corpus, seed=1, optimizer={"kind": "muon"}, model={"n_layers": 1, "memory": {"table_sizes": [2, 37], "layers": [0]}}
-        ),
+        "adamw": make_trial(tiny_corpus, optimizer=adamw, model={"moe": {**MODEL["moe"], "top_k": 8}}),  # of 8 experts
+        "muon in passes": make_trial(tiny_corpus, **muon),
+        "adamw by experts": make_trial(tiny_corpus, optimizer=adamw, steps=40),
+        "muon in bf16": make_trial(tiny_corpus, steps=100, **muon),
+        "bf16 rows": make_trial(tiny_corpus, steps=40, table_format="bf16"),
     }
     running = []
     for count, name in ((1, "one"), (2, "two")):
-        jobs = []
-        for case, trial in trials.items():
-            tokens = {"pass_tokens": 4 * 16 // count} if "passes" in case else {}
-            jobs.append({"trial": trial, "folder": f"{name}/{case}", **tokens})
-        jobs.append({"trial": make_trial(tiny_corpus, steps=40, table_format="bf16"), "folder": f"{name}/bf16 rows"})
-        if count == 2:
+        settings = {"muon in passes": {"pass_tokens": 4 * 16 // count}, "muon in bf16": {"products": "bfloat16"}}
+        jobs = [{"trial": trial, "folder": f"{name}/{case}", **settings.get(case, {})} for case, trial in trials.items()]
+        if count == 1:
+            jobs += [
+                {"trial": trials[case], "folder": f"one/twin of {case}", "perturbed": AMPLIFIED, **settings.get(case, {})}
+                for case in DRIFTING
+            ]
+        else:
             jobs.append({"trial": short_trial(tiny_corpus), "folder": "two/short"})
         running += start(tiny_corpus, jobs, folder, count)
     finish(running)
     return folder
 
 
-@pytest.mark.parametrize("case", CASES)
+@pytest.mark.parametrize("case", EQUAL)
 def test_two_processes_equal_one(trained, case):
     one, two = outcome(trained / "one" / case), outcome(trained / "two" / case)
     assert two["first_logits"] == one["first_logits"], "the same model, to the bit, before the first step"
@@ -128,6 +150,31 @@ def test_two_processes_equal_one(trained, case):
     assert two["starved_experts"] == one["starved_experts"]
 
 
+def test_two_processes_equal_one_as_long_as_they_choose_the_same_experts(trained):
+    one, two = (outcome(trained / name / "adamw by experts") for name in ("one", "two"))
+    assert two["first_logits"] == one["first_logits"]
+    pairs = zip(one["curve"]["load_cv"], two["curve"]["load_cv"], strict=True)
+    same = next((step for step, (a, b) in enumerate(pairs) if a != b), 40)
+    assert same >= 5, "nothing but a score in 1e6 that is all but equal to another makes them choose differently"
+    assert two["curve"]["train_loss"][:same] == pytest.approx(one["curve"]["train_loss"][:same], rel=0, abs=2e-6)
+    assert two["curve"]["grad_norm"][:same] == pytest.approx(one["curve"]["grad_norm"][:same], rel=1e-5)
+
+
+@pytest.mark.parametrize("case", DRIFTING)
+def test_two_processes_drift_from_one_no_more_than_rounding_makes_them(trained, case):
+    """Of the products, or of the rows, which are rounded at random: what differs in the last bit of fp32 may end in another neighbour."""
+    one, twin, two = (outcome(trained / folder) for folder in (f"one/{case}", f"one/twin of {case}", f"two/{case}"))
+    assert two["first_logits"] == one["first_logits"]
+    losses, of_twin, of_two = (np.array(x["curve"]["train_loss"]) for x in (one, twin, two))
+    alike = 3 if "muon" in case else 1  # steps
+    assert np.abs(of_two - losses)[:alike].max() <= 1e-5
+    assert two["curve"]["grad_norm"][:alike] == pytest.approx(one["curve"]["grad_norm"][:alike], rel=1e-5)
+    half = len(losses) // 2
+    drift, natural = (np.abs(other - losses)[half:].mean() for other in (of_two, of_twin))
+    assert drift <= 3 * natural + 1e-3
+    assert losses[-1] < losses[0] - 2
+
+
 @pytest.mark.parametrize("case", CASES)
 def test_the_processes_have_the_same_dense_weights_and_rows_of_their_own(trained, case):
     first, second = (outcome(trained / "two" / case, rank) for rank in (0, 1))
@@ -142,7 +189,7 @@ def test_the_processes_have_the_same_dense_weights_and_rows_of_their_own(trained
     assert first["document_losses"] == second["document_losses"]
 
 
-@pytest.mark.parametrize("case", CASES)
+@pytest.mark.parametrize("case", EQUAL)
 def test_the_final_checkpoint_is_that_of_one_process(trained, case):
     one, two = (trained / name / case / "checkpoints" for name in ("one", "two"))
     assert [path.name for path in two.iterdir()] == ["final"]
@@ -157,10 +204,6 @@ def test_the_final_checkpoint_is_that_of_one_process(trained, case):
 
 
 def test_rows_in_bf16_are_sharded_too(trained):
-    """They start equal; later what differs in rounding is rounded apart at random."""
-    one, two = (outcome(trained / name / "bf16 rows") for name in ("one", "two"))
-    assert two["first_logits"] == one["first_logits"]
-    assert two["curve"]["train_loss"] == pytest.approx(one["curve"]["train_loss"], rel=0.01)
     a, b = (load_file(trained / name / "bf16 rows/checkpoints/final/weights.safetensors") for name in ("one", "two"))
     assert {name: x.dtype for name, x in a.items()} == {name: x.dtype for name, x in b.items()}
     assert {name for name, x in a.items() if x.dtype == torch.bfloat16} == {name for name in a if "tables" in name}
@@ -176,21 +219,19 @@ def wait_for(condition, processes: list[subprocess.Popen[str]]) -> None:
 
 def test_a_killed_process_ends_the_other_and_the_trial_goes_on_from_its_checkpoint(tiny_corpus, trained, tmp_path):
     trial = short_trial(tiny_corpus)
-    job = {"trial": trial, "folder": "cut", "checkpoint_seconds": 0.2}
-    running = start(tiny_corpus, [job], tmp_path)
+    running = start(tiny_corpus, [{"trial": trial, "folder": "cut", "last_checkpoint": 20, "rest": 50}], tmp_path)
     steps = tmp_path / "cut" / "checkpoints"
-    wait_for(lambda: len({path.name for path in steps.glob("step-*")} - {"step-000000001"}) > 0, running)
-    os.kill(running[1].pid, signal.SIGKILL)
-    killed_at = time.monotonic()
+    progress = tmp_path / "cut" / "step-1"
     try:
-        error = running[0].communicate(timeout=30)[1]
-        running[1].communicate(timeout=30)
+        wait_for(lambda: progress.exists() and int(progress.read_text() or 0) > 25, running)
+        os.kill(running[1].pid, signal.SIGKILL)  # somewhere up to step 50
+        error = running[0].communicate(timeout=TIMEOUT_S / 4)[1]  # long before the limit of what the processes send each other
+        running[1].communicate(timeout=TIMEOUT_S / 4)
     finally:
         for process in running:
             process.kill()
     assert running[0].returncode == 1
     assert "ProcessLostError: another process of the trial does not answer" in error
-    assert time.monotonic() - killed_at < 20
 
     latest = checkpoint.last_step(steps)
     assert {path.name for path in latest.iterdir()} == {
@@ -204,7 +245,7 @@ def test_a_killed_process_ends_the_other_and_the_trial_goes_on_from_its_checkpoi
         Trainer(trial, tiny_corpus, steps, CPU)
     finish(start(tiny_corpus, [{"trial": trial, "folder": "cut"}], tmp_path))
     again, whole = outcome(tmp_path / "cut"), outcome(trained / "two" / "short")
-    assert again["started_at"] >= int(latest.name.removeprefix("step-")) > 0
+    assert again["started_at"] == int(latest.name.removeprefix("step-")) == 20
     assert again["curve"] == whole["curve"], "to the bit"
     assert again["digests"] == whole["digests"]
     assert outcome(tmp_path / "cut", 1)["digests"] == outcome(trained / "two" / "short", 1)["digests"]

@@ -1,4 +1,4 @@
-"""RULER, long-context tasks of any length (Hsieh et al., arXiv 2404.06654): samples, scores and the floor of an echo."""
+"""RULER, long-context tasks of any length (Hsieh et al., arXiv 2404.06654): samples, scores and the score of a mere echo."""
 
 from engram.evaluation.ruler.generate import SEED, samples
 from engram.evaluation.ruler.sample import Sample

@@ -13,22 +13,22 @@ from engram.evaluation.ruler.words import shuffled_words
 COMMON = 10
 STEP = 10
 SAMPLE_SIZE = 4096
-"""Size of the context that says how many tokens a word takes."""
+"""Size of the context from which the tokens per word are estimated."""
 
 
 class CommonWordsTask:
-    """Generator of the samples of `cwe`: ten words that are repeated more often than the others, with one solved example."""
+    """Generates samples of `cwe`: ten words are repeated more often than the others; one solved example comes first."""
 
     def __init__(self, encode: Encode, seed: int, more_words: Callable[[], Sequence[str]]) -> None:
         self._encode = encode
         self._seed = seed
         self._words = shuffled_words(seed)
         self._more_words = more_words
-        """The larger list, for contexts of more words than the first has."""
+        """The longer list, for contexts with more words than the first one has."""
         self._random = random.Random(seed)
 
     def __call__(self, length: int, n: int, patience: int = PATIENCE) -> list[Sample]:
-        """The first `n` samples of `length` tokens; the same at every call."""
+        """The first `n` samples of at most `length` tokens; the same at every call."""
         self._random = random.Random(self._seed)
 
         def draw(size: int) -> tuple[str, list[str]]:

@@ -19,9 +19,9 @@ class Question:
     query: str
     answers: tuple[str, ...]
     documents: tuple[int, ...]
-    """Places of the documents that belong to the question."""
+    """Indices of the documents that belong to the question."""
     neighbours: tuple[int, ...] = ()
-    """Places of the other documents of the same article, the first to be added."""
+    """Indices of the other documents of the same article, which are added first."""
 
 
 @dataclass(frozen=True)
@@ -29,13 +29,13 @@ class QuestionSet:
     """Documents, sorted, and the questions about them."""
 
     source: str
-    """What it was read from, for messages."""
+    """Where it was read from, for messages."""
     documents: tuple[str, ...]
     questions: tuple[Question, ...]
 
 
 class DocumentsTask:
-    """Generator of the samples of `qa_1` and `qa_2`: question `i` is asked in sample `i`."""
+    """Generates samples of `qa_1` and `qa_2`: sample `i` asks question `i`."""
 
     def __init__(self, task: str, questions: QuestionSet, encode: Encode, seed: int) -> None:
         self._task = task
@@ -45,7 +45,7 @@ class DocumentsTask:
         self._random = random.Random(seed)
 
     def __call__(self, length: int, n: int, patience: int = PATIENCE) -> list[Sample]:
-        """The first `n` samples of `length` tokens; the same at every call."""
+        """The first `n` samples of at most `length` tokens; the same at every call."""
         if n > len(self._set.questions):
             raise UserError(f"{self._task} has {len(self._set.questions)} questions in {self._set.source}, fewer than the {n} asked for")
         self._random = random.Random(self._seed)
@@ -79,7 +79,7 @@ class DocumentsTask:
                 places = [*question.documents, *self._random.sample(question.neighbours, missing)]
             chosen = [documents[place] for place in places]
         else:
-            # All of them, again and again, whether the question's own come in or not.
+            # All of them, repeatedly, whether or not the question's own are among them.
             chosen = list(islice(cycle(documents), size))
         random.Random(self._seed).shuffle(chosen)
         context = "\n\n".join(f"Document {number}:\n{document}" for number, document in enumerate(chosen, start=1))

@@ -1,7 +1,7 @@
-"""How large a context fits: the search and the retries that all of RULER's generators but one share.
+"""Finds how large a context fits: the search and the retries that all of RULER's generators but one share.
 
-Both draw from the generator's one stream of random numbers, so the number and the order of the draws are part of the
-result: no draw may be left out, even one whose text is thrown away.
+Both draw from the generator's single stream of random numbers, so the number and the order of the draws affect the result: no draw may be
+left out, not even one whose text is thrown away.
 """
 
 from collections.abc import Callable, Sequence
@@ -12,23 +12,23 @@ from engram.errors import UserError
 Count = Callable[[str], int]
 """Tokens of a text."""
 Draw = Callable[[int], tuple[str, list[str]]]
-"""A prompt whose context has the given size, and its reference answers; random."""
+"""Draws a prompt whose context has the given size, and its reference answers."""
 
 PATIENCE = 1000
-"""Draws at the smallest size before a length is given up; RULER's own loop draws for ever."""
+"""Draws at the smallest size before giving up on a length; RULER's own loop goes on for ever."""
 TRIAL = 50
-"""Draws after which a length that is out of reach is given up at once."""
+"""Draws after which to give up at once if the length is out of reach."""
 OUT_OF_REACH = 6.0
-"""Standard deviations below the mean that a prompt would have to be to count as out of reach."""
+"""A length this many standard deviations below the mean length of prompts is out of reach."""
 
 
 class DoesNotFitError(Exception):
-    """Not even the smallest context fits the length; RULER's own generator would not end."""
+    """Not even the smallest context fits the length; RULER's own generator would never end."""
 
     def __init__(self, totals: Sequence[int]) -> None:
         super().__init__(*totals)
         self.totals = tuple(totals)
-        """Lengths of the smallest prompts seen, answers included; empty when no prompt could be made."""
+        """Lengths of the smallest prompts seen, answers included; empty if no prompt could be made."""
 
 
 def search_bound(length: int, sample_tokens: int, step: int) -> int:
@@ -37,9 +37,9 @@ def search_bound(length: int, sample_tokens: int, step: int) -> int:
 
 
 def largest_size(draw: Draw, count: Count, budget: int, step: int, bound: int) -> int:
-    """Largest size from `step` to `bound` whose prompt has at most `budget` tokens, by bisection; `step` when none has.
+    """Largest size from `step` to `bound` whose prompt has at most `budget` tokens, by bisection; `step` if none has.
 
-    Each size is drawn once: a lucky draw can pass a size that mostly doesn't fit, which is what the retries are for.
+    Each size is drawn once, so a lucky draw can accept a size that mostly doesn't fit; this is what the retries are for.
     """
     best = step
     low, high = step, max(bound, step * 2)
@@ -59,9 +59,8 @@ def draw_fitting(
 ) -> tuple[str, list[str], int]:
     """Prompt, reference answers and length (`reserved` tokens of the answer included) of the first draw that fits.
 
-    After a draw that doesn't fit the size goes down by `step`, but never from `step` or less, where the same size is drawn
-    again. Raises DoesNotFitError when that is not going to end: after `patience` draws at the smallest size, or sooner when
-    the length is out of reach.
+    After a draw that doesn't fit, the size goes down by `step`; at `step` or less, the same size is drawn again. Raises DoesNotFitError
+    when that would never end: after `patience` draws at the smallest size, or earlier if the length is out of reach.
     """
     totals: list[int] = []
     refused = 0
@@ -72,7 +71,7 @@ def draw_fitting(
         except UserError:
             raise
         except ValueError:
-            # More places were asked for than the context has; RULER takes it for a prompt that is too long.
+            # More places were asked for than the context has; RULER treats this as a prompt that is too long.
             refused += smallest
         else:
             total = count(text) + reserved

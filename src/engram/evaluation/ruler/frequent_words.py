@@ -14,12 +14,12 @@ ALPHA = 2.0
 """Exponent of the words' zeta distribution."""
 LETTERS = 6
 MIN_VOCABULARY = 4
-"""The dots and the three words that are asked for."""
+"""The dots and the three words asked for."""
 NOISE_WORD = "..."
 
 
 class FrequentWordsTask:
-    """Generator of the samples of `fwe`: made-up words of which the three most frequent are asked for."""
+    """Generates samples of `fwe`: made-up words, of which the three most frequent are asked for."""
 
     def __init__(self, encode: Encode, seed: int) -> None:
         self._encode = encode
@@ -27,7 +27,7 @@ class FrequentWordsTask:
         self._random = random.Random(seed)
 
     def __call__(self, length: int, n: int, patience: int = PATIENCE) -> list[Sample]:
-        """The first `n` samples of `length` tokens; the same at every call. No draw is repeated, so `patience` has no use here."""
+        """The first `n` samples of at most `length` tokens; the same at every call. No draw is repeated, so `patience` has no use here."""
         self._random = random.Random(self._seed)
         spare = TEMPLATES["fwe"].tokens_to_generate
         budget = length - spare
@@ -37,7 +37,7 @@ class FrequentWordsTask:
         words = self._first_size(budget, step)
         samples = []
         for index in range(n):
-            # RULER searches again when the first search ended at no words at all.
+            # RULER searches again if the first search ended with no words at all.
             text, answers = self._fitting(budget, words, step) if words > 0 else self._searched(budget, step)
             question, prefix = TEMPLATES["fwe"].cut(text)
             samples.append(Sample(index, question, tuple(answers), self._count(text) + spare, prefix))
@@ -68,7 +68,7 @@ class FrequentWordsTask:
         return text, vocabulary[1:4]
 
     def _vocabulary(self, budget: int) -> list[str]:
-        """The words from the most frequent to the rarest; the first are the dots."""
+        """The words from the most frequent to the rarest; the dots come first."""
         size = budget // 50
         words = [self._word() for _ in range(size)]
         while len(set(words)) < size:

@@ -1,4 +1,4 @@
-"""Samples of any RULER task at any length, equal byte for byte to those of NVIDIA's generator."""
+"""Samples of any RULER task at any length, byte for byte the same as those of NVIDIA's generator."""
 
 from collections.abc import Sequence
 from functools import partial
@@ -21,14 +21,14 @@ from engram.evaluation.ruler.tracking import TrackingTask
 SEED = 42
 """RULER's `--random_seed`."""
 LONGEST_TRIED = 1 << 17
-"""Where the search for a length that works gives up."""
+"""Length at which the search for one that works gives up."""
 
 
 class Generator(Protocol):
-    """What makes the samples of one task."""
+    """Makes the samples of one task."""
 
     def __call__(self, length: int, n: int, patience: int = ...) -> list[Sample]:
-        """The first `n` samples of `length` tokens, with at most `patience` draws at the smallest size for each."""
+        """The first `n` samples of at most `length` tokens, with at most `patience` draws at the smallest size for each."""
 
 
 def samples(
@@ -44,13 +44,19 @@ def samples(
 ) -> list[Sample]:
     """The first `n` samples of `task` whose prompt and answer take at most `length` tokens.
 
-    `tokenizer` is a `tokenizers.Tokenizer` or a function from text to tokens; the sizes are counted with it, without special
-    tokens, as RULER counts with a tokenizer of the hub. `haystack` are the files of the essay tasks, `qa` is the file of the
-    question answering task, `words` the file of the longer word list that `cwe` needs above about 100 000 tokens. What isn't
-    given is downloaded.
+    The same arguments give the same samples; another `n` gives more or fewer of the same, in every task.
 
-    The same arguments give the same samples; another `n` makes more or fewer of the same, in every task. Raises UserError
-    when something is missing or when the length is too short for the task, where RULER's generator would loop.
+    Args:
+        task: one of `TASKS`.
+        length: tokens of prompt and answer.
+        tokenizer: a `tokenizers.Tokenizer` or a function from text to tokens; sizes are counted without special tokens, as in RULER.
+        n: number of samples.
+        seed: of the samples.
+        haystack: files for the essay tasks; None: downloaded.
+        qa: file for the question answering task; None: downloaded.
+        words: file of the longer word list that `cwe` needs above about 100 000 tokens; None: downloaded.
+
+    Raises UserError when something is missing, or when the length is too short for the task, where RULER's generator would loop.
     """
     if n < 1:
         raise UserError(f"n is {n}; at least one sample is needed")
@@ -78,10 +84,10 @@ def _generator(task: str, encode: Encode, seed: int, haystack: Sequence[Path] | 
 
 
 def _smallest_length(generator: Generator, length: int, n: int, error: DoesNotFitError) -> int | None:
-    """The shortest length above `length` that was found to hold `n` samples without much luck; None when none was found.
+    """The shortest length found above `length` that holds `n` samples without much luck; None if none was found.
 
-    It works, but a shorter one may: near the limit a prompt of the smallest size is a few tokens longer or shorter at every
-    draw, and the sizes of `qa` go down in tens, so that 15 documents can go down to 5 and 20 only to 10.
+    A shorter one may work too: near the limit, prompts of the smallest size vary by a few tokens from draw to draw, and the sizes of `qa`
+    go down in tens, so that 15 documents can go down to 5, but 20 only to 10.
     """
 
     def fits(candidate: int) -> bool:

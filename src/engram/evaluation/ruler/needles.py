@@ -12,16 +12,16 @@ from engram.evaluation.ruler.words import adjective_nouns
 NOISE = "The grass is green. The sky is blue. The sun is yellow. Here we go. There and back again."
 NEEDLE = "One of the special magic {type_needle_v} for {key} is: {value}."
 DEPTHS = [round(place * 100 / 39) for place in range(40)]
-"""Places of the needles in an essay, in percent."""
+"""Possible places of needles in an essay, in per cent."""
 SHORT = 4096
-"""Below this length the size of a context goes in smaller steps."""
+"""Below this length, the size of a context changes in smaller steps."""
 
 Sentences = Callable[[int], list[str]]
-"""Sentences of the first so many words of an essay."""
+"""Sentences of an essay's first N words, given N."""
 
 
 class NeedleTask:
-    """Generator of one needle task's samples."""
+    """Generates samples of one needle task."""
 
     def __init__(self, needles: Needles, encode: Encode, seed: int, essay: Sentences | None) -> None:
         self.needles = needles
@@ -31,7 +31,7 @@ class NeedleTask:
         self._random = random.Random(seed)
 
     def __call__(self, length: int, n: int, patience: int = PATIENCE) -> list[Sample]:
-        """The first `n` samples of `length` tokens; the same at every call."""
+        """The first `n` samples of at most `length` tokens; the same at every call."""
         self._random = random.Random(self._seed)
         short = 5 if length < SHORT else 25
         step = 500 if self.needles.haystack == "essay" else short
@@ -81,7 +81,7 @@ class NeedleTask:
             for _ in range(size):
                 key, value = self._thing(settings.keys), self._thing(settings.values)
                 lines.append(NEEDLE.format(type_needle_v=settings.values, key=key, value=value))
-        # From the last place to the first, so that the earlier places stay true.
+        # From the last place to the first, so that earlier places stay valid.
         places = sorted(self._random.sample(range(size), len(needles)), reverse=True)
         for place, needle in zip(places, needles, strict=True):
             lines.insert(place, needle)
@@ -94,7 +94,7 @@ class NeedleTask:
         parts: list[str] = []
         start = 0
         for place, needle in zip(places, needles, strict=True):
-            # An empty part stays in: the needle then has two spaces on a side.
+            # An empty part stays in: the needle then has two spaces on one side.
             parts += [" ".join(sentences[start:place]), needle]
             start = place
         return " ".join([*parts, " ".join(sentences[start:])])

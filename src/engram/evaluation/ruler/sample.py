@@ -1,6 +1,5 @@
-"""One question of RULER and what the generators need to know of a tokenizer."""
+"""A question of RULER, and what the generators need of a tokenizer."""
 
-import json
 from bisect import bisect_left
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -8,7 +7,7 @@ from dataclasses import dataclass
 from tokenizers import Tokenizer
 
 Encode = Callable[[str], Sequence[object]]
-"""Tokens of a text, without special tokens of a beginning or an end."""
+"""Tokens of a text, without special tokens at the beginning or the end."""
 
 
 @dataclass(frozen=True)
@@ -16,7 +15,7 @@ class Sample:
     """One line of RULER's `validation.jsonl`."""
 
     index: int
-    """Number of the sample; in the needle tasks the place of the first answer in `input`, in characters, as RULER writes it."""
+    """Number of the sample; in the needle tasks, as in RULER's files, the place of the first answer in `input`, in characters."""
     input: str
     """The prompt without `answer_prefix`."""
     outputs: tuple[str, ...]
@@ -29,31 +28,16 @@ class Sample:
 
     @property
     def prompt(self) -> str:
-        """What a base model gets."""
+        """The prompt for a base model."""
         return self.input + self.answer_prefix
-
-    def json_line(self) -> str:
-        """The line, without its newline, byte for byte as RULER writes it."""
-        fields: dict[str, object] = {
-            "index": self.index,
-            "input": self.input,
-            "outputs": list(self.outputs),
-            "length": self.length,
-            # The length with a chat template, for which no room is reserved here.
-            "length_w_model_temp": self.length,
-            "answer_prefix": self.answer_prefix,
-        }
-        if self.token_position_answer is not None:
-            fields["token_position_answer"] = self.token_position_answer
-        return json.dumps(fields)
 
 
 class PlainTokens:
-    """A `tokenizers.Tokenizer` as RULER uses it: no special tokens added, nothing truncated, nothing padded."""
+    """A `tokenizers.Tokenizer` as RULER uses it: no special tokens, no truncation, no padding."""
 
     def __init__(self, tokenizer: Tokenizer) -> None:
         if tokenizer.truncation is not None or tokenizer.padding is not None:
-            tokenizer = Tokenizer.from_str(tokenizer.to_str())  # a copy: the caller's may need both
+            tokenizer = Tokenizer.from_str(tokenizer.to_str())  # a copy: the caller may need both
             tokenizer.no_truncation()
             tokenizer.no_padding()
         self._tokenizer = tokenizer
@@ -69,18 +53,18 @@ class PlainTokens:
 
 
 def as_encode(tokenizer: Tokenizer | Encode) -> Encode:
-    """A function from text to tokens, from such a function or from a `tokenizers.Tokenizer`."""
+    """A function from text to tokens, given such a function or a `tokenizers.Tokenizer`."""
     return PlainTokens(tokenizer) if isinstance(tokenizer, Tokenizer) else tokenizer
 
 
 def tail(text: str, tokens: int, encode: Encode) -> str:
-    """End of `text` of about `tokens` tokens.
+    """The end of `text`, about `tokens` tokens.
 
-    Exact for a `PlainTokens`; of any other function only the encoding is known, and this is the longest ending of the text
-    that takes at most `tokens` tokens by itself.
+    For a `PlainTokens` it is exact. Of any other function only the encoding is known, and the result is the longest ending of the text that
+    takes at most `tokens` tokens on its own.
     """
     if isinstance(encode, PlainTokens):
         return encode.tail(text, tokens)
-    # No ending is longer in tokens than the text after it by more than the token that the cut splits: as good as sorted.
+    # The number of tokens falls as the ending gets shorter, except by the one token that a cut may split: as good as sorted.
     start = bisect_left(range(len(text)), True, key=lambda cut: len(encode(text[cut:])) <= tokens)
     return text[start:]

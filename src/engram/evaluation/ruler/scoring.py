@@ -15,23 +15,22 @@ CONTROL = re.compile(r"[\x00-\x1f]")
 def score(task: str, prediction: str, outputs: Sequence[str]) -> float:
     """Score of one answer, from 0 to 100.
 
-    Share of the reference answers that the prediction contains (RULER's `string_match_all`); in the question answering tasks
-    100 when it contains any of them (`string_match_part`). Case makes no difference. RULER reports a task's mean over its
-    samples, rounded to two places.
+    It is the share of the reference answers that the prediction contains (RULER's `string_match_all`); in the question answering tasks, 100
+    if it contains any of them (`string_match_part`). Case is ignored. RULER reports a task's mean over its samples, rounded to two places.
     """
     kind = kind_of(task)
     if not outputs:
         raise UserError(f"a sample of {task} has no reference answer")
-    # A newline can't be part of a reference, so this changes no score; the rest of RULER's clean-up is of the ends.
+    # A newline can't be part of a reference, so this changes no score; the rest of RULER's clean-up concerns the ends.
     text = CONTROL.sub("\n", prediction.strip()).strip().lower()
     found = [output.lower() in text for output in outputs]
     return 100.0 * (any(found) if kind == "qa" else sum(found) / len(found))
 
 
 def echo_floor(task: str, samples: Sequence[Sample], tokenizer: Tokenizer | Encode) -> float:
-    """Mean score of a model that answers with the end of its prompt, as many tokens as it may generate.
+    """Mean score of a model that answers with the end of its prompt, as many tokens of it as it may generate.
 
-    A model at or below it has shown no more than copying.
+    A model at or below this score has shown no more than copying.
     """
     if not samples:
         raise UserError(f"there are no samples of {task} to take the floor of")

@@ -15,24 +15,24 @@ from engram.evaluation.ruler.documents import Question, QuestionSet
 from engram.tokenizer.hub import require_hub, short_cause
 
 ESSAYS = "baber/paul_graham_essays"
-"""Data set of the hub with the essays, one a row. RULER's own `PaulGrahamEssays.json` is made by a crawl and is not published."""
+"""Data set on the hub with one essay per row. RULER's own `PaulGrahamEssays.json` is made by a crawler and not published."""
 QA_URLS: dict[Literal["squad", "hotpotqa"], str] = {
     "squad": "https://rajpurkar.github.io/SQuAD-explorer/dataset/dev-v2.0.json",
     "hotpotqa": "http://curtis.ml.cmu.edu/datasets/hotpot/hotpot_dev_distractor_v1.json",
 }
-"""Where RULER's `download_qa_dataset.sh` takes the files from."""
+"""Where RULER's `download_qa_dataset.sh` gets the files."""
 WORDS_URL = "https://raw.githubusercontent.com/NVIDIA/RULER/main/scripts/data/synthetic/json/english_words.json"
 TIMEOUT_S = 20.0
 
 
 class Essay:
-    """The words of the essays, again from the beginning after the last, and their sentences."""
+    """The words of the essays, starting over after the last, and their sentences."""
 
     def __init__(self, text: str, source: str) -> None:
         self._words = re.sub(r"\s+", " ", text).split(" ")
         if self._words == [""] or self._words == ["", ""]:
             raise UserError(f"{source} has no words for a haystack")
-        # Every sample of one length asks for the same few sizes.
+        # All samples of one length ask for the same few sizes.
         self.sentences = lru_cache(maxsize=8)(self._sentences)
 
     def _sentences(self, size: int) -> list[str]:
@@ -61,7 +61,7 @@ def split_sentences(text: str) -> list[str]:
 
 
 def load_essay(files: Sequence[Path] | None) -> Essay:
-    """The haystack of the essay tasks: files of text or RULER's `PaulGrahamEssays.json`, one after the other, or the hub's essays."""
+    """The haystack of the essay tasks: text files or RULER's `PaulGrahamEssays.json`, concatenated; None: the essays on the hub."""
     if files is None:
         return Essay(_hub_essays(), f"hf:{ESSAYS}")
     if not files:
@@ -96,7 +96,7 @@ def _hub_essays() -> str:
 
 
 def load_questions(kind: Literal["squad", "hotpotqa"], file: Path | None) -> QuestionSet:
-    """Questions of SQuAD 2.0's or HotpotQA's development file: `file`, or the official one, downloaded once."""
+    """Questions of SQuAD 2.0's or HotpotQA's development file: `file`; None: the official one, downloaded once."""
     form = "SQuAD 2.0" if kind == "squad" else "HotpotQA (distractor)"
     path = file or _downloaded(QA_URLS[kind], f"{kind}.json", f"the development set of {form}")
     data = _parsed(path, f"a development set of {form}")
@@ -119,7 +119,7 @@ def _squad(data: Any) -> tuple[tuple[str, ...], tuple[Question, ...]]:
             own = places[paragraph["context"]]
             neighbours = tuple(place for place in article_places if place != own)
             for entry in paragraph["qas"]:
-                # SQuAD 1.1 has no questions without an answer and doesn't say so.
+                # SQuAD 1.1 has no unanswerable questions and doesn't have the field.
                 if not entry.get("is_impossible", False):
                     answers = tuple(answer["text"] for answer in entry["answers"])
                     questions.append(Question(entry["question"], answers, (own,), neighbours))
@@ -137,7 +137,7 @@ def _hotpotqa(data: Any) -> tuple[tuple[str, ...], tuple[Question, ...]]:
 
 
 def load_more_words(file: Path | None) -> list[str]:
-    """RULER's `english_words.json`, for word lists longer than the package `wonderwords` is."""
+    """RULER's `english_words.json`, for word lists longer than those of the package `wonderwords`."""
     path = file or _downloaded(WORDS_URL, "english_words.json", "the list of English words of RULER's longest cwe contexts")
     data = _parsed(path, "a list of words")
     if not isinstance(data, dict) or not all(isinstance(word, str) for word in data.values()):
@@ -154,7 +154,7 @@ def _downloaded(url: str, name: str, what: str) -> Path:
             with urllib.request.urlopen(url, timeout=TIMEOUT_S) as answer:
                 content = answer.read()
             path.parent.mkdir(parents=True, exist_ok=True)
-            # Written whole or not at all: a process that dies here must not leave half a file behind.
+            # Written completely or not at all: a process that dies here must not leave half a file behind.
             part = path.with_suffix(".part")
             part.write_bytes(content)
             part.replace(path)

@@ -1,4 +1,4 @@
-"""RULER as tasks for `engram.evaluation.run`: its samples at one length, its scores, and the floor of an echo."""
+"""RULER as tasks for `engram.evaluation.run`: samples at one length, scores, and the score of a mere echo."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -9,7 +9,7 @@ from tokenizers import Tokenizer
 
 from engram.errors import UserError
 from engram.evaluation.environment import offline as without_network
-from engram.evaluation.ruler.generate import SEED, samples
+from engram.evaluation.ruler.generate import samples
 from engram.evaluation.ruler.sample import Sample
 from engram.evaluation.ruler.scoring import echo_floor, score
 from engram.evaluation.ruler.tasks import NEEDLES, QA_SETS, TASKS, tokens_to_generate
@@ -17,14 +17,14 @@ from engram.evaluation.tasks import CustomTask
 
 GROUP = "ruler"
 SAMPLES = 500
-"""Samples of a task in RULER."""
+"""Samples per task in RULER."""
 VERSION = "c3f5e3b4"
-"""Commit of NVIDIA/RULER whose generator and scores these are."""
+"""Commit of NVIDIA/RULER that generator and scores follow."""
 
 
 @dataclass(frozen=True)
 class Sources:
-    """Files for the tasks that need text from outside; None: the hub, or where RULER itself downloads from."""
+    """Files for the tasks that need external text; None: downloaded from the hub, or from where RULER itself gets them."""
 
     haystack: tuple[Path, ...] | None = None
     squad: Path | None = None
@@ -38,9 +38,9 @@ class Suite:
 
     tasks: tuple[CustomTask, ...]
     floors: dict[str, float]
-    """By task, share of the score that an answer has which repeats the end of its prompt (`echo_floor`), 0 to 1."""
+    """By task, the score of answers that repeat the end of the prompt (`echo_floor`), from 0 to 1."""
     left_out: dict[str, str]
-    """Tasks that can't be had, and why."""
+    """Tasks that are not available, and why."""
 
 
 def ruler_suite(
@@ -50,33 +50,31 @@ def ruler_suite(
     n: int,
     sources: Sources,
     *,
-    seed: int = SEED,
     offline: bool = False,
 ) -> Suite:
-    """RULER tasks whose samples take at most `length` tokens of `tokenizer`, scores as shares from 0 to 1.
+    """RULER tasks whose samples take at most `length` tokens of `tokenizer`, with scores from 0 to 1.
 
     Args:
-        names: tasks; with none, all 13 as one group, where those that don't fit or whose texts can't be had are left out.
+        names: tasks; empty: all 13 as one group, without those that don't fit or whose texts are not available.
         length: tokens of prompt and answer.
         tokenizer: of the model.
-        n: samples of each task.
-        sources: texts from outside.
-        seed: of the samples.
+        n: samples per task.
+        sources: external texts.
         offline: never use the network.
 
-    Raises UserError when a task of `names` can't be had, or none of all.
+    Raises UserError when a task in `names` is not available, or, without names, none is.
     """
     tasks: list[CustomTask] = []
     floors: dict[str, float] = {}
     left_out: dict[str, str] = {}
-    broken: dict[str, str] = {}  # by kind of source, so that no network is tried twice
+    broken: dict[str, str] = {}  # by kind of source, so that a failed download is not tried twice
     for name in names or TASKS:
         try:
             if (kind := _source(name, sources)) in broken:
                 raise UserError(broken[kind])
             try:
                 with without_network(offline):
-                    found = _samples(name, length, tokenizer, n, seed, sources)
+                    found = _samples(name, length, tokenizer, n, sources)
             except UserError as problem:
                 if kind and "does not fit" not in str(problem):
                     broken[kind] = str(problem)
@@ -94,7 +92,7 @@ def ruler_suite(
 
 
 def _source(name: str, sources: Sources) -> str:
-    """What a task needs from outside and was not given; empty: nothing."""
+    """The external text that a task needs and was not given; empty if none."""
     if name in NEEDLES and NEEDLES[name].haystack == "essay" and sources.haystack is None:
         return "essays"
     if name in QA_SETS and getattr(sources, QA_SETS[name]) is None:
@@ -102,9 +100,9 @@ def _source(name: str, sources: Sources) -> str:
     return ""
 
 
-def _samples(name: str, length: int, tokenizer: Tokenizer, n: int, seed: int, sources: Sources) -> list[Sample]:
+def _samples(name: str, length: int, tokenizer: Tokenizer, n: int, sources: Sources) -> list[Sample]:
     qa = getattr(sources, QA_SETS[name]) if name in QA_SETS else None
-    return samples(name, length, tokenizer, n, seed, haystack=sources.haystack, qa=qa, words=sources.words)
+    return samples(name, length, tokenizer, n, haystack=sources.haystack, qa=qa, words=sources.words)
 
 
 def _task(name: str, found: Sequence[Sample], group: str | None) -> CustomTask:

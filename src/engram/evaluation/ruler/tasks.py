@@ -1,7 +1,7 @@
-"""The 13 tasks of RULER (Hsieh et al., arXiv 2404.06654): what each one asks, and how much it may answer.
+"""The 13 tasks of RULER (Hsieh et al., arXiv 2404.06654): what each one asks, and how long its answers may be.
 
-Templates, numbers of tokens and settings are those of NVIDIA/RULER: `scripts/data/synthetic/constants.py` and
-`scripts/synthetic.yaml` at c3f5e3b4. They have to be equal to the letter, or a score compares with nobody's.
+Templates, numbers of tokens and settings are those of NVIDIA/RULER: `scripts/data/synthetic/constants.py` and `scripts/synthetic.yaml` at
+c3f5e3b4. They must match to the letter, or scores can't be compared with anyone else's.
 """
 
 from dataclasses import dataclass
@@ -16,20 +16,20 @@ NeedleKind = Literal["numbers", "words", "uuids"]
 
 @dataclass(frozen=True)
 class Template:
-    """How the tasks of one kind are put to a model."""
+    """How tasks of one kind are put to a model."""
 
     question: str
     answer_prefix: str
-    """Beginning of the answer; follows the question in the prompt (after the chat template, for models that have one)."""
+    """Beginning of the answer, which follows the question in the prompt (after the chat template, for models with one)."""
     tokens_to_generate: int
-    """Tokens of the answer; they count towards the length."""
+    """Tokens of the answer, which count towards the length."""
 
     @property
     def text(self) -> str:
         return self.question + self.answer_prefix
 
     def cut(self, prompt: str) -> tuple[str, str]:
-        """The prompt without its answer prefix, and the prefix, found by its first ten characters as RULER finds it."""
+        """The prompt without its answer prefix, and the prefix, which is found by its first ten characters, as in RULER."""
         start = prompt.rfind(self.answer_prefix[:10])
         return prompt[:start], prompt[start:]
 
@@ -114,7 +114,7 @@ TASKS: tuple[str, ...] = tuple(task for tasks in CATEGORIES.values() for task in
 
 
 def kind_of(task: str) -> Kind:
-    """Which of the five generators makes `task`; UserError when there is no such task."""
+    """Which of the five generators makes `task`; UserError if there is no such task."""
     if task in NEEDLES:
         return "niah"
     if task in QA_SETS:
@@ -125,5 +125,5 @@ def kind_of(task: str) -> Kind:
 
 
 def tokens_to_generate(task: str) -> int:
-    """Tokens that an answer to `task` may take; part of the length."""
+    """Tokens that an answer to `task` may take, which are part of the length."""
     return TEMPLATES[kind_of(task)].tokens_to_generate

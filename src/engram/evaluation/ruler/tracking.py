@@ -18,7 +18,7 @@ EXAMPLE_VALUE = "12345"
 
 
 class TrackingTask:
-    """Generator of the samples of `vt`: one chain of four hops, with one solved example in front."""
+    """Generates samples of `vt`: one chain of four hops; one solved example comes first."""
 
     def __init__(self, encode: Encode, seed: int) -> None:
         self._encode = encode
@@ -27,18 +27,18 @@ class TrackingTask:
 
     def _start(self) -> None:
         self._random = random.Random(self._seed)
-        # RULER draws the numbers from numpy's global generator of the old kind.
+        # RULER draws the numbers from NumPy's global, legacy generator.
         self._numpy = np.random.RandomState(self._seed)
 
     def __call__(self, length: int, n: int, patience: int = PATIENCE) -> list[Sample]:
-        """The first `n` samples of `length` tokens; the same at every call."""
+        """The first `n` samples of at most `length` tokens; the same at every call."""
         self._start()
         try:
             return self._samples(length, n, patience)
         except ValueError as error:
             if isinstance(error, UserError):
                 raise
-            # One seed in hundreds; RULER's generator ends in a traceback there.
+            # This happens with one seed in hundreds; RULER's generator ends with a traceback.
             raise UserError(f"vt can't be made with the seed {self._seed}: it draws a variable's name twice; take another seed") from error
 
     def _samples(self, length: int, n: int, patience: int) -> list[Sample]:
@@ -63,7 +63,7 @@ class TrackingTask:
         return len(self._encode(text))
 
     def _example(self) -> str:
-        """A solved question of at most 500 tokens; its names and its number are changed for every sample."""
+        """A solved question of at most 500 tokens, whose names and number change from sample to sample."""
         step = 5
 
         def draw(size: int) -> tuple[str, list[str]]:
@@ -86,8 +86,8 @@ class TrackingTask:
             names.append(self._name(letters))
         value = value or str(self._numpy.randint(10000, 99999))
         if len(names) > HOPS + 1:
-            # After a repeated name RULER begins a second chain, draws its number, and fails for want of names. In the
-            # example it draws none.
+            # After a repeated name, RULER begins a second chain, draws its number, and fails for lack of names. In the example it draws
+            # none.
             self._numpy.randint(10000, 99999)
             raise ValueError(f"{len(names)} names for one chain")
         statements = [f"VAR {names[0]} = {value}"]

@@ -1,6 +1,6 @@
-"""Words of the needles and of the word lists: those of the package `wonderwords` 3.0.1, as in RULER.
+"""Words for needles and word lists: those of the package `wonderwords` 3.0.1, as in RULER.
 
-2.2.0 has four nouns more, which is enough to change nearly every word that is drawn.
+Version 2.2.0 has four more nouns, enough to change nearly every word drawn.
 """
 
 import random
@@ -19,7 +19,7 @@ NOUNS, ADJECTIVES, VERBS = "nounlist.txt", "adjectivelist.txt", "verblist.txt"
 
 @cache
 def word_list(name: str) -> tuple[str, ...]:
-    """One of the package's lists, in its order."""
+    """One of the package's lists, in its own order."""
     try:
         version = metadata.version("wonderwords")
     except metadata.PackageNotFoundError as error:
@@ -32,7 +32,7 @@ def word_list(name: str) -> tuple[str, ...]:
 
 @cache
 def shuffled_words(seed: int) -> tuple[str, ...]:
-    """All nouns, adjectives and verbs, each once, in the order that `seed` gives."""
+    """All nouns, adjectives and verbs, each once, shuffled by `seed`."""
     words = sorted({*word_list(NOUNS), *word_list(ADJECTIVES), *word_list(VERBS)})
     random.Random(seed).shuffle(words)
     return tuple(words)
@@ -45,11 +45,11 @@ def adjective_nouns() -> "SortedPairs":
 
 
 class SortedPairs(Sequence[str]):
-    """The sorted set of all `first-second`, without making its six million strings.
+    """The sorted set of all strings `first-second`, without creating all six million of them.
 
-    RULER makes and sorts them all, for seconds and hundreds of megabytes, and then draws a handful. The pairs of one first
-    word stand together, except where those of another fall between them ("ill-" and "ill-fated-"); only the pairs of such a
-    group are made, and only when one of them is asked for.
+    RULER creates and sorts them all, which takes seconds and hundreds of megabytes, and then draws a handful. The pairs of one first word
+    are adjacent, except where those of another fall between them ("ill-" and "ill-fated-"). Only the pairs of such a group are created, and
+    only when one of them is asked for.
     """
 
     def __init__(self, firsts: Sequence[str], seconds: Sequence[str]) -> None:
@@ -57,7 +57,7 @@ class SortedPairs(Sequence[str]):
         self._groups: list[list[str]] = []
         last = ""
         for head in sorted(f"{first}-" for first in set(firsts)):
-            # The heads come in order of each group's smallest pair. One that starts before the end of a group belongs to it.
+            # First words are in the order of their smallest pair. One that starts before the end of a group belongs to it.
             if self._groups and head + self._seconds[0] <= last:
                 self._groups[-1].append(head)
             else:

@@ -1,1 +1,1 @@
-"""Memory tables outside the model: in host RAM or in files, fetched ahead, written back behind."""
+"""Memory tables outside the model: in host RAM or in files, prefetched and written back in the background."""

@@ -1,4 +1,4 @@
-"""Table rows in a file, the hot ones in RAM."""
+"""Table rows in a file, with the hot ones cached in RAM."""
 
 import os
 from collections.abc import Iterable, Iterator
@@ -10,7 +10,7 @@ from torch import Tensor
 from engram.memory.placement import row_file
 from engram.memory.placement.engine import RowEngine, Traffic
 from engram.memory.placement.journal import Journal
-from engram.memory.placement.row_file import Report, RowSpec
+from engram.memory.placement.row_file import RowSpec
 from engram.memory.placement.rows import RowUpdate
 
 _PASS_BYTES = 1 << 26
@@ -23,7 +23,9 @@ class DiskRows:
         path: the file.
         spec: what it must hold.
         cache_bytes: RAM for hot rows.
-        state: numbers of each part of the optimiser state in a row; they sum to the spec's `state_dim`.
+        state: numbers per row in each part of the optimiser state; they add up to the spec's `state_dim`.
+
+    Raises UserError when the file is missing, damaged, foreign, or does not fit the cache.
     """
 
     def __init__(self, path: Path, spec: RowSpec, cache_bytes: int, state: tuple[int, ...] = ()) -> None:
@@ -50,7 +52,7 @@ class DiskRows:
         return self.spec.row_format.decode(self.engine.fetch(ids, self.spec.weight_bytes, counted=True))
 
     def update(self, ids: Tensor, grad: Tensor, change: RowUpdate, step: int) -> None:
-        """Let `change` work on copies of distinct rows int64 [U], with their gradients fp32 [U, r]; what comes out is kept."""
+        """Apply `change` to copies of distinct rows int64 [U] with their gradients fp32 [U, r], and store the result."""
         at_once = max(1, self.engine.slots // 2)
         for part, of_part in zip(ids.split(at_once), grad.split(at_once), strict=True):
             records = self.engine.fetch(part, self.spec.payload, counted=False)  # uint8 [U, payload]
@@ -61,7 +63,7 @@ class DiskRows:
             self.engine.store(part, torch.cat([one.view(torch.uint8) for one in (weight, *state)], dim=1), step)
 
     def passes(self) -> Iterator[Tensor]:
-        """All weights in their order, fp32 [n, r] at a time; what changed is written first."""
+        """All weights in order, fp32 [n, r] at a time; changed rows are written first."""
         self.engine.flush()
         layout = self.engine.layout
         at_once = max(1, _PASS_BYTES // layout.payload // layout.group) * layout.group
@@ -70,20 +72,19 @@ class DiskRows:
             yield self.spec.row_format.decode(payloads[:, : self.spec.weight_bytes].contiguous())
 
     def close(self) -> None:
-        """Forget the rows in RAM; what was not flushed is lost."""
+        """Drop the rows in RAM; what was not flushed is lost."""
         self.journal.close()
         self.engine.close()
         os.close(self._file)
 
 
-def create_rows(path: Path, spec: RowSpec, weights: Iterable[Tensor], report: Report | None = None) -> None:
-    """Write a table file whose optimiser state is zero.
+def create_rows(path: Path, spec: RowSpec, weights: Iterable[Tensor]) -> None:
+    """Write a table file whose optimiser state is zero; UserError as `row_file.create`.
 
     Args:
-        path: its name.
+        path: of the file.
         spec: what it holds.
-        weights: all rows in their order, fp32 [n, r] at a time.
-        report: told how many rows are written.
+        weights: all rows in order, fp32 [n, r] at a time.
     """
 
     def payloads() -> Iterator[Tensor]:
@@ -91,4 +92,4 @@ def create_rows(path: Path, spec: RowSpec, weights: Iterable[Tensor], report: Re
             encoded = spec.row_format.encode(piece)  # uint8 [n, bytes]
             yield torch.cat([encoded, encoded.new_zeros(len(encoded), 4 * spec.state_dim)], dim=1) if spec.state_dim else encoded
 
-    row_file.create(path, spec, payloads(), report)
+    row_file.create(path, spec, payloads())

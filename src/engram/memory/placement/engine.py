@@ -1,4 +1,4 @@
-"""The compiled reader and writer of rows in a file (`engram.kernels.disk`)."""
+"""Python side of the compiled reader and writer of rows in a file (`engram/kernels/disk`)."""
 
 import errno
 import functools
@@ -21,12 +21,12 @@ QUEUE_DEPTH = 128
 _FULL = (errno.ENOSPC, errno.EDQUOT)
 _DAMAGED, _NEWER, _NO_ROOM = 1, 2, 3
 SMALLEST_CACHE = 64
-"""Rows that a cache holds at least."""
+"""Rows that a cache must have room for."""
 
 
 @functools.cache
 def library() -> Library:
-    """The compiled code; UserError where it can't be compiled."""
+    """The compiled code; UserError when it can't be compiled."""
     try:
         return Library(compiled(DISK_SOURCES))
     except (RuntimeError, OSError, subprocess.SubprocessError) as problem:
@@ -35,14 +35,14 @@ def library() -> Library:
 
 @dataclass(frozen=True)
 class Traffic:
-    """Rows of a table since it was opened."""
+    """Rows of a table that were moved since it was opened."""
 
     asked: int
-    """Asked for, each once in a call"""
+    """Asked for, each counted once per call."""
     read: int
-    """Read from the file"""
+    """Read from the file."""
     written: int
-    """Written to the file"""
+    """Written to the file."""
 
     @property
     def hit_rate(self) -> float | None:
@@ -54,21 +54,21 @@ class Traffic:
 
     @classmethod
     def sum(cls, counts: "Iterable[Traffic | None]") -> "Traffic | None":
-        """Of several tables together; None: none of them is on disk."""
+        """Of several tables together; None if none of them is on disk."""
         there = [one for one in counts if one is not None]
         return cls(sum(c.asked for c in there), sum(c.read for c in there), sum(c.written for c in there)) if there else None
 
 
 class RowEngine:
-    """Rows of one open file with a bounded cache in RAM. One thread at a time may use it.
+    """The rows of one open file, with a bounded cache in RAM. Only one thread at a time may use it.
 
     Args:
-        file: descriptor, opened for direct I/O where the file system has it.
+        file: descriptor, opened for direct I/O where the file system supports it.
         path: for messages.
         layout: of the file.
-        cache_bytes: RAM for hot rows, their bookkeeping included.
+        cache_bytes: RAM for hot rows, including their bookkeeping.
 
-    Ids are int64 [U] and distinct. All calls raise UserError, in one line, where the file is damaged or foreign, or the disk full.
+    Ids are int64 [U] and distinct. All calls raise UserError when the file is damaged or foreign, or the disk is full.
     """
 
     def __init__(self, file: int, path: Path, layout: RowLayout, cache_bytes: int) -> None:
@@ -88,14 +88,9 @@ class RowEngine:
         self._traffic_at_close: Traffic | None = None
 
     def close(self) -> None:
-        """Forget the rows in RAM; only `traffic` can be asked for afterwards."""
+        """Drop the rows in RAM; afterwards only `traffic` may be asked for."""
         self._traffic_at_close = self.traffic
         self._free()
-
-    @property
-    def is_ring(self) -> bool:
-        """Whether transfers go through io_uring; if not, through threads."""
-        return bool(self._library.count("rows_is_ring", self._handle))
 
     @property
     def traffic(self) -> Traffic:
@@ -106,39 +101,39 @@ class RowEngine:
         return Traffic(*out.tolist())
 
     def prefetch(self, ids: Tensor) -> None:
-        """Bring rows into RAM, as many as half of the cache holds."""
+        """Read rows into RAM, up to half of the cache."""
         self._do("rows_prefetch", ids, len(ids))
 
     def fetch(self, ids: Tensor, length: int, counted: bool) -> Tensor:
-        """The first `length` bytes of the rows' payloads: uint8 [U, length]; `counted` in the traffic as asked for."""
+        """The first `length` bytes of the rows' payloads, uint8 [U, length]; `counted`: whether they count as asked for in the traffic."""
         out = torch.empty(len(ids), length, dtype=torch.uint8)
         self._do("rows_fetch", ids, len(ids), 0, length, counted, out)
         return out
 
     def store(self, ids: Tensor, payloads: Tensor, step: int) -> None:
-        """New payloads uint8 [U, payload] of rows that `step` changed; the old ones go to the journal first."""
+        """Store new payloads uint8 [U, payload] for rows that `step` changed; the old ones go to the journal first."""
         self._do("rows_store", ids, len(ids), payloads, step)
 
     def flush(self) -> None:
-        """Write every changed row and wait for the device."""
+        """Write every changed row and wait until the device has it."""
         self._do("rows_flush")
 
     def fill(self, first: int, payloads: Tensor) -> None:
-        """Payloads uint8 [n, payload] of the rows from `first` on, past the cache; `first` is a multiple of the layout's group."""
+        """Write payloads uint8 [n, payload] of the rows from `first` on, past the cache; `first` is a multiple of the layout's group."""
         self._do("rows_fill", first, len(payloads), payloads, 0)
 
     def load(self, first: int, n: int) -> Tensor:
-        """Payloads uint8 [n, payload] of the rows from `first` on, past the cache (flush before); `first` as in `fill`."""
+        """Read payloads uint8 [n, payload] of the rows from `first` on, past the cache (flush before); `first` as in `fill`."""
         out = torch.empty(n, self.layout.payload, dtype=torch.uint8)
         self._do("rows_load", first, n, out)
         return out
 
     def journal(self, file: int, step: int) -> None:
-        """Keep the old payload of each row in `file` when it changes for the first time after `step`; -1: keep nothing."""
+        """From now on, save the old payload of each row to `file` when it changes for the first time after `step`; -1: save nothing."""
         self._library.call("rows_journal", self._open_handle(), file, step)
 
     def undo(self, file: int, offset: int) -> int:
-        """Put back the rows that a journal kept; returns their number."""
+        """Restore the rows saved in a journal; returns their number."""
         found = self._library.count("rows_undo", self._open_handle(), file, offset)
         if found < 0:
             self._fail(found)

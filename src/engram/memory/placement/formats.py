@@ -1,4 +1,4 @@
-"""How the numbers of a table row are stored: fp32, bf16, and for serving int8 and fp8 with a scale for each row."""
+"""How the numbers of a table row are stored: fp32 or bf16, and for serving also int8 or fp8 with one scale per row."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -14,17 +14,17 @@ _FP8_LARGEST = 448.0
 
 @dataclass(frozen=True)
 class RowFormat:
-    """One way to store rows. `encode` and `decode` are inverse up to rounding."""
+    """A way to store rows. `encode` and `decode` are inverses up to rounding."""
 
     name: str
     dtype: torch.dtype
-    """Of a number as it is stored"""
+    """Of a stored number."""
     encode: Callable[[Tensor], Tensor]
-    """fp32 [n, r] -> uint8 [n, bytes]"""
+    """fp32 [n, r] -> uint8 [n, bytes]."""
     decode: Callable[[Tensor], Tensor]
-    """uint8 [n, bytes] -> fp32 [n, r]"""
+    """uint8 [n, bytes] -> fp32 [n, r]."""
     scaled: bool = False
-    """Whether a scale, fp32, stands before the numbers of a row."""
+    """Whether an fp32 scale precedes the numbers of a row."""
 
     def row_bytes(self, row_dim: int) -> int:
         """Bytes of a row of `row_dim` numbers."""

@@ -1,11 +1,10 @@
-"""What rows were at the last checkpoint: kept in a file before they change, put back when training starts again from there.
+"""What rows were at the last checkpoint: saved to a file before they change, restored when training continues from that checkpoint.
 
-Rows are written in place, at any time between two checkpoints. A process that is killed leaves rows of several steps in the
-table; with the journal every row that changed since the checkpoint becomes again what it was. The name of a journal says which
-step it goes back to:
+Rows are written in place, at any time between two checkpoints. A process that is killed leaves rows of several steps in the table; the
+journal turns every row that changed since the checkpoint back into what it was. The name of a journal says which step it goes back to:
 
-- `<table>.undo-<k>` there and the last checkpoint of step k: rows may have changed since; they are put back.
-- none for k: the table is as it was at step k. An older journal belongs to a checkpoint that has been followed by a whole one.
+- `<table>.undo-<k>` exists, and the last checkpoint is of step k: rows may have changed since, and are restored.
+- none for k: the table is as it was at step k. An older journal belongs to a checkpoint that has since been replaced.
 """
 
 import json
@@ -32,9 +31,9 @@ class Journal:
         self._file = -1
 
     def recover(self, step: int) -> int:
-        """Bring the table back to what it was at the checkpoint of `step`; returns the number of rows put back.
+        """Bring the table back to what it was at the checkpoint of `step`; returns the number of rows restored.
 
-        UserError when the table is later than that.
+        Raises UserError when the table is later than that.
         """
         there = self._there()
         if later := [at for at in there if at > step]:
@@ -53,7 +52,7 @@ class Journal:
             os.close(file)
 
     def begin(self, step: int) -> None:
-        """The table is whole on the disk as of the checkpoint of `step`: start its journal, drop all others."""
+        """Start the journal of the checkpoint of `step`, as of which the table is complete on disk, and drop all others."""
         path = self._path(step)
         temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
         file = os.open(temporary, os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_APPEND, 0o644)
@@ -61,7 +60,7 @@ class Journal:
             os.write(file, self._header(step))
             os.fsync(file)
             others = [old for at, old in self._there().items() if at != step]
-            temporary.rename(path)  # in place of one of the same step, which has been put back
+            temporary.rename(path)  # replaces one of the same step, which has been undone
             self._sync_folder()
         except OSError:
             os.close(file)

@@ -1,31 +1,31 @@
-"""Where each row lies in a table file."""
+"""The place of each row in a table file."""
 
 from dataclasses import dataclass
 
 HEADER_BYTES = 4096
 SECTOR = 512
-"""Unit of direct I/O of most devices, bytes"""
+"""Unit of direct I/O of most devices, in bytes."""
 RECORD_HEAD = 8
-"""Checksum and step, before each row's payload."""
+"""Bytes of checksum and step, before each row's payload."""
 
 
 @dataclass(frozen=True)
 class RowLayout:
-    """Blocks of whole sectors after a header. Written rows have a block each, so that no write has to read its neighbours first;
-    rows that are only read share a sector as far as they fit."""
+    """Blocks of whole sectors after a header. In a writable file each row has a block of its own, so that writing it need not read its
+    neighbours first; in a read-only file rows share a sector as far as they fit."""
 
     rows: int
     payload: int
-    """Bytes of a row"""
+    """Bytes of a row."""
     sector: int
-    """Unit of direct I/O, bytes"""
+    """Unit of direct I/O, in bytes."""
     writable: bool
     salt: int
-    """32 bits, of the checksums"""
+    """32 random bits that go into the checksums."""
 
     @property
     def start(self) -> int:
-        """Byte of the first block."""
+        """Byte at which the first block starts."""
         return HEADER_BYTES
 
     @property

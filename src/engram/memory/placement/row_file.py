@@ -1,4 +1,4 @@
-"""A table file: what its header says, how it is made and opened. A file that exists under its name is whole."""
+"""Table files: what the header says, how a file is written and opened. A file that exists under its name is complete."""
 
 import errno
 import json
@@ -25,7 +25,7 @@ _VERSION = 1
 _SECTORS = (SECTOR, 4096)
 
 Report = Callable[[str, int, int | None], None]
-"""Takes a stage, how much of it is done and how much there is."""
+"""Called with a stage, how much of it is done, and how much there is in all (None: unknown)."""
 
 
 @dataclass(frozen=True)
@@ -33,14 +33,14 @@ class RowSpec:
     """What a table file holds."""
 
     table: str
-    """Which table it is: another's file is foreign."""
+    """Which table it is; the file of another one is refused."""
     rows: int
     row_dim: int
-    """r"""
+    """Numbers in a row (r)."""
     format: str
-    """Of the weights, a key of FORMATS"""
+    """Of the weights, a key of FORMATS."""
     state_dim: int = 0
-    """fp32 numbers of optimiser state behind the weights of a row; the file is read-only where there are none"""
+    """fp32 numbers of optimiser state after the weights of a row; without any, the file is read-only."""
 
     @property
     def row_format(self) -> RowFormat:
@@ -56,13 +56,13 @@ class RowSpec:
 
 
 def create(path: Path, spec: RowSpec, pieces: Iterable[Tensor], report: Report | None = None) -> None:
-    """Write a whole table file; UserError where the disk has no room for it.
+    """Write a table file; UserError when the disk has no room for it or can't be written.
 
     Args:
-        path: its name.
+        path: of the file.
         spec: what it holds.
-        pieces: payloads of all rows in their order, uint8 [n, payload] at a time.
-        report: told how many rows are written.
+        pieces: payloads of all rows in order, uint8 [n, payload] at a time.
+        report: told how many rows have been written.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
@@ -95,7 +95,7 @@ def create(path: Path, spec: RowSpec, pieces: Iterable[Tensor], report: Report |
 
 
 def _blocks(pieces: Iterable[Tensor], group: int) -> Iterator[Tensor]:
-    """The pieces cut anew: whole blocks of `group` rows, but for the last."""
+    """The same rows in pieces of whole blocks of `group` rows, except for the last."""
     rest: Tensor | None = None
     for piece in pieces:
         rows = piece if rest is None or not len(rest) else torch.cat([rest, piece])
@@ -108,14 +108,16 @@ def _blocks(pieces: Iterable[Tensor], group: int) -> Iterator[Tensor]:
 
 
 def open_file(path: Path, spec: RowSpec) -> tuple[int, RowLayout]:
-    """Descriptor, which the caller closes, and layout of a table file; UserError where there is none, or one that is cut off or
-    another's."""
+    """Descriptor, which the caller closes, and layout of a table file.
+
+    Raises UserError when there is no such file, or it is cut off or another table's.
+    """
     layout = layout_of(path, spec)
     return _open(path, os.O_RDWR if spec.state_dim else os.O_RDONLY, direct=True), layout
 
 
 def layout_of(path: Path, spec: RowSpec) -> RowLayout:
-    """Layout that the header of a table file says; UserError as `open_file`."""
+    """Layout of a table file according to its header; UserError as `open_file`."""
     try:
         with path.open("rb") as file:
             head = file.read(HEADER_BYTES)
@@ -159,7 +161,7 @@ def _no_room(path: Path, size: int) -> UserError:
 
 
 def _open(path: Path, flags: int, direct: bool = False) -> int:
-    """A descriptor; without direct I/O where the file system has none."""
+    """A descriptor; without direct I/O where the file system does not support it."""
     if direct and hasattr(os, "O_DIRECT"):
         with suppress(OSError):
             return os.open(path, flags | os.O_DIRECT, 0o644)
@@ -176,7 +178,7 @@ def _opened(path: Path, flags: int, direct: bool = False) -> Iterator[int]:
 
 
 def _sector(folder: Path) -> int:
-    """Unit of direct I/O in a folder: tried, since not every file system says."""
+    """Unit of direct I/O in a folder, found by trying, since not every file system tells."""
     probe = folder / f".sector.{os.getpid()}.tmp"
     try:
         probe.write_bytes(bytes(max(_SECTORS)))

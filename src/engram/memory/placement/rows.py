@@ -1,4 +1,4 @@
-"""What the rows of a table can do wherever they lie, and those in this machine's RAM."""
+"""The interface to a table's rows wherever they are kept, and rows in this machine's RAM."""
 
 from collections.abc import Callable
 from typing import Protocol
@@ -10,33 +10,33 @@ from torch.nn import functional as F
 from engram.kernels import memory_ops
 
 RowUpdate = Callable[[Tensor, list[Tensor], Tensor, Tensor], None]
-"""Changes weights [n, r] and state, each fp32 [n, ..], at distinct rows int64 [U] by their gradients fp32 [U, r], in place."""
+"""Updates weights [n, r] and state, each fp32 [n, ..], in place at distinct rows int64 [U] by their gradients fp32 [U, r]."""
 
 
 def widened(rows: Tensor) -> Tensor:
-    """Rows to compute with: bf16 as fp32, others as they are."""
+    """Rows in the dtype to compute with: bf16 as fp32, others as they are."""
     return rows.to(torch.promote_types(rows.dtype, torch.float32))
 
 
 class Rows(Protocol):
-    """Rows by id in, rows out, gradients by row back. One thread at a time."""
+    """Rows that are read and updated by id. Only one thread at a time may use them."""
 
     def prefetch(self, ids: Tensor) -> None:
-        """These rows, int64 [U], will be read soon."""
+        """Get ready to read these rows, int64 [U]."""
 
     def read(self, ids: Tensor) -> Tensor:
         """Copies of distinct rows int64 [U]: fp32 [U, r] on the CPU."""
 
     def update(self, ids: Tensor, grad: Tensor, change: RowUpdate, step: int) -> None:
-        """Change distinct rows int64 [U] by their gradients fp32 [U, r]; `step` is the optimiser's, from 1."""
+        """Update distinct rows int64 [U] by their gradients fp32 [U, r]; `step` is the optimiser's, from 1."""
 
 
 class HostRows:
-    """Rows in this machine's RAM, whatever device computes.
+    """Rows in this machine's RAM, whatever device the model is on.
 
     Args:
         weight: fp32 or bf16 [n, r] on the CPU.
-        state: the optimiser's, each fp32 [n, ..] on the CPU.
+        state: of the optimiser, each fp32 [n, ..] on the CPU.
     """
 
     def __init__(self, weight: Tensor, state: list[Tensor]) -> None:
@@ -54,7 +54,7 @@ class HostRows:
 
 
 class EncodedRows:
-    """Rows in this machine's RAM in a format of serving; read only.
+    """Rows in this machine's RAM in a serving format, read-only.
 
     Args:
         stored: uint8 [n, bytes], as `format` encodes them.
@@ -71,4 +71,4 @@ class EncodedRows:
         return self.decode(torch.index_select(self.stored, 0, ids))
 
     def update(self, ids: Tensor, grad: Tensor, change: RowUpdate, step: int) -> None:
-        raise TypeError("rows in a format of serving can't be trained")
+        raise TypeError("rows in a serving format can't be trained")

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from engram.evaluation.ruler import sources
+from engram.evaluation.ruler import Sample, sources
 
 TOKEN = re.compile(r"[A-Za-z]+|\d|[^\sA-Za-z\d]")
 SYLLABLES = ("ba", "de", "fi", "go", "lu", "mer", "nor", "pas", "tin", "wo")
@@ -16,6 +16,27 @@ SYLLABLES = ("ba", "de", "fi", "go", "lu", "mer", "nor", "pas", "tin", "wo")
 def encode() -> Callable[[str], list[str]]:
     """Runs of letters, digits and marks, one token each."""
     return TOKEN.findall
+
+
+def _json_line(sample: Sample) -> str:
+    fields: dict[str, object] = {
+        "index": sample.index,
+        "input": sample.input,
+        "outputs": list(sample.outputs),
+        "length": sample.length,
+        # The length with a chat template, for which no room is reserved here.
+        "length_w_model_temp": sample.length,
+        "answer_prefix": sample.answer_prefix,
+    }
+    if sample.token_position_answer is not None:
+        fields["token_position_answer"] = sample.token_position_answer
+    return json.dumps(fields)
+
+
+@pytest.fixture(scope="session")
+def json_line() -> Callable[[Sample], str]:
+    """A sample's line of `validation.jsonl`, without its newline, byte for byte as RULER writes it."""
+    return _json_line
 
 
 def prose(random: random.Random, words: int) -> str:

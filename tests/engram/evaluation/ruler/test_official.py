@@ -20,9 +20,9 @@ def tokenizer() -> Tokenizer:
 
 @pytest.mark.parametrize("length", [1024, 2048])
 @pytest.mark.parametrize("task", ["niah_single_1", "niah_multikey_2", "niah_multikey_3", "vt", "cwe", "fwe"])
-def test_official_samples(task: str, length: int, tokenizer: Tokenizer):
+def test_official_samples(task: str, length: int, tokenizer: Tokenizer, json_line):
     official = (OFFICIAL / str(length) / task / "validation.jsonl").read_text()
-    assert "".join(f"{sample.json_line()}\n" for sample in ruler.samples(task, length, tokenizer, 4)) == official
+    assert "".join(f"{json_line(sample)}\n" for sample in ruler.samples(task, length, tokenizer, 4)) == official
 
 
 def test_truncation_and_special_tokens_of_the_tokenizer_are_left_out(tokenizer: Tokenizer):

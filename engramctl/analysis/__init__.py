@@ -1,1 +1,0 @@
-"""What `engramctl analyze` finds in trained models: as tables, on the terminal, and where it is kept."""

@@ -1,0 +1,1 @@
+"""Everything that Ray does: sessions, trials as Tune runs them, scoring."""

@@ -1,0 +1,33 @@
+"""News of work in progress: a trial in training, or a model being scored."""
+
+from dataclasses import dataclass, field
+from typing import Literal
+
+STARTED: Literal["started"] = "started"
+PROGRESS: Literal["progress"] = "progress"
+RETRY: Literal["retry"] = "retry"
+ENDED: Literal["ended"] = "ended"
+
+
+@dataclass(frozen=True)
+class Event:
+    """One piece of news."""
+
+    key: str
+    """Of the work: a trial's id, or the name of a file of scores."""
+    kind: Literal["started", "progress", "retry", "ended"]
+    """retry: the process died and the work is started again."""
+    done: int = 0
+    """Optimiser steps, or requests that are scored."""
+    total: int = 0
+    unit: str = ""
+    """Scoring: lm-eval's kind of request."""
+    status: str = ""
+    """ended: finished, diverged or failed."""
+    error: str = ""
+    """Why it diverged or failed."""
+    train_loss: float | None = None
+    val_loss: float | None = None
+    tokens_per_s: float | None = None
+    left_out: dict[str, str] = field(default_factory=dict)
+    """Scoring: why a task is left out, by its name."""

@@ -1,0 +1,158 @@
+"""A trial on several devices: a process for each, started by Ray Train inside one trial of Ray Tune.
+
+Tune schedules the trial as any other and starts it again when a process of it died. The trial itself takes nothing of the cluster but
+a byte of memory (Tune wants something); its processes take a core or a GPU each.
+"""
+
+import json
+import os
+import threading
+import traceback
+import uuid
+from pathlib import Path
+from typing import Any
+
+import torch
+from ray import tune
+
+from engram.config.trial import TrialConfig
+from engram.corpus.dataset import Corpus
+from engram.processes import Processes, ProcessLostError
+from engram.training.machine import reset_peak_rss, settle_process
+from engram.training.trainer import Trainer
+from engramctl.cluster.worker import WorkerSettings, exit_with, keep
+from engramctl.results.parquet import write_atomically
+from engramctl.results.rows.trials import trial_row
+from engramctl.results.store import Store
+
+NOTHING = {"cpu": 0.0, "memory": 1.0}
+"""What Tune reserves for the trial beside the processes that Ray Train starts."""
+_SETTINGS = {"RAY_CHDIR_TO_TRIAL_DIR": "0", "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.5"}
+
+
+class TrialDefectError(Exception):
+    """A defect, or a trial that does not fit the machine: the traceback of the process that met it."""
+
+
+class TrialGroup(tune.Trainable):
+    """Ray Tune's view of a trial on several devices: `step` waits for `report_s` seconds and says how far the processes are."""
+
+    def setup(self, config: dict[str, Any], settings: WorkerSettings) -> None:  # type: ignore[override]  # tune.with_parameters
+        self.settings = settings
+        exit_with(settings.driver)
+        for name, value in _SETTINGS.items():
+            os.environ.setdefault(name, value)
+        self.store = Store(settings.results, settings.context.sweep)
+        self._take(config)
+
+    def reset_config(self, new_config: dict[str, Any]) -> bool:
+        self._take(new_config)
+        return True
+
+    def _take(self, config: dict[str, Any]) -> None:
+        self.trial = TrialConfig.model_validate_json(config["trial"])
+        self.run: _Run | None = None
+
+    def step(self) -> dict[str, Any]:
+        if self.run is None:
+            status = self.store.status(self.trial.id)
+            if status in ("finished", "diverged"):  # kept by processes that died before they could tell
+                return {"done": True, "status": status}
+            self.run = _Run(self.trial, self.settings)
+        self.run.thread.join(self.settings.report_s)
+        while self.run.thread.is_alive():
+            progress = self.run.progress()
+            if progress and not progress["done"]:
+                return progress
+            self.run.thread.join(self.settings.report_s)  # the processes are starting, or ending
+        run, self.run = self.run, None
+        last = run.progress()
+        if last and last["done"]:  # its row is kept, whatever came after
+            return last
+        defect = _defect(run.error)
+        if defect is None:
+            raise run.error or RuntimeError("the processes ended without a result")  # Tune starts the trial again
+        self.store.write_trial(trial_row(self.trial, self.settings.context, "failed", defect, {}), None, None)
+        return {"done": True, "status": "failed", "error": defect.strip().splitlines()[-1]}
+
+
+def _defect(error: Exception | None) -> str | None:
+    """The traceback of the process that failed by itself; None when a process was lost."""
+    failures = getattr(error, "worker_failures", {}).values()
+    return next((str(failure) for failure in failures if isinstance(failure, TrialDefectError)), None)
+
+
+class _Run:
+    """One attempt of a trial: Ray Train in a thread of this process.
+
+    Args:
+        trial: the trial.
+        settings: of its processes.
+    """
+
+    def __init__(self, trial: TrialConfig, settings: WorkerSettings) -> None:
+        self.error: Exception | None = None
+        name = f"{trial.id}-{uuid.uuid4().hex[:8]}"
+        folder = settings.ray_folder / "train"
+        folder.mkdir(parents=True, exist_ok=True)
+        self._progress = folder / f"{name}.json"
+        self.thread = threading.Thread(target=self._fit, args=(trial, settings, name), name="ray-train", daemon=True)
+        self.thread.start()
+
+    def progress(self) -> dict[str, Any] | None:
+        """What the first process said last; when it is done, how the trial ended."""
+        try:
+            read: dict[str, Any] = json.loads(self._progress.read_bytes())
+        except FileNotFoundError:
+            return None
+        return read
+
+    def _fit(self, trial: TrialConfig, settings: WorkerSettings, name: str) -> None:
+        from ray.train import FailureConfig, RunConfig, ScalingConfig
+        from ray.train.torch import TorchConfig, TorchTrainer
+
+        wanted = {kind.upper(): amount for kind, amount in settings.resources.items()}
+        trainer = TorchTrainer(
+            train_together,
+            train_loop_config={"trial": trial.model_dump_json(), "settings": settings, "progress": self._progress},
+            scaling_config=ScalingConfig(num_workers=settings.devices, use_gpu="GPU" in wanted, resources_per_worker=wanted),
+            torch_config=TorchConfig(backend="nccl" if "GPU" in wanted else "gloo"),
+            # A lost process ends the attempt: Tune starts the next one and counts them.
+            run_config=RunConfig(name=name, storage_path=str(self._progress.parent), failure_config=FailureConfig(max_failures=0)),
+        )
+        try:
+            trainer.fit()
+        except Exception as problem:
+            self.error = problem
+
+
+def train_together(config: dict[str, Any]) -> None:
+    """One of the processes of a trial, as Ray Train starts it."""
+    settings: WorkerSettings = config["settings"]
+    exit_with(settings.driver)
+    settle_process(settings.threads)
+    try:
+        _train(TrialConfig.model_validate_json(config["trial"]), settings, config["progress"])
+    except ProcessLostError:
+        raise
+    except Exception:
+        raise TrialDefectError(traceback.format_exc()) from None
+
+
+def _train(trial: TrialConfig, settings: WorkerSettings, progress_file: Path) -> None:
+    from ray.train.torch import get_device
+
+    device = get_device() if "gpu" in settings.resources else torch.device("cpu")
+    processes = Processes.of_default_group(device)
+    store = Store(settings.results, settings.context.sweep)
+    reset_peak_rss()
+    folder = store.checkpoints / trial.id
+    trainer = Trainer(trial, Corpus.open(settings.corpus_folder), folder, device, settings.checkpoint_s, processes=processes)
+    said: dict[str, Any] = {"done": False}
+    while not said["done"]:
+        progress = trainer.advance(settings.report_s)
+        said = {"done": trainer.done, **vars(progress)}
+        if trainer.done:
+            said |= keep(trainer, store, settings.context)
+        if processes.first:
+            write_atomically(progress_file, json.dumps(said).encode())

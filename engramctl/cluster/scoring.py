@@ -1,0 +1,69 @@
+"""Ray: jobs of scoring in, finished files in the store; progress on the way."""
+
+import time
+import traceback
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from engram.errors import UserError
+from engramctl.cluster.events import ENDED, PROGRESS, STARTED, Event
+from engramctl.cluster.scoring_worker import Machine, score_job
+from engramctl.cluster.session import Resources, trial_resources
+from engramctl.results.liveness import Process
+from engramctl.results.score_requests import Job
+from engramctl.results.trial_table import FAILED, FINISHED
+
+_REPORT_S = 0.5
+_RETRIES = 2
+"""Times that a job is started again when its process dies."""
+_MISTAKE = "mistake"
+"""Outcome of a job that asks for what can't be had."""
+
+
+def run_jobs(jobs: Sequence[Job], machine: Machine, resources: Resources, on_event: Callable[[Event], None]) -> None:
+    """Score all jobs, in their order as workers come free; events have the jobs' file names as keys.
+
+    Raises UserError at once when one of them asks for what can't be had: the user has to change it.
+    """
+    import ray
+    from ray.util.queue import Queue
+
+    wanted = trial_resources(resources)
+    news = Queue(actor_options={"num_cpus": 0})
+
+    @ray.remote(num_cpus=wanted["cpu"], num_gpus=wanted.get("gpu", 0), max_retries=_RETRIES)
+    def score(job: Job, machine: Machine, news: Any, driver: Process) -> tuple[str, str, dict[str, str]]:
+        from engramctl.cluster.worker import exit_with
+
+        exit_with(driver)
+        last = 0.0
+
+        def progress(kind: str, done: int, total: int) -> None:
+            nonlocal last
+            if time.monotonic() - last > _REPORT_S:
+                last = time.monotonic()
+                news.put(Event(job.file_name, PROGRESS, done=done, total=total, unit=kind))
+
+        news.put(Event(job.file_name, STARTED))
+        try:
+            return FINISHED, "", score_job(job, machine, progress)
+        except UserError as mistake:
+            return _MISTAKE, str(mistake), {}
+        except Exception:
+            return FAILED, traceback.format_exc(), {}
+
+    driver = Process.this()
+    waiting = {score.remote(job, machine, news, driver): job for job in jobs}
+    while waiting:
+        done, _ = ray.wait(list(waiting), timeout=_REPORT_S)
+        for event in news.get_nowait_batch(news.qsize()):
+            on_event(event)
+        for reference in done:
+            job = waiting.pop(reference)
+            try:
+                outcome, text, left_out = ray.get(reference)
+            except ray.exceptions.RayError as problem:
+                outcome, text, left_out = FAILED, f"its process died: {str(problem).splitlines()[0]}", {}
+            if outcome == _MISTAKE:
+                raise UserError(text)
+            on_event(Event(job.file_name, ENDED, status=outcome, error=text, left_out=left_out))

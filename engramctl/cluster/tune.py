@@ -1,0 +1,146 @@
+"""Ray Tune: trials in, finished rows in the store; retries, live progress."""
+
+import shutil
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+from engram.config.trial import TrialConfig
+from engramctl.cluster.events import ENDED, PROGRESS, RETRY, STARTED, Event
+from engramctl.cluster.session import Resources, cluster_workers, trial_resources
+from engramctl.results.trial_table import FAILED
+
+if TYPE_CHECKING:
+    from engramctl.cluster.worker import WorkerSettings
+
+_RETRIES = 2
+"""Times a trial is started again when its process dies; it continues from its checkpoint."""
+
+
+def run_trials(trials: Sequence[TrialConfig], settings: "WorkerSettings", resources: Resources, on_event: Callable[[Event], None]) -> None:
+    """Train the trials, in their order as workers come free; returns when all have a row or can't get one.
+
+    `on_event` is called for each change of a trial. Rows are written by the workers; the driver only writes the
+    `failed` row of a trial whose process died again and again.
+    """
+    from ray import tune
+
+    from engramctl.cluster.multi_device import NOTHING, TrialGroup
+    from engramctl.cluster.worker import TrialWorker
+
+    worker: type[tune.Trainable] = TrialWorker
+    wanted, at_once = trial_resources(resources), resources.workers
+    if resources.devices > 1:  # Tune does not see what their processes take: it must not start more than have room
+        worker, wanted, at_once = TrialGroup, NOTHING, min(cluster_workers(resources), resources.workers or len(trials))
+    tune_folder = settings.ray_folder
+    with _event_channel(resources, on_event) as emit:
+        trainable = tune.with_resources(tune.with_parameters(worker, settings=settings), wanted)
+        tuner = tune.Tuner(
+            trainable,
+            param_space={"trial": tune.grid_search([trial.model_dump_json() for trial in trials])},
+            tune_config=tune.TuneConfig(
+                reuse_actors=True,
+                max_concurrent_trials=at_once,
+                trial_name_creator=_trial_id,
+                trial_dirname_creator=_trial_id,
+            ),
+            run_config=tune.RunConfig(
+                name="trials",
+                storage_path=str(tune_folder.resolve()),
+                verbose=0,
+                # Workers keep their own checkpoints, beside the results.
+                checkpoint_config=tune.CheckpointConfig(checkpoint_frequency=0, checkpoint_at_end=False),
+                failure_config=tune.FailureConfig(max_failures=_RETRIES),
+                callbacks=[_callback(emit, settings)],
+            ),
+        )
+        try:
+            tuner.fit()
+        finally:
+            shutil.rmtree(tune_folder, ignore_errors=True)
+
+
+def _trial_id(trial: Any) -> str:
+    return TrialConfig.model_validate_json(trial.config["trial"]).id
+
+
+class _Here:
+    """Calls a function of this process. Tune pickles its callbacks for a restore, which we never ask for: the copy does nothing."""
+
+    def __init__(self, function: Callable[[Event], None] | None) -> None:
+        self.function = function
+
+    def __call__(self, event: Event) -> None:
+        if self.function:
+            self.function(event)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _Here, (None,)
+
+
+@contextmanager
+def _event_channel(resources: Resources, on_event: Callable[[Event], None]) -> Iterator[Callable[[Event], None]]:
+    """A function for Tune's callback to call. Behind a ray:// address Tune runs on the cluster and events come back by queue."""
+    if not (resources.address or "").startswith("ray://"):
+        yield _Here(on_event)
+        return
+    from ray.util.queue import Queue
+
+    queue = Queue()
+
+    def drain() -> None:
+        while (event := queue.get()) is not None:
+            on_event(event)
+
+    reader = threading.Thread(target=drain, daemon=True)
+    reader.start()
+    try:
+        yield queue.put
+    finally:
+        queue.put(None)
+        reader.join(timeout=10)
+
+
+def _callback(emit: Callable[[Event], None], settings: "WorkerSettings") -> Any:
+    from ray.tune import Callback
+
+    from engramctl.results.rows.trials import trial_row
+    from engramctl.results.store import Store
+
+    class Events(Callback):
+        def on_trial_start(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
+            emit(Event(_trial_id(trial), STARTED))
+
+        def on_trial_result(self, iteration: int, trials: list[Any], trial: Any, result: dict[str, Any], **info: Any) -> None:
+            emit(
+                Event(
+                    _trial_id(trial),
+                    ENDED if result.get("status") else PROGRESS,
+                    done=result.get("step") or 0,
+                    total=result.get("steps") or 0,
+                    status=result.get("status") or "",
+                    error=result.get("error") or "",
+                    train_loss=result.get("train_loss"),
+                    val_loss=result.get("val_loss"),
+                    tokens_per_s=result.get("tokens_per_s"),
+                )
+            )
+
+        def on_trial_recover(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
+            emit(Event(_trial_id(trial), RETRY))
+
+        def on_trial_error(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
+            config = TrialConfig.model_validate_json(trial.config["trial"])
+            error = f"the training process died {_RETRIES + 1} times; the last error: {_last_error(trial)}"
+            store = Store(settings.results, settings.context.sweep)
+            if store.status(config.id) is None:
+                store.write_trial(trial_row(config, settings.context, FAILED, error, {}), None, None)
+            emit(Event(config.id, ENDED, status=FAILED, error=error))
+
+    return Events()
+
+
+def _last_error(trial: Any) -> str:
+    lines = str(trial.get_error() or "unknown").strip().splitlines()
+    return lines[-1] if lines else "unknown"

@@ -1,0 +1,148 @@
+"""What runs in a Ray worker: one process that trains one trial after another.
+
+The worker keeps a finished trial itself, atomically, before it tells anybody: a crash of the driver loses nothing.
+"""
+
+import errno
+import os
+import threading
+import time
+import traceback
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from ray import tune
+
+from engram.config.trial import TrialConfig
+from engram.corpus.dataset import Corpus
+from engram.errors import UserError
+from engram.memory.placement.settings import TablePlacement
+from engram.training.machine import peak_rss_bytes, reset_peak_rss, resolve_device, settle_process
+from engram.training.trainer import Trainer
+from engramctl.results.liveness import Process
+from engramctl.results.rows.trials import SweepContext, trial_row
+from engramctl.results.store import Store
+
+_ORPHAN_CHECK_S = 2.0
+
+
+@dataclass(frozen=True)
+class WorkerSettings:
+    """What every worker of a sweep is told; paths are absolute and visible from every machine of the cluster."""
+
+    results: Path
+    corpus_folder: Path
+    context: SweepContext
+    device: str
+    threads: int
+    report_s: float
+    checkpoint_s: float
+    driver: Process
+    devices: int = 1
+    """Processes that train one trial together."""
+    resources: dict[str, float] = field(default_factory=lambda: {"cpu": 1.0})
+    """What Ray gives to each of them."""
+    tables: TablePlacement = field(default_factory=TablePlacement)
+    """Where the memory tables of each trial lie."""
+
+    @property
+    def ray_folder(self) -> Path:
+        """What Ray keeps of a running sweep."""
+        return self.results / self.context.sweep / ".ray"
+
+
+def exit_with(driver: Process) -> None:
+    """End this process soon after the driver's end, however that came: a killed sweep must not go on burning cores."""
+
+    def watch() -> None:
+        while not driver.gone():
+            time.sleep(_ORPHAN_CHECK_S)
+        os._exit(1)
+
+    threading.Thread(target=watch, name="driver-watch", daemon=True).start()
+
+
+class TrialWorker(tune.Trainable):
+    """Ray Tune's view of a trial: `step` trains for `report_s` seconds; actors are reused from trial to trial."""
+
+    def setup(self, config: dict[str, Any], settings: WorkerSettings) -> None:  # type: ignore[override]  # tune.with_parameters
+        self.settings = settings
+        exit_with(settings.driver)
+        settle_process(settings.threads)
+        self.device = resolve_device(settings.device)
+        self.corpus = Corpus.open(settings.corpus_folder)
+        self.store = Store(settings.results, settings.context.sweep)
+        self._take(config)
+
+    def reset_config(self, new_config: dict[str, Any]) -> bool:
+        self._take(new_config)
+        return True
+
+    def _take(self, config: dict[str, Any]) -> None:
+        self.trial = TrialConfig.model_validate_json(config["trial"])
+        self.trainer: Trainer | None = None  # built in `step`, where a failure becomes a row
+
+    def step(self) -> dict[str, Any]:
+        try:
+            return self._step()
+        except Exception as problem:
+            # A defect, or a trial that does not fit the machine: kept as failed, the other trials go on.
+            self._let_go()
+            report = one_line(problem) or traceback.format_exc()
+            self.store.write_trial(trial_row(self.trial, self.settings.context, "failed", report, {}), None, None)
+            return {"done": True, "status": "failed", "error": report.strip().splitlines()[-1]}
+
+    def _step(self) -> dict[str, Any]:
+        if self.trainer is None:
+            status = self.store.status(self.trial.id)
+            if status in ("finished", "diverged"):  # kept by a process that died before it could tell
+                return {"done": True, "status": status}
+            reset_peak_rss()
+            folder = self.store.checkpoints / self.trial.id
+            where = self.settings.tables
+            self.trainer = Trainer(self.trial, self.corpus, folder, self.device, self.settings.checkpoint_s, tables=where)
+        progress = self.trainer.advance(self.settings.report_s)
+        result: dict[str, Any] = {"done": self.trainer.done, **vars(progress)}
+        if self.trainer.done:
+            result |= keep(self.trainer, self.store, self.settings.context)
+            self._let_go()
+        return result
+
+    def _let_go(self) -> None:
+        if self.trainer is not None:
+            self.trainer.close()
+        self.trainer = None
+
+
+def one_line(problem: Exception) -> str | None:
+    """What ended a trial, where it is no defect of ours: something the user asked for, or a full disk."""
+    if isinstance(problem, OSError) and problem.errno in (errno.ENOSPC, errno.EDQUOT):
+        where = problem.filename or "the checkpoints"
+        return f"the disk is full ({where}); what was trained up to the last checkpoint is kept"
+    return str(problem) if isinstance(problem, UserError) else None
+
+
+def keep(trainer: Trainer, store: Store, context: SweepContext) -> dict[str, Any]:
+    """Write the row of a trial that is done; called by every process that trains it. Returns how it ended, for Tune."""
+    outcome = trainer.outcome()
+    rss = int(trainer.processes.gather_everywhere(torch.tensor([peak_rss_bytes()])).max())
+    values = {**outcome.values, "peak_rss_bytes": rss, "device": str(trainer.device), **table_columns(trainer)}
+    row = trial_row(trainer.trial, context, outcome.status, outcome.error, values)
+    if trainer.processes.first:
+        store.write_trial(row, outcome.curve, outcome.documents)
+    trainer.discard_checkpoints()
+    return {"status": outcome.status, "error": outcome.error, "val_loss": row["val_loss"]}
+
+
+def table_columns(trainer: Trainer) -> dict[str, Any]:
+    """Where the tables of a trial lay and what that cost, as columns."""
+    has_memory, count = trainer.trial.model.memory is not None, trainer.processes.count
+    cost = trainer.table_cost
+    return {
+        "devices": count,
+        "tables": None if not has_memory else "sharded" if count > 1 else trainer.placement.kind,
+        "tables_wait_s": None if trainer.tables is None else cost.wait_s,
+        "tables_hit_rate": None if cost.traffic is None else cost.traffic.hit_rate,
+    }

@@ -1,0 +1,71 @@
+"""Values as they are typed: lists with commas, numbers, whole numbers, files."""
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+from engram.errors import FieldError, UserError
+
+
+def items(values: Sequence[str] | None) -> list[str]:
+    """Values of an option that may be given several times, each with commas."""
+    return [item.strip() for value in values or [] for item in value.split(",") if item.strip()]
+
+
+def numbers(option: str, values: Sequence[str] | None) -> list[float]:
+    """The same as numbers; UserError naming the option and what is not one."""
+    try:
+        return [float(item) for item in items(values)]
+    except ValueError as problem:
+        raise UserError(f"{option}: {str(problem).split(': ')[-1]} is not a number; numbers are separated by commas") from None
+
+
+def whole_numbers(option: str, values: Sequence[str] | None) -> list[int]:
+    """The same as whole numbers from 0 up; UserError naming the option and what is not one."""
+    for item in items(values):
+        if not item.isdigit():
+            raise UserError(f"{option}: {item} is not a whole number; numbers are separated by commas")
+    return [int(item) for item in items(values)]
+
+
+def one_of(option: str, value: str, allowed: Sequence[str]) -> str:
+    """The value; UserError naming the option and what is allowed."""
+    if value not in allowed:
+        raise UserError(f"{option} {value}: {', '.join(allowed[:-1])} or {allowed[-1]} is expected")
+    return value
+
+
+def existing(option: str, path: Path | None) -> Path | None:
+    """The path, absolute; UserError naming the option when nothing is there."""
+    if path is None:
+        return None
+    if not path.exists():
+        raise UserError(f"{option} {path} does not exist")
+    return path.absolute()
+
+
+def text_of(option: str, file: Path) -> str:
+    """The text of a file; UserError naming the option when it can't be read or is not UTF-8."""
+    try:
+        return file.read_text(encoding="utf-8")
+    except OSError as problem:
+        raise UserError(f"{option} {file} can't be read: {problem.strerror}") from None
+    except UnicodeDecodeError:
+        raise UserError(f"{option} {file} is not UTF-8 text") from None
+
+
+def require_unicode(argument: str, text: str) -> None:
+    """UserError for an argument whose bytes Python could not decode and kept as surrogates."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        raise UserError(f"{argument} {text!a} is not UTF-8") from None
+
+
+@contextmanager
+def fields_named(**names: str) -> Iterator[None]:
+    """Errors about fields of the library that have an option of another name here: `fields_named(width="train_width")`."""
+    try:
+        yield
+    except FieldError as problem:
+        raise FieldError(names.get(problem.field, problem.field), problem.rest) from None

@@ -1,0 +1,170 @@
+"""Typer arguments and options that `sweep` and `plan` share, and what they say together."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from engram.errors import UserError
+from engramctl.commands.options.parse import items, numbers, one_of
+
+if TYPE_CHECKING:
+    from engram.memory.placement.settings import ServingPlacement, TablePlacement
+
+SweepNameArgument = Annotated[str, typer.Argument(metavar="NAME|FILE", help="A sweep by name (from sweeps/) or a .yaml file.")]
+BudgetOption = Annotated[
+    list[str] | None,
+    typer.Option("--budget", metavar="B", help="FLOPs for each trial (1e13; several with commas), or a wall time for the sweep (20m, 2h)."),
+]
+RhoOption = Annotated[list[str] | None, typer.Option("--rho", metavar="R", help="Shares of experts, e.g. 0,0.5,1.")]
+SizeOption = Annotated[list[str] | None, typer.Option("--size", metavar="S", help="Sizes of the ladder, e.g. 1m,3m.")]
+SeedsOption = Annotated[int | None, typer.Option("--seeds", metavar="N", min=1, help="Seeds 0 .. N-1 for each point.")]
+SlotsOption = Annotated[
+    list[str] | None, typer.Option("--slots", metavar="N", help="Memory rows added to a fixed backbone instead of --rho, e.g. 0,1e4,1e5.")
+]
+AxisOption = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--axis", metavar="FIELD=VALUES", help="A further axis: a field below model or train, e.g. train.learning_rate=0.01,0.02."
+    ),
+]
+VariantOption = Annotated[
+    list[str] | None, typer.Option("--variant", metavar="NAME", help="Run only this variant of the sweep's axes; may be repeated.")
+]
+SetOption = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--set",
+        metavar="FIELD=VALUE",
+        help="Change a field below model or train, e.g. model.memory.design=value or train.optimizer.kind=adamw; may be repeated.",
+    ),
+]
+NameOption = Annotated[
+    str | None, typer.Option("--name", metavar="TEXT", help="Folder of the results below --results; default: the sweep's name.")
+]
+WorkersOption = Annotated[
+    int | None, typer.Option("--workers", metavar="N", min=1, help="Trials at one time; default: one for each core, or each GPU.")
+]
+DevicesPerTrialOption = Annotated[
+    int,
+    typer.Option("--devices-per-trial", metavar="N", min=1, help="Train each trial on N devices (cores or GPUs) at once, a process each."),
+]
+TablesOption = Annotated[
+    str,
+    typer.Option("--tables", metavar="W", help="Where memory tables lie: process (in the model), host (RAM) or disk; losses are equal."),
+]
+DEFAULT_TABLE_CACHE = "256MiB"
+TableCacheOption = Annotated[
+    str, typer.Option("--table-cache", metavar="BYTES", help="RAM for the hot rows of tables on disk, for each trial.")
+]
+DeviceOption = Annotated[str, typer.Option("--device", metavar="D", help="auto, cpu, cuda or cuda:N.")]
+
+CheckpointEveryOption = Annotated[
+    str, typer.Option("--checkpoint-every", metavar="T", help="Time between checkpoints of a trial, e.g. 90s or 10m.")
+]
+
+
+def axis_overrides(
+    budget: Sequence[str] | None,
+    rho: Sequence[str] | None,
+    size: Sequence[str] | None,
+    seeds: int | None,
+    slots: Sequence[str] | None,
+    axis: Sequence[str] | None,
+    variant: Sequence[str] | None,
+) -> dict[str, Any]:
+    """What the options change in the axes of a sweep file; options that were not given change nothing."""
+    given = {
+        "budgets": (budget, lambda: items(budget)),
+        "rhos": (rho, lambda: numbers("--rho", rho)),
+        "sizes": (size, lambda: items(size)),
+        "seeds": (seeds, lambda: seeds),
+        "slots": (slots, lambda: numbers("--slots", slots)),
+        "axes": (axis, lambda: dict(map(_axis, axis or []))),
+        "variants": (variant, lambda: [name.strip() for name in variant or []]),
+    }
+    return {name: value() for name, (option, value) in given.items() if option is not None}
+
+
+def _axis(text: str) -> tuple[str, Any]:
+    import yaml
+
+    field, equals, values = text.partition("=")
+    try:
+        listed = yaml.safe_load(f"[{values}]")
+    except yaml.YAMLError:
+        listed = None
+    if not equals or not listed:
+        raise UserError(f"--axis {text}: a field and its values are expected, such as train.learning_rate=0.01,0.02")
+    return field, listed
+
+
+def field_overrides(settings: Sequence[str] | None) -> dict[str, Any]:
+    """`model.memory.design=value` -> {"model": {"memory": {"design": "value"}}}; values are read as YAML."""
+    import yaml
+
+    changes: dict[str, Any] = {}
+    for setting in settings or []:
+        path, equals, text = setting.partition("=")
+        *groups, field = path.split(".")
+        if not equals or not field or not groups or groups[0] not in ("model", "train") or not all(groups):
+            raise UserError(f"--set {setting}: a field below model or train and its value are expected, such as model.branches=4")
+        try:
+            value = yaml.safe_load(text)
+        except yaml.YAMLError:
+            raise UserError(f"--set {setting}: {text!r} is not a value") from None
+        inner = changes
+        for group in groups:
+            inner = inner.setdefault(group, {})
+            if not isinstance(inner, dict):
+                raise UserError(f"--set {setting}: {group} was set to a value before")
+        inner[field] = value
+    return changes
+
+
+def corpus_overrides(
+    corpus: str | None, corpus_bytes: str | None, text_column: str | None, tokenizer: str | None, vocab_size: int | None
+) -> dict[str, Any]:
+    """Fields of a CorpusSpec that the options set."""
+    from engramctl.sweep.units import parse_bytes
+
+    fields = {
+        "source": corpus,
+        "max_bytes": None if corpus_bytes is None else parse_bytes(corpus_bytes),
+        "text_column": text_column,
+        "tokenizer": tokenizer,
+        "vocab_size": vocab_size,
+    }
+    return {name: value for name, value in fields.items() if value is not None}
+
+
+def table_placement(tables: str, cache: str, devices: int) -> "TablePlacement":
+    """Where --tables and --table-cache put the memory tables of each trial."""
+    from engram.memory.placement.settings import PLACES, TablePlacement
+    from engram.training.replicas import check_placement
+    from engramctl.sweep.units import parse_bytes
+
+    one_of("--tables", tables, PLACES)
+    placement = TablePlacement.model_validate({"kind": tables, "cache_bytes": parse_bytes(cache)})
+    check_placement(devices, placement)
+    return placement
+
+
+def serving_placement(tables: str, cache: str, row_format: str) -> "ServingPlacement":
+    """Where --tables, --table-cache and --row-format put those of a trained model."""
+    from engram.memory.placement.formats import FORMATS
+    from engram.memory.placement.settings import PLACES, ServingPlacement
+    from engramctl.sweep.units import parse_bytes
+
+    one_of("--tables", tables, PLACES)
+    if row_format not in FORMATS:
+        raise UserError(f"--row-format {row_format}: {', '.join(FORMATS)} are allowed")
+    if tables == "process" and row_format != "fp32":
+        raise UserError(f"--row-format {row_format} is for --tables host or disk; in the model rows are fp32")
+    return ServingPlacement.model_validate({"kind": tables, "cache_bytes": parse_bytes(cache), "row_format": row_format})
+
+
+def sweep_name(argument: str, name: str | None) -> str:
+    """The results folder's name."""
+    return name or Path(argument).stem

@@ -1,1 +1,0 @@
-"""Benchmark scores of trained models: what to score, on Ray, as tables."""

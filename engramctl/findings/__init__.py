@@ -1,0 +1,1 @@
+"""What rows say, as numbers: no drawing, no Ray, no torch."""

@@ -1,0 +1,111 @@
+"""Many trials' losses on each validation document as arrays: what fits and paired comparisons are made of."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import groupby
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pandas as pd
+
+from engram.errors import UserError
+from engramctl.results.store import Store
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+    from engram.fitting.results import Observations
+
+_TEXT = {"corpus_fingerprint": "corpus", "tokenizer_fingerprint": "tokenizer"}
+
+
+@dataclass(frozen=True)
+class DocumentLosses:
+    """Losses of n trials on the same D documents, in the order of the documents' ids."""
+
+    document: np.ndarray
+    """Ids, object [D]."""
+    n_tokens: np.ndarray
+    """Predicted tokens of every document, float [D]."""
+    loss_sum: np.ndarray
+    """Sum of the losses of every trial on every document, nats, float [n, D]."""
+
+
+def observations(store: Store, trials: pd.DataFrame, x: str) -> "Observations":
+    """Losses of finished trials with a column of theirs, in the order of the rows.
+
+    Args:
+        store: the sweep that the trials belong to.
+        trials: rows of its trials table, at least one, all of them finished.
+        x: the column that becomes `Observations.x`: rho or n_slots.
+
+    Raises:
+        UserError: a trial has no documents, or two trials were validated on different documents.
+        ValueError: there is no trial, or one is not finished.
+    """
+    from engram.fitting.results import Observations
+
+    if trials.empty or (trials["status"] != "finished").any():
+        raise ValueError("finished trials are expected, at least one")
+    require_same_text(trials)
+    losses = document_losses([(store, trial_id) for trial_id in trials["trial_id"]])
+    return Observations(
+        x=trials[x].to_numpy(dtype=float), seed=trials["seed"].to_numpy(dtype=int), loss_sum=losses.loss_sum, n_tokens=losses.n_tokens
+    )
+
+
+def require_same_text(trials: pd.DataFrame) -> None:
+    """UserError naming two of the trials when their corpora or tokenizers differ: their losses can't be compared."""
+    for column, what in _TEXT.items():
+        other = trials[trials[column] != trials[column].iloc[0]] if len(trials) else trials
+        if len(other):
+            one, two = trials.iloc[0], other.iloc[0]
+            raise UserError(
+                f"trials {_name(one)} and {_name(two)} differ in their {what} (fingerprints {one[column][:12]} and {two[column][:12]}): "
+                "losses compare on the same text and tokens only"
+            )
+
+
+def _name(trial: "pd.Series[str]") -> str:
+    return f"{trial['sweep']}/{trial['trial_id']}"
+
+
+def document_losses(trials: Sequence[tuple[Store, str]]) -> DocumentLosses:
+    """Read the losses of trials, given as store and id, and align them by document.
+
+    Raises UserError when a trial has no documents or two trials were validated on different documents.
+    """
+    tables = _documents(trials)
+    first = tables[0]
+    for (store, trial_id), table in zip(trials, tables, strict=True):
+        if not (table["document"].equals(first["document"]) and table["n_tokens"].equals(first["n_tokens"])):
+            raise UserError(
+                f"trials {trials[0][0].sweep}/{trials[0][1]} and {store.sweep}/{trial_id} were validated on different documents: "
+                f"{_count(first)} and {_count(table)}"
+            )
+    return DocumentLosses(
+        document=first["document"].to_numpy(),
+        n_tokens=first["n_tokens"].to_numpy().astype(float),
+        loss_sum=np.stack([table["loss_sum"].to_numpy() for table in tables]),
+    )
+
+
+def _documents(trials: Sequence[tuple[Store, str]]) -> "list[pa.Table]":
+    """Their tables in the order of the documents' ids."""
+    tables: list[pa.Table] = []
+    for store, group in groupby(trials, key=lambda trial: trial[0]):
+        tables += store.read_documents_tables([trial_id for _, trial_id in group], ["document", "n_tokens", "loss_sum"])
+    order, same_order, sorted_already = np.empty(0, dtype=int), None, False
+    for i, table in enumerate(tables):
+        # Trials of a sweep meet the documents in one order, so a thousand tables need one sorting, and mostly none.
+        if same_order is None or not table["document"].equals(same_order):
+            same_order = table["document"]
+            order = np.argsort(same_order.to_numpy(), kind="stable")
+            sorted_already = bool((order == np.arange(len(order))).all())
+        if not sorted_already:
+            tables[i] = table.take(order)
+    return tables
+
+
+def _count(table: "pa.Table") -> str:
+    return f"{len(table)} ({sum(table['n_tokens'].to_pylist()):,} tokens)"

@@ -1,0 +1,104 @@
+"""Fits and comparisons of a whole sweep: what `fit`, `plot` and `report` show."""
+
+from collections.abc import Collection
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from engramctl.findings.layers import LayerLoss, compare_layers
+from engramctl.findings.losses import Losses
+from engramctl.findings.memory import MemoryGain, NoMemory, largest_gain, no_memory
+from engramctl.findings.questions import AUTO, chosen_kinds
+from engramctl.findings.variants import Comparison, compare_variants
+from engramctl.results.sweep_results import SweepResults
+from engramctl.results.trial_table import Series, finished, series_order, variant_order
+
+if TYPE_CHECKING:
+    from engram.fitting.results import AllocationFit, Drift, MemoryFit
+
+
+@dataclass(frozen=True)
+class SweepFits:
+    """What a sweep has measured. Empty where it did not ask, or has no finished trial yet."""
+
+    kinds: tuple[str, ...] = ()
+    """What was fitted, of `questions.KINDS`."""
+    allocation: dict[Series, "AllocationFit"] = field(default_factory=dict)
+    drift: dict[tuple[str, str], "Drift"] = field(default_factory=dict)
+    """By size and variant."""
+    memory: dict[Series, "MemoryFit"] = field(default_factory=dict)
+    no_memory: dict[tuple[str, float], NoMemory] = field(default_factory=dict)
+    """By size and budget."""
+    memory_gain: dict[Series, MemoryGain] = field(default_factory=dict)
+    variants: tuple[Comparison, ...] = ()
+    layers: tuple[LayerLoss, ...] = ()
+
+
+def sweep_fits(sweep: SweepResults, kinds: Collection[str] | None = None) -> SweepFits:
+    """Fit every series of a sweep and compare its variants.
+
+    Args:
+        sweep: the sweep.
+        kinds: what to fit, of `questions.KINDS`; None: all that apply.
+
+    Raises UserError when a finished trial has no documents, or the documents of one size and budget differ.
+    """
+    store, trials = sweep.store, sweep.wanted
+    if kinds is None:
+        kinds = chosen_kinds(AUTO, sweep)
+    fits = SweepFits(kinds=tuple(kinds))
+    variants: list[Comparison] = []
+    layers: list[LayerLoss] = []
+    order = variant_order(trials)
+    groups: dict[tuple[str, float], list[Series]] = {}
+    for series in series_order(trials):
+        groups.setdefault(series[:2], []).append(series)
+    for (size, budget), group in groups.items():
+        wanted = trials[(trials["size"] == size) & (trials["budget_flops"] == budget)]
+        done = finished(wanted)
+        losses = Losses(store, done) if len(done) else None
+        if losses and {"allocation", "drift"} & set(kinds):
+            _fit_allocations(fits, losses, group)
+        if losses and "memory" in kinds:
+            _fit_memories(fits, losses, group)
+        if "variants" in kinds:
+            variants += compare_variants(losses, wanted, order)
+        if "layers" in kinds:
+            layers += compare_layers(losses, wanted)
+    if "drift" in kinds:
+        _fit_drifts(fits)
+    return SweepFits(fits.kinds, fits.allocation, fits.drift, fits.memory, fits.no_memory, fits.memory_gain, tuple(variants), tuple(layers))
+
+
+def _fit_allocations(fits: SweepFits, losses: Losses, group: list[Series]) -> None:
+    from engram.fitting.optimum import fit_allocation
+
+    for series in group:
+        mine = (losses.trials["variant"] == series.variant).to_numpy()
+        if mine.any():
+            fits.allocation[series] = fit_allocation(losses.observations(mine, "rho"))
+
+
+def _fit_memories(fits: SweepFits, losses: Losses, group: list[Series]) -> None:
+    from engram.fitting.memory_law import fit_memory
+
+    first = next((series.variant for series in group), "")
+    if without := no_memory(losses, first):
+        fits.no_memory[group[0].size, group[0].budget_flops] = without
+    for series in group:
+        mine = ((losses.trials["variant"] == series.variant) & (losses.trials["n_slots"] > 0)).to_numpy()
+        if losses.trials.loc[mine, "n_slots"].nunique() > 2:
+            fits.memory[series] = fit_memory(losses.observations(mine, "n_slots"))
+        if gain := largest_gain(losses, series):
+            fits.memory_gain[series] = gain
+
+
+def _fit_drifts(fits: SweepFits) -> None:
+    from engram.fitting.optimum import fit_drift
+
+    by_model: dict[tuple[str, str], list[Series]] = {}
+    for series in fits.allocation:
+        by_model.setdefault((series.size, series.variant), []).append(series)
+    for model, group in by_model.items():
+        drift = fit_drift([series.budget_flops for series in group], [fits.allocation[series] for series in group])
+        if drift:
+            fits.drift[model] = drift

@@ -1,0 +1,1 @@
+"""How a person sees results: formats, the terminal, tables, figures, the report."""

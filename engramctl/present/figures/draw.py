@@ -1,0 +1,24 @@
+"""The figure of each kind."""
+
+from typing import TYPE_CHECKING
+
+import pandas as pd
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+    from engramctl.findings.fits import SweepFits
+
+
+def draw(kind: str, wanted: pd.DataFrame, fits: "SweepFits") -> "Figure":
+    """The figure of a kind of `kinds.KINDS`, of the trials of `wanted.wanted_trials` and what `fits.sweep_fits` made of them."""
+    from engramctl.present.figures import allocation, drift, layers, memory, variants
+
+    figures = {
+        "allocation": allocation.allocation_figure,
+        "drift": drift.drift_figure,
+        "memory": memory.memory_figure,
+        "variants": variants.variants_figure,
+        "layers": layers.layers_figure,
+    }
+    return figures[kind](wanted, fits)

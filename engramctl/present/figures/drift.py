@@ -1,0 +1,97 @@
+"""Whether the best rho, and what memory gains there, move with the budget."""
+
+import math
+from typing import Any
+
+import matplotlib
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.patches import Patch
+from matplotlib.ticker import FuncFormatter, NullFormatter
+
+from engramctl.findings.fits import SweepFits
+from engramctl.present.figures.panels import Edges, edge_handles, legend, new_figure
+from engramctl.present.figures.style import (
+    COLUMN,
+    GREY,
+    INTERVAL,
+    MINUS,
+    PAPER_GREY,
+    PAPER_OPTIMUM,
+    RC,
+    RHO,
+    Style,
+    flops_label,
+    line_handle,
+    style,
+)
+from engramctl.present.verdicts import short_drift
+from engramctl.results.trial_table import series_order
+
+_APART = 0.025
+"""Distance between the points of two models at one budget, as a share of the axis."""
+
+
+def drift_figure(wanted: pd.DataFrame, fits: SweepFits) -> Figure:
+    """The lowest point's rho and the gain over rho = 1 against the budget, each with its 95 % interval; a line for each size and variant.
+
+    Trials without a loss are marked at their budget. A budget without a fit has no point.
+    """
+    models = list(dict.fromkeys((key.size, key.variant) for key in series_order(wanted)))
+    budgets = sorted(wanted["budget_flops"].unique().tolist())
+    with matplotlib.rc_context(RC):
+        figure = new_figure(COLUMN, 3.7 + 0.25 * (len(models) - 1))
+        upper, lower = figure.subplots(2, 1, sharex=True)
+        edges = [Edges(axes, height=0.08) for axes in (upper, lower)]
+        edges[0].mark(wanted, "budget_flops")
+        for i, model in enumerate(models):
+            found = {key.budget_flops: fit for key, fit in fits.allocation.items() if (key.size, key.variant) == model}
+            shift = (i - (len(models) - 1) / 2) * _APART * (math.log10(budgets[-1] / budgets[0]) or 1)
+            for axes, name in ((upper, "rho_star"), (lower, "gain")):
+                _draw_model(axes, {budget * 10**shift: getattr(fit, name) for budget, fit in found.items()}, style(i))
+        upper.axhspan(*PAPER_OPTIMUM, color=PAPER_GREY, lw=0, zorder=0)
+        lower.axhline(0, color=GREY, lw=0.6, zorder=0)
+        for axes, room in ((upper, edges[0]), (lower, edges[1])):
+            low, high = axes.dataLim.intervaly
+            room.fit(min(low, 0.0), max(high, 0.0 if axes is lower else PAPER_OPTIMUM[1]))
+        upper.set_ylabel(f"{RHO} of the lowest loss")
+        lower.set_ylabel(f"gain over {RHO} = 1\n(nats per token)")
+        lower.set_xlabel("training compute (FLOPs, log scale)")
+        _budget_axis(lower, budgets)
+        figure.align_ylabels([upper, lower])
+        legend(figure, [line_handle(_label(model, fits), style(i)) for i, model in enumerate(models)], 1, "left")
+        paper = Patch(facecolor=PAPER_GREY, label=f"paper: {PAPER_OPTIMUM[0]:.2f}\N{EN DASH}{PAPER_OPTIMUM[1]:.2f}")
+        legend(figure, [paper, *edge_handles(wanted["status"])], 1, "right")
+    return figure
+
+
+def _draw_model(axes: Axes, found: dict[float, Any], look: Style) -> None:
+    points = {x: interval for x, interval in sorted(found.items()) if math.isfinite(interval.estimate)}
+    if not points:
+        return
+    x, y = list(points), [interval.estimate for interval in points.values()]
+    axes.plot(x, y, color=look.color, ls=look.line, lw=0.9, zorder=2)
+    bars = [[max(i.estimate - i.low, 0.0) for i in points.values()], [max(i.high - i.estimate, 0.0) for i in points.values()]]
+    axes.errorbar(x, y, bars, color=look.color, marker=look.marker, ms=3.6, mfc="white", mew=0.8, ls="", zorder=3, **INTERVAL)
+
+
+def _budget_axis(axes: Axes, budgets: list[float]) -> None:
+    """A logarithmic axis with a tick at each budget, as long as their labels do not touch."""
+    axes.set_xscale("log")
+    room = math.log10(budgets[-1] / budgets[0]) or 1.0
+    axes.set_xlim(budgets[0] * 10 ** (-0.12 * room), budgets[-1] * 10 ** (0.12 * room))
+    shown = [budgets[0]]
+    for budget in budgets[1:]:
+        if math.log10(budget / shown[-1]) > 0.17 * room:
+            shown.append(budget)
+    axes.set_xticks(budgets, minor=True)
+    axes.set_xticks(shown)
+    axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: flops_label(value)))
+    axes.xaxis.set_minor_formatter(NullFormatter())
+
+
+def _label(model: tuple[str, str], fits: SweepFits) -> str:
+    name = ", ".join(part for part in model if part)
+    drift = fits.drift.get(model)
+    return f"{name}\n{short_drift(drift).replace('-', MINUS)}" if drift else name

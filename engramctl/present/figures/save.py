@@ -1,0 +1,56 @@
+"""Figures as files: equal figures give equal bytes."""
+
+from collections.abc import Callable, Sequence
+from io import BytesIO
+from pathlib import Path
+from typing import Any
+
+import matplotlib
+from matplotlib.backends import backend_agg, backend_pdf, backend_svg
+from matplotlib.figure import Figure
+
+from engram.errors import UserError
+from engramctl.present.figures.style import RC
+from engramctl.results.parquet import write_atomically
+
+FORMATS = ("png", "svg", "pdf")
+_DPI = 300
+_METADATA: dict[str, Any] = {"png": None, "svg": {"Date": None}, "pdf": {"CreationDate": None}}
+"""Without the time of day."""
+_PRINT: dict[str, Callable[..., None]] = {
+    "png": lambda figure, *args, **kwargs: backend_agg.FigureCanvasAgg(figure).print_png(*args, **kwargs),
+    "svg": lambda figure, *args, **kwargs: backend_svg.FigureCanvasSVG(figure).print_svg(*args, **kwargs),
+    "pdf": lambda figure, *args, **kwargs: backend_pdf.FigureCanvasPdf(figure).print_pdf(*args, **kwargs),
+}
+
+
+def check_formats(text: str) -> tuple[str, ...]:
+    """`png,svg` -> the formats, each once; UserError names the one that is unknown."""
+    names = [name.strip().lower() for name in text.split(",") if name.strip()]
+    for name in names:
+        if name not in FORMATS:
+            raise UserError(f"--format {name}: {', '.join(FORMATS)} are allowed")
+    if not names:
+        raise UserError(f"--format names no format; {', '.join(FORMATS)} are allowed")
+    return tuple(dict.fromkeys(names))
+
+
+def save(figure: Figure, folder: Path, name: str, formats: Sequence[str] = FORMATS) -> list[Path]:
+    """Write `<name>.<format>`, each atomically; UserError when the folder can't be written."""
+    paths = []
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with matplotlib.rc_context(RC):
+            # Laid out once, for all: the layout takes as long as the drawing, and differs a little from format to format.
+            figure.draw_without_rendering()
+            figure.set_layout_engine("none")
+            for kind in formats:
+                buffer = BytesIO()
+                figure.dpi = _DPI
+                # Not `savefig`: it draws every file twice, once for a layout that is fixed here.
+                _PRINT[kind](figure, buffer, metadata=_METADATA[kind])
+                paths.append(folder / f"{name}.{kind}")
+                write_atomically(paths[-1], buffer.getvalue())
+    except OSError as problem:
+        raise UserError(f"figures can't be written to {folder}: {problem.strerror}") from None
+    return paths

@@ -1,0 +1,141 @@
+"""How figures look: sizes, colours, markers and lines, and how numbers are written in them."""
+
+from typing import Any, NamedTuple
+
+import pandas as pd
+from matplotlib.lines import Line2D
+from matplotlib.patches import Patch
+
+from engramctl.present.format import format_flops
+from engramctl.results.trial_table import Series, finished
+
+COLUMN = 3.4
+"""Width of a column of a journal, inches."""
+PAGE = 6.9
+"""Width of its page."""
+
+PAPER_OPTIMUM = (0.75, 0.80)
+"""Where the paper finds the lowest validation loss."""
+
+RHO = "\N{GREEK SMALL LETTER RHO}"
+MINUS = "\N{MINUS SIGN}"
+GREY = "0.35"
+PAPER_GREY = "0.9"
+BAND_ALPHA = 0.2
+POINT = 3.0
+"""Size of a trial's marker, points."""
+NATS = "validation loss (nats per token)"
+INTERVAL: Any = {"elinewidth": 1.0, "capsize": 2.2, "capthick": 1.0}
+"""Bars of an interval."""
+
+RC: Any = {
+    "font.family": "sans-serif",
+    "font.sans-serif": ["DejaVu Sans"],
+    "font.size": 7,
+    "axes.linewidth": 0.6,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.titlesize": 7,
+    "axes.labelsize": 7,
+    "axes.titlepad": 4,
+    # Where nothing is above the axes but the title, its place is known: to search for it is a sixth of the drawing.
+    "axes.titley": 1.0,
+    "xtick.labelsize": 6.5,
+    "ytick.labelsize": 6.5,
+    "xtick.major.width": 0.6,
+    "ytick.major.width": 0.6,
+    "xtick.minor.width": 0.4,
+    "ytick.minor.width": 0.4,
+    "xtick.major.size": 2.5,
+    "ytick.major.size": 2.5,
+    "xtick.minor.size": 1.5,
+    "ytick.minor.size": 1.5,
+    "legend.frameon": False,
+    "legend.fontsize": 6.5,
+    "legend.handlelength": 2.2,
+    "legend.handletextpad": 0.6,
+    "legend.borderpad": 0.15,
+    "legend.columnspacing": 1.4,
+    "legend.labelspacing": 0.35,
+    "legend.borderaxespad": 0.2,
+    "svg.hashsalt": "engramctl",
+    # Text of a PDF stays text: journals ask for TrueType.
+    "pdf.fonttype": 42,
+}
+
+
+class Style(NamedTuple):
+    """Of one series: what colour says, marker and line say too."""
+
+    color: str
+    marker: str
+    line: Any
+
+
+# Okabe & Ito (2008), without yellow, which is lost on white, ordered so that neighbours differ in lightness too.
+STYLES = (
+    Style("#0072B2", "o", "-"),
+    Style("#D55E00", "s", "--"),
+    Style("#009E73", "^", "-."),
+    Style("#CC79A7", "D", ":"),
+    Style("#56B4E9", "v", (0, (6, 1.5))),
+    Style("#E69F00", "P", (0, (3, 1, 1, 1, 1, 1))),
+    Style("#000000", "X", (0, (1, 2))),
+)
+
+
+def style(i: int) -> Style:
+    """Style of the i-th series."""
+    return STYLES[i % len(STYLES)]
+
+
+def signed(value: float, digits: int = 3) -> str:
+    """+0.012 or −0.012, with a minus as wide as the plus."""
+    text = f"{value:+.{digits}f}"
+    # Zero has no sign, from whichever side it was rounded.
+    return text[1:] if not float(text) else text.replace("-", MINUS)
+
+
+def interval_text(low: float, high: float, digits: int = 3) -> str:
+    """(−0.001, +0.025)"""
+    return f"({signed(low, digits)}, {signed(high, digits)})"
+
+
+def power_of_ten(exponent: int) -> str:
+    """12 -> 10¹²."""
+    return "10" + str(exponent).translate(str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹"))
+
+
+def flops_label(flops: float) -> str:
+    """8.2e+12 -> 8.2×10¹²."""
+    mantissa, _, exponent = format_flops(flops).partition("e")
+    power = power_of_ten(int(exponent))
+    return power if mantissa == "1" else f"{mantissa}×{power}"
+
+
+def series_label(series: Series, trials: pd.DataFrame) -> str:
+    """Size, budget, variant and number of seeds that finished."""
+    n = finished(trials)["seed"].nunique()
+    parts = [series.size, f"{flops_label(series.budget_flops)} FLOPs", *([series.variant] if series.variant else [])]
+    return ", ".join([*parts, f"{n} seed{'' if n == 1 else 's'}"])
+
+
+def line_handle(label: str, look: Style) -> Line2D:
+    """Legend entry of a whole series."""
+    return Line2D([], [], color=look.color, marker=look.marker, linestyle=look.line, lw=1.2, ms=POINT, mfc="white", mew=0.7, label=label)
+
+
+def point_handle(label: str, look: Style) -> Line2D:
+    """Legend entry of single trials."""
+    return Line2D([], [], color=look.color, marker=look.marker, linestyle="", ms=POINT, mfc="white", mew=0.7, label=label)
+
+
+def band_handle(label: str, look: Style) -> tuple[Any, str]:
+    """Legend entry of a curve on its band: the handles that are drawn over each other, and the label."""
+    line = Line2D([], [], color=look.color, linestyle=look.line, lw=1.2)
+    return (Patch(facecolor=look.color, alpha=BAND_ALPHA, lw=0), line), label
+
+
+def draw_trials(axes: Any, x: Any, loss: Any, look: Style) -> None:
+    """A point for each trial."""
+    axes.plot(x, loss, color=look.color, linestyle="", marker=look.marker, ms=POINT, mfc="white", mew=0.7, zorder=3)

@@ -1,0 +1,1 @@
+"""Live views of work in progress."""

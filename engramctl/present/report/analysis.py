@@ -1,0 +1,100 @@
+"""What the memory does: the figures and tables of `engramctl analyze` on the page, read from the sweep's `analysis/`."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import pandas as pd
+
+from engramctl.findings.memory_size import judge
+from engramctl.present.report.content import ReportTable, number
+from engramctl.results.analysis_store import AnalysisStore
+from engramctl.results.store import Store
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One figure of a model with what belongs to it."""
+
+    figure: "Figure"
+    kind: str
+    caption: str
+    tables: tuple[ReportTable, ...] = ()
+    sentence: str = ""
+
+
+def findings(sweep: Store) -> Iterator[Finding]:
+    """All that is kept in the sweep's `analysis/`; nothing where there is none. UserError when a table can't be read."""
+    from engramctl.present.figures.depth import depth_figure
+    from engramctl.present.figures.gate_text import gate_text_figure
+    from engramctl.present.figures.gates import gates_figure
+    from engramctl.present.figures.slots import slots_figure
+    from engramctl.present.figures.suppression import suppressed_tasks_figure, suppression_figure
+
+    store = AnalysisStore(sweep.folder)
+    for name in store.names("depth"):
+        depth = store.read(name, "depth")
+        caption = (
+            f"Effective depth: A is {depth['trial_a'].iloc[0]}, B {depth['trial_b'].iloc[0]}. Left, how far each layer's prediction is"
+            " from the last one's; right, which layers are alike (CKA), dashed where each layer of B stands in A."
+        )
+        yield Finding(depth_figure(depth), "depth", caption)
+    for name in store.names("suppress"):
+        losses = store.read(name, "suppress")
+        caption = f"Trial {name}: validation loss with the memory on and off. The backbone never learned to do without."
+        yield Finding(suppression_figure(losses), "suppression", caption, (_suppression(losses),))
+    for name in store.names("suppress_tasks"):
+        caption = f"Trial {name}: benchmarks with the memory on and off."
+        yield Finding(suppressed_tasks_figure(store.read(name, "suppress_tasks")), "suppressed benchmarks", caption)
+    for name in store.names("memory_rows"):  # written after `memory`
+        heads = store.read(name, "memory")
+        caption = f"Trial {name}: reads of the rows by rank, their norms, and the gain of each hash head alone."
+        sentence = f"Trial {name}: {judge(heads).text}."
+        yield Finding(slots_figure(heads, store.read(name, "memory_rows")), "slots", caption, (_heads(heads),), sentence)
+    for name in store.names("gate_phrases"):  # written after `gates`
+        phrases = store.read(name, "gate_phrases")
+        caption = f"Trial {name}: mean gate by group of tokens with 95 % intervals, and the phrases that open it most."
+        yield Finding(gates_figure(store.read(name, "gates"), phrases), "gates", caption)
+    for name in store.names("gate_text"):
+        yield Finding(gate_text_figure(store.read(name, "gate_text")), "gates of a text", f"Trial {name}: the gate at each token.")
+
+
+def _suppression(frame: pd.DataFrame) -> ReportTable:
+    rows = [
+        (
+            r["grouping"],
+            r["label"],
+            f"{r['n_tokens']:,}",
+            number(r["loss_on"], ".3f"),
+            number(r["loss_off"], ".3f"),
+            number(r["difference"], "+.3f"),
+            number(100 * r["retained"], ".1f"),
+            f"{number(100 * r['retained_low'], '.1f')} to {number(100 * r['retained_high'], '.1f')}" if r["retained_low"] > 0 else "–",
+        )
+        for r in frame.to_dict("records")
+    ]
+    columns = ("tokens by", "group", "tokens", "loss on", "loss off", "off − on", "retained %", "95 %")
+    return ReportTable(
+        frame["model"].iloc[0], columns, rows, 2, "Retained: what is left of the right token's probability without the memory."
+    )
+
+
+def _heads(frame: pd.DataFrame) -> ReportTable:
+    rows = [
+        (
+            f"{r['order']}-grams, head {r['head']}",
+            f"{r['rows']:,}",
+            number(100 * r["rows_touched"] / r["rows"], ".0f"),
+            number(r["ngrams_per_row"], ".1f"),
+            number(100 * r["shared_reads"], ".0f"),
+            number(100 * r["owner_reads"], ".0f"),
+            number(100 * r["hottest_share"], ".0f"),
+            number(r["loss_alone"], ".3f"),
+        )
+        for r in frame.to_dict("records")
+    ]
+    columns = ("head", "rows", "read %", "N-grams a row", "shared reads %", "owner's reads %", "hottest 1 %", "loss alone")
+    return ReportTable(frame["model"].iloc[0], columns, rows, 1)

@@ -1,0 +1,123 @@
+"""Verdicts and fitted numbers of a sweep as words and tables, and as one flat table to keep."""
+
+from typing import TYPE_CHECKING, Any
+
+import pandas as pd
+
+from engramctl.findings.fits import SweepFits
+from engramctl.present.format import is_missing, series_name
+from engramctl.present.report.content import ReportTable, number
+
+if TYPE_CHECKING:
+    from engram.fitting.results import Interval
+    from engramctl.findings.losses import SeedDifferences
+
+FIT_COLUMNS = ["fit", "size", "budget_flops", "variant", "rho", "quantity", "unit", "estimate", "low", "high"]
+"""Columns of `fit_rows`: what was fitted, of what, and its number with the bounds of its 95 % interval."""
+
+
+def verdicts(fits: SweepFits) -> list[tuple[str, str]]:
+    """What each sentence is of, and the sentence."""
+    found = [(series_name(*key), fit.verdict.text) for key, fit in fits.allocation.items()]
+    found += [(f"{size}{f', {variant}' if variant else ''}, over the budgets", drift.text) for (size, variant), drift in fits.drift.items()]
+    found += [(series_name(*key), fit.text) for key, fit in fits.memory.items()]
+    for one in fits.variants:
+        if one.difference:
+            found.append((f"{one.variant} against {one.reference}, at rho = {one.rho:g}", one.difference.paired.text))
+    for layer in fits.layers:
+        if layer.difference:
+            found.append((f"memory at layers {list(layer.layers)} against the mean of single layers", layer.difference.paired.text))
+    return found
+
+
+def interval_text(interval: "Interval", form: str) -> str:
+    """0.38 (0.25 to 0.52); a dash where there is none."""
+    if is_missing(interval.estimate):
+        return "–"
+    bounds = "" if is_missing(interval.low) else f" ({number(interval.low, form)} to {number(interval.high, form)})"
+    return f"{number(interval.estimate, form)}{bounds}"
+
+
+def fit_tables(fits: SweepFits) -> list[ReportTable]:
+    """One table for each kind of fit that the sweep has."""
+    tables = []
+    if fits.allocation:
+        rows = [
+            (
+                series_name(*key),
+                fit.form or "–",
+                interval_text(fit.rho_star, ".2f"),
+                interval_text(fit.gain, ".4f"),
+                interval_text(fit.crossing, ".2f"),
+                number(fit.loss_min.estimate, ".4f"),
+                number(fit.noise_sd, ".4f"),
+                str(fit.n_seeds),
+            )
+            for key, fit in fits.allocation.items()
+        ]
+        columns = ("curve", "form", "best rho", "gain over rho = 1", "crossing", "lowest loss", "noise", "seeds")
+        note = (
+            "Crossing: the rho below the best one where the curve is as high as at rho = 1 again, if it rises so far. Noise: standard"
+            " deviation of one trial, the common effect of its seed taken out."
+        )
+        tables.append(ReportTable("Fits over rho", columns, rows, 2, note))
+    if fits.memory:
+        parameters = [
+            (series_name(*key), law.form, name, interval_text(value, ".4g"))
+            for key, law in fits.memory.items()
+            for name, value in law.parameters[law.form].items()
+        ]
+        tables.append(ReportTable("Loss against slots", ("curve", "form", "parameter", "value"), parameters, 3))
+    compared = [
+        (
+            f"{one.variant} (rho {one.rho:g})",
+            f"{one.reference} (rho {one.reference_rho:g})",
+            number(one.loss, ".4f"),
+            *_difference(one.difference),
+        )
+        for one in fits.variants
+    ]
+    if compared:
+        tables.append(ReportTable("Variants", ("variant", "against", "loss", "difference", "p", "seeds"), compared, 2))
+    layers = [(str(list(one.layers)), number(one.loss, ".4f"), *_difference(one.difference)) for one in fits.layers]
+    if layers:
+        tables.append(ReportTable("Layers", ("memory at", "loss", "against the mean of single layers", "p", "seeds"), layers, 1))
+    return tables
+
+
+def _difference(difference: "SeedDifferences | None") -> tuple[str, str, str]:
+    if difference is None:
+        return "–", "–", "0"
+    paired = difference.paired
+    return interval_text(paired.difference, "+.4f"), number(paired.p_value, ".2g"), str(paired.n_pairs)
+
+
+def fit_rows(fits: SweepFits) -> pd.DataFrame:
+    """Every fitted number, one a row (FIT_COLUMNS): what `fits.parquet` holds."""
+    rows: list[dict[str, Any]] = []
+
+    def add(fit: str, size: str, budget: float, variant: str, rho: float, numbers: "dict[str, tuple[str, Interval]]") -> None:
+        for quantity, (unit, value) in numbers.items():
+            bounds = {"estimate": value.estimate, "low": value.low, "high": value.high}
+            names = {"fit": fit, "size": size, "budget_flops": budget, "variant": variant, "rho": rho}
+            rows.append({**names, "quantity": quantity, "unit": unit, **bounds})
+
+    nan = float("nan")
+    for key, fit in fits.allocation.items():
+        loss = "nats/token"
+        numbers = {"rho_star": ("fraction", fit.rho_star), "gain": (loss, fit.gain), "crossing": ("fraction", fit.crossing)}
+        add("allocation", *key, nan, {**numbers, "loss_min": (loss, fit.loss_min)})
+    for (size, variant), drift in fits.drift.items():
+        add("drift", size, nan, variant, nan, {"slope": ("rho per factor 10 of budget", drift.slope)})
+    for key, law in fits.memory.items():
+        for form, parameters in law.parameters.items():
+            add(f"memory {form}", *key, nan, {name: ("", value) for name, value in parameters.items()})
+    for one in fits.variants:
+        if one.difference:
+            numbers = {f"less {one.reference}": ("nats/token", one.difference.paired.difference)}
+            add("variants", one.size, one.budget_flops, one.variant, one.rho, numbers)
+    for layer in fits.layers:
+        if layer.difference:
+            numbers = {"less the mean of single layers": ("nats/token", layer.difference.paired.difference)}
+            add("layers", layer.size, layer.budget_flops, str(list(layer.layers)), layer.rho, numbers)
+    return pd.DataFrame(rows, columns=FIT_COLUMNS)

@@ -1,0 +1,126 @@
+"""Fits as tables and sentences in a terminal."""
+
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+from engramctl.findings.fits import SweepFits
+from engramctl.present import console
+from engramctl.present.format import NO_VALUE, format_flops, format_rho, human, is_missing, number, series_name
+
+if TYPE_CHECKING:
+    from rich.console import Console
+    from rich.table import Table
+
+    from engram.fitting.results import Interval
+    from engramctl.findings.losses import SeedDifferences
+
+_ROOMY = 116
+"""Width from which an interval fits beside its estimate; else it stands below."""
+
+
+def print_fits(terminal: "Console", fits: SweepFits) -> None:
+    """A table for each kind of fit, and under it what it has shown in words."""
+    break_at = " " if terminal.width >= _ROOMY else "\n"
+    for table, sentences in _blocks(fits, break_at):
+        terminal.print(table)
+        for sentence in sentences:
+            terminal.print(sentence, markup=False)
+        terminal.print()
+
+
+def _blocks(fits: SweepFits, break_at: str) -> "Iterator[tuple[Table, list[str]]]":
+    if fits.allocation:
+        yield _allocation_table(fits, break_at), [f"{series_name(*key)}: {fit.verdict.text}" for key, fit in fits.allocation.items()]
+    if fits.drift:
+        rows = [
+            [", ".join(part for part in model if part), _interval(drift.slope, "+.3f", break_at)] for model, drift in fits.drift.items()
+        ]
+        sentences = [f"{row[0]}: {drift.text}" for row, drift in zip(rows, fits.drift.values(), strict=True)]
+        yield console.table(["drift", "rho* for ten times the budget"], rows), sentences
+    if fits.memory or fits.no_memory:
+        yield _memory_table(fits, break_at), [f"{series_name(*key)}: {fit.text}" for key, fit in fits.memory.items()]
+    if fits.variants:
+        yield _variants_table(fits, break_at), []
+    if fits.layers:
+        yield _layers_table(fits, break_at), []
+
+
+def _interval(interval: "Interval", form: str, break_at: str) -> str:
+    """Estimate and bounds; a dash where there is none."""
+    if is_missing(interval.estimate):
+        return NO_VALUE
+    bounds = "" if is_missing(interval.low) else f"{break_at}({interval.low:{form}}, {interval.high:{form}})"
+    return f"{interval.estimate:{form}}{bounds}"
+
+
+def _allocation_table(fits: SweepFits, break_at: str) -> "Table":
+    rows: list[list[object]] = [
+        [
+            series_name(*key),
+            fit.form or NO_VALUE,
+            _interval(fit.rho_star, ".2f", break_at),
+            _interval(fit.gain, ".4f", break_at),
+            _interval(fit.crossing, ".2f", break_at),
+            number(fit.noise_sd, ".4f"),
+            fit.n_seeds,
+        ]
+        for key, fit in fits.allocation.items()
+    ]
+    return _table(["fit over rho", "form", "rho*", "gain over rho=1", "crossing", "noise", "seeds"], rows, left=2, fold=(0, 1))
+
+
+def _table(names: list[str], rows: list[list[object]], left: int, fold: tuple[int, ...], title: str | None = None) -> "Table":
+    """A table whose columns `fold` break between words where the terminal is narrow; numbers stay whole."""
+    table = console.table(names, rows, left=left, title=title)
+    for i in fold:
+        table.columns[i].no_wrap, table.columns[i].overflow = False, "fold"
+        table.columns[i].min_width = max(len(word) for text in [names[i], *(str(row[i]) for row in rows)] for word in text.split() or [""])
+    return table
+
+
+def _memory_table(fits: SweepFits, break_at: str) -> "Table":
+    rows: list[list[object]] = []
+    for (size, budget), none in fits.no_memory.items():
+        rows.append([f"{size}, {format_flops(budget)} FLOPs, no memory", "", "", "", f"{none.loss:.4f}"])
+    for key, fit in fits.memory.items():
+        power = fit.parameters.get("power-law", {})
+        gain, most = fits.memory_gain.get(key), NO_VALUE
+        if gain and gain.difference:
+            paired = gain.difference.paired.difference
+            most = f"{paired.estimate:+.4f} at {human(gain.n_slots)}{break_at}({paired.low:+.4f}, {paired.high:+.4f})"
+        slope = _interval(fit.parameters["log-linear"]["slope"], "+.4f", break_at)
+        exponent = _interval(power["exponent"], ".2f", break_at) if power else NO_VALUE
+        rows.append([series_name(*key), fit.form, slope, exponent, most])
+    return _table(["loss against slots", "form", "for 10x slots", "exponent", "vs no memory"], rows, left=2, fold=(0,))
+
+
+def _difference(difference: "SeedDifferences | None", break_at: str) -> list[str]:
+    if difference is None:
+        return [NO_VALUE, NO_VALUE, "0"]
+    paired = difference.paired
+    return [_interval(paired.difference, "+.4f", break_at), f"{paired.p_value:.2g}", str(paired.n_pairs)]
+
+
+def _variants_table(fits: SweepFits, break_at: str) -> "Table":
+    several = len({(one.size, one.budget_flops) for one in fits.variants}) > 1
+    rows: list[list[object]] = []
+    seen = set()
+    for one in fits.variants:
+        at = [one.size, format_flops(one.budget_flops)] if several else []
+        if (head := (one.size, one.budget_flops, one.reference_rho)) not in seen:
+            seen.add(head)
+            rows.append([*at, one.reference, format_rho(one.reference_rho), number(one.reference_loss, ".4f"), "reference", "", ""])
+        rows.append([*at, one.variant, format_rho(one.rho), number(one.loss, ".4f"), *_difference(one.difference, break_at)])
+    names = [*(["size", "FLOPs"] if several else []), "variant", "rho", "val_loss", "difference", "p", "pairs"]
+    name = 2 if several else 0
+    return _table(names, rows, left=name + 1, fold=(name,), title="Variants against the first, paired by seed")
+
+
+def _layers_table(fits: SweepFits, break_at: str) -> "Table":
+    rows: list[list[object]] = []
+    for one in fits.layers:
+        place = ", ".join([one.size, format_flops(one.budget_flops), *([one.others] if one.others else [])])
+        layers = ", ".join(str(layer) for layer in one.layers)
+        rows.append([place, layers, format_rho(one.rho), number(one.loss, ".4f"), *_difference(one.difference, break_at)])
+    names = ["size, FLOPs", "layers", "rho", "val_loss", "vs mean of single layers", "p", "pairs"]
+    return _table(names, rows, left=2, fold=(0,), title="Layers that have the memory")

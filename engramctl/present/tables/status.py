@@ -1,0 +1,74 @@
+"""Where sweeps stand, in the terminal."""
+
+from typing import TYPE_CHECKING, Any
+
+import pandas as pd
+
+from engramctl.findings.status import RUNNING, STATUSES
+from engramctl.present import console
+from engramctl.present.format import format_flops, format_rho, last_line
+from engramctl.results.trial_table import DIVERGED, FAILED, FINISHED, MISSING, SERIES
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+MARKS = {FINISHED: "●", DIVERGED: "x", FAILED: "!", RUNNING: "◐", MISSING: "·"}
+
+
+def print_overview(overview: list[dict[str, Any]]) -> None:
+    """A line for each sweep."""
+    rows = []
+    for line in overview:
+        budgets = [format_flops(b) for b in line["budget_flops"]]
+        # To the minute; --json has the seconds.
+        last = (line["finished_at"] or "-")[:16].replace("T", " ")
+        rows.append([line["sweep"], *(line[f"n_{name}"] for name in STATUSES), "-".join(dict.fromkeys(budgets[:1] + budgets[-1:])), last])
+    table = console.table(["sweep", "done", *STATUSES[1:], "FLOPs", "last (UTC)"], rows)
+    # In a narrow terminal a long name folds, so that nothing is cut.
+    table.columns[0].no_wrap, table.columns[0].overflow = False, "fold"
+    console.out().print(table)
+
+
+def print_sweep(terminal: "Console", trials: pd.DataFrame) -> None:
+    """Counts and grids of one sweep, and why trials failed."""
+    variants = bool((trials["variant"] != "").any())
+    rows = []
+    for _, group in trials.groupby(SERIES, sort=False):
+        first, counts = group.iloc[0], [int((group["status"] == name).sum()) for name in STATUSES]
+        rows.append([*([first["variant"]] if variants else []), first["size"], format_flops(first["budget_flops"]), *counts])
+    names = ["size", "FLOPs", "done", *STATUSES[1:]]
+    terminal.print(console.table(["variant", *names] if variants else names, rows, left=1 + variants))
+    terminal.print()
+    for _, group in trials.groupby(SERIES, sort=False):
+        first = group.iloc[0]
+        variant = f"{first['variant']}, " if first["variant"] else ""
+        terminal.print(f"{variant}{first['size']}, {format_flops(first['budget_flops'])} FLOPs", style="italic", markup=False)
+        _print_grid(terminal, group)
+        terminal.print()
+    terminal.print("   ".join(f"{MARKS[name]} {name}" for name in STATUSES) + "   12% trained so far")
+    failed = trials[trials["error"].notna()]
+    if len(failed):
+        terminal.print()
+    for t in failed.to_dict("records"):
+        what = f"{t['status']}: {t['trial_id']} {t['size']} {format_flops(t['budget_flops'])} rho {format_rho(t['rho'])} seed {t['seed']}"
+        # The last line of a traceback says what went wrong; the whole text is in the table.
+        reason = last_line(t["error"])
+        terminal.print(f"{what}\n    {reason}", markup=False)
+
+
+def _print_grid(terminal: "Console", group: pd.DataFrame) -> None:
+    """Seeds down, rho across, a mark each; as many blocks as the width of the terminal asks for."""
+    cells: dict[tuple[int, float], str] = {}
+    for t in group.to_dict("records"):
+        share = f"{int(100 * t['step'] / t['steps'])}%" if t["step"] is not None and t["steps"] else None
+        mark = MARKS[t["status"]]
+        mark = share if share and t["status"] == MISSING else mark + (share or "")
+        # Two trials in one cell (a sweep that varies something else too) show both.
+        cells[t["seed"], t["rho"]] = cells.get((t["seed"], t["rho"]), "") + mark
+    rhos = sorted(set(group["rho"]))
+    width = max(len(text) for text in [*(format_rho(r) for r in rhos), *cells.values()]) + 2
+    fit = max(1, (terminal.width - len("seed ")) // width)
+    for start in range(0, len(rhos), fit):
+        part = rhos[start : start + fit]
+        rows = [[str(seed), *(cells.get((seed, rho), "") for rho in part)] for seed in sorted(set(group["seed"]))]
+        terminal.print(console.table(["seed", *(format_rho(rho) for rho in part)], rows))

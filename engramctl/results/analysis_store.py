@@ -1,0 +1,39 @@
+"""Findings as Parquet: a file for each model and kind; the latest of a kind replaces the one before."""
+
+from pathlib import Path
+
+import pandas as pd
+
+from engram.errors import UserError
+from engramctl.results.parquet import Columns, as_table, read_table, write_table
+from engramctl.results.schema.analysis import SCHEMAS
+
+
+class AnalysisStore:
+    """`analysis/` in the folder of a sweep or of a checkpoint."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder / "analysis"
+        self.figures = folder / "figures"
+
+    def path(self, name: str, kind: str) -> Path:
+        """Where the table of a model (a trial id, or two with a dot between) is."""
+        return self.folder / f"{name}.{kind}.parquet"
+
+    def write(self, name: str, kind: str, columns: Columns) -> Path:
+        """Keep a table; UserError when the folder can't be written, ValueError when the columns are not those of the schema."""
+        path = self.path(name, kind)
+        table = as_table(SCHEMAS[kind], columns, kind)
+        try:
+            write_table(path, table)
+        except OSError as problem:
+            raise UserError(f"{path} can't be written: {problem.strerror or problem}") from None
+        return path
+
+    def read(self, name: str, kind: str) -> pd.DataFrame:
+        """A table; FileNotFoundError when there is none, UserError when it can't be read."""
+        return read_table(self.path(name, kind), SCHEMAS[kind], SCHEMAS[kind].names).to_pandas()
+
+    def names(self, kind: str) -> list[str]:
+        """Models that have a table of a kind, sorted."""
+        return sorted(path.name.removesuffix(f".{kind}.parquet") for path in self.folder.glob(f"[!.]*.{kind}.parquet"))

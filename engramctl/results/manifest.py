@@ -1,0 +1,114 @@
+"""`sweep.json`: what a sweep is, as the folder of its results keeps it.
+
+Other than a sweep file it is read years later by other versions: it checks shapes, not whether the experiment could still be run.
+"""
+
+import itertools
+import json
+from pathlib import Path
+from typing import Any, Self
+
+from engram.config.errors import explain
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from engram.errors import UserError
+from engramctl.results.parquet import require_version, write_atomically
+from engramctl.results.schema.columns import SCHEMA_VERSION
+
+
+class _Kept(BaseModel):
+    """Fields that this version does not know are kept as they are."""
+
+    model_config = ConfigDict(frozen=True, extra="allow")
+
+
+class DeclaredSweep(_Kept):
+    """The sweep's declaration (`sweep.spec.SweepSpec`) at its last run, with the command line's overrides."""
+
+    question: str = ""
+    corpus: dict[str, Any] = {}
+    sizes: tuple[str, ...] = ()
+    rhos: tuple[float, ...] = ()
+    slots: tuple[int, ...] = ()
+    axes: dict[str, dict[str, dict[str, Any]]] = {}
+    """Axis -> label -> changes by dotted path."""
+    variants: tuple[str, ...] = ()
+
+    @property
+    def variant_axes(self) -> dict[str, str]:
+        """The column `axes` of each variant, JSON, by the variant's name."""
+        choices = itertools.product(*([(axis, label) for label in labels] for axis, labels in self.axes.items()))
+        return {", ".join(label for _, label in labels): json.dumps(dict(labels)) for labels in choices}
+
+
+class PinnedCorpus(_Kept):
+    """The prepared text that the sweep began with."""
+
+    folder: str
+    """Its name below `corpora/` in the cache."""
+    fingerprint: str
+    tokenizer_fingerprint: str
+    vocab_size: int
+
+
+class WantedTrial(_Kept):
+    """A trial that the sweep's table should have (columns `trial_table.IDENTITY`)."""
+
+    trial_id: str
+    size: str
+    budget_flops: float
+    variant: str
+    rho: float
+    seed: int
+
+
+class Manifest(_Kept):
+    """What a sweep is: its declaration, its text, the FLOPs of its wall times, and the trials that were asked for."""
+
+    sweep: DeclaredSweep = DeclaredSweep()
+    fixed: dict[str, Any] | None = None
+    """What may not change while the sweep goes on (`SweepSpec.fixed`)."""
+    corpus: PinnedCorpus | None = None
+    budgets: dict[str, float] = {}
+    """FLOPs of a trial by wall time and sizes (`sweep.spec.budget_key`)."""
+    trials: tuple[WantedTrial, ...] | None = None
+    """In the order in which they were asked for; None: every row is wanted."""
+
+    @property
+    def is_over_slots(self) -> bool:
+        """Whether the sweep varies memory slots on a fixed backbone in place of rho."""
+        return bool(self.sweep.slots)
+
+    def place_of(self) -> dict[str, int]:
+        """The place of each trial, by its id, in the order that the sweep's author gave; empty without a list of trials."""
+        return {trial.trial_id: i for i, trial in enumerate(self.trials or ())}
+
+    def without(self, ids: set[str]) -> Self:
+        """The manifest without some of its trials."""
+        return self.model_copy(update={"trials": tuple(trial for trial in self.trials or () if trial.trial_id not in ids)})
+
+
+def write_manifest(path: Path, manifest: Manifest) -> None:
+    """Keep a manifest; the schema version is added. OSError when the disk refuses."""
+    content = manifest.model_dump(mode="json", exclude_unset=True, exclude={"schema_version"})
+    text = json.dumps({**content, "schema_version": SCHEMA_VERSION}, indent=2, allow_nan=False)
+    write_atomically(path, (text + "\n").encode())
+
+
+def read_manifest(path: Path) -> Manifest | None:
+    """The manifest, None where there is none; UserError in one line when it is damaged, of another shape or of another version."""
+    try:
+        content = json.loads(path.read_bytes())
+    except FileNotFoundError:
+        return None
+    except ValueError:
+        raise UserError(f"{path} is not JSON; delete it and run the sweep again, finished trials are kept") from None
+    except OSError as problem:
+        raise UserError(f"{path} can't be read: {problem.strerror}") from None
+    if not isinstance(content, dict):
+        raise UserError(f"{path} is a JSON {type(content).__name__}, an object is expected")
+    require_version(path, content.get("schema_version"))
+    try:
+        return Manifest.model_validate(content)
+    except ValidationError as problem:
+        raise UserError(f"{path}: {explain(problem)}") from None

@@ -1,0 +1,141 @@
+"""Tables as Parquet files: written whole or not at all, read many at a time, checked against their schema."""
+
+import os
+import uuid
+from collections.abc import Iterable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from functools import cache
+from io import BytesIO
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from engram.errors import UserError
+from engramctl.results.schema.columns import SCHEMA_VERSION
+
+Columns = Mapping[str, Sequence[Any] | np.ndarray]
+"""A table as its columns, all of one length."""
+
+_READERS = 4
+"""Threads that read files side by side."""
+
+
+def write_atomically(path: Path, content: bytes) -> None:
+    """Write a file so that it is either absent (or its old self) or whole, even if the process is killed.
+
+    Raises OSError when the folder can't be written.
+    """
+    # The suffix keeps it out of *.parquet, whoever globs; the unique part lets two processes write the same trial.
+    temp = path.with_name(f".{path.name}.{uuid.uuid4().hex}.tmp")
+    try:
+        with open(temp, "xb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temp, path)
+    except BaseException:
+        temp.unlink(missing_ok=True)
+        raise
+
+
+def as_table(schema: pa.Schema, data: Columns, what: str) -> pa.Table:
+    """Columns as a table; ValueError when they are not exactly those of the schema, or a value is missing."""
+    names = set(schema.names)
+    if data.keys() != names:
+        raise ValueError(f"{what}: unknown columns {_names(data.keys() - names)}, missing columns {_names(names - data.keys())}")
+    table = pa.Table.from_pydict(dict(data), schema=schema)
+    for field in schema:
+        if not field.nullable and table.column(field.name).null_count:
+            raise ValueError(f"{what}: column {field.name} must have a value")
+    return table
+
+
+def _names(names: Iterable[str]) -> str:
+    return ", ".join(sorted(names)) or "none"
+
+
+def write_table(path: Path, table: pa.Table) -> None:
+    """Write a table atomically, and its folder where there is none; OSError when the disk refuses."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    buffer = BytesIO()
+    if table.num_rows == 1:
+        # Codecs and dictionaries make one row larger, and four times slower to read.
+        pq.write_table(table, buffer, compression="none", use_dictionary=False)
+    else:
+        pq.write_table(table, buffer, compression="zstd")
+    write_atomically(path, buffer.getvalue())
+
+
+def write_row(path: Path, schema: pa.Schema, row: Mapping[str, Any]) -> None:
+    """Keep one row as a file of its own; raises like `as_table` and `write_table`."""
+    write_table(path, as_table(schema, {name: [value] for name, value in row.items()}, path.name))
+
+
+def read_row(path: Path, schema: pa.Schema) -> dict[str, Any] | None:
+    """The row that `write_row` kept, None when there is none; UserError like `read_table`."""
+    try:
+        row: dict[str, Any] = read_table(path, schema, schema.names).to_pylist()[0]
+    except FileNotFoundError:
+        return None
+    return row
+
+
+def read_table(path: Path, schema: pa.Schema, columns: Sequence[str]) -> pa.Table:
+    """Some columns of a file; FileNotFoundError when there is none, UserError when it is damaged or not of this schema."""
+    try:
+        # One read of the file: Arrow's own would be one for each column, and most of the time of a thousand small files.
+        file = pq.ParquetFile(pa.BufferReader(path.read_bytes()))
+        metadata = file.metadata.metadata or {}
+    except FileNotFoundError:
+        raise
+    except (pa.ArrowException, OSError):
+        raise _damaged(path) from None
+    with file:
+        require_version(path, metadata.get(b"schema_version", b"").decode() or None)
+        # To build the schema of a file costs a fifth of reading it; its text is nearly always the one that this Arrow writes.
+        if metadata.get(b"ARROW:schema") != _written(schema) and not file.schema_arrow.equals(schema):
+            raise UserError(f"{path} does not have the columns of schema version {SCHEMA_VERSION}; it was not written by engramctl")
+        try:
+            # One row or a few thousand: threads would cost more than they save.
+            return file.read(columns=list(columns), use_threads=False).select(columns)
+        except (pa.ArrowException, OSError):
+            raise _damaged(path) from None
+
+
+def read_tables(paths: Sequence[Path], schema: pa.Schema, columns: Sequence[str]) -> list[pa.Table | None]:
+    """`read_table` of every path, in order; None where there is no file."""
+
+    def read(path: Path) -> pa.Table | None:
+        try:
+            return read_table(path, schema, columns)
+        except FileNotFoundError:
+            return None
+
+    if len(paths) < 2:
+        return [read(path) for path in paths]
+    # Most of the time of a small file is waiting for it, the more so in a shared folder of a cluster.
+    with ThreadPoolExecutor(_READERS) as pool:
+        return list(pool.map(read, paths))
+
+
+@cache
+def _written(schema: pa.Schema) -> bytes:
+    """A schema as Arrow writes it into a Parquet file."""
+    buffer = BytesIO()
+    pq.write_table(schema.empty_table(), buffer)
+    written: bytes = pq.ParquetFile(buffer).metadata.metadata[b"ARROW:schema"]
+    return written
+
+
+def _damaged(path: Path) -> UserError:
+    return UserError(f"{path} can't be read as Parquet: it is damaged; delete it and run the sweep again, other trials are kept")
+
+
+def require_version(path: Path, version: object) -> None:
+    """UserError when a file has another schema version."""
+    if str(version) != str(SCHEMA_VERSION):
+        found = f"schema version {version}" if version is not None else "no schema version"
+        raise UserError(f"{path} has {found}; this engramctl reads version {SCHEMA_VERSION}")

@@ -1,0 +1,139 @@
+"""What is scored: a task with its settings, and a model."""
+
+import hashlib
+import json
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+from engram.config.trial import TrialConfig
+from engram.errors import UserError
+from engramctl.present.format import short_trial_name
+
+RULER = "ruler"
+DEFAULT_LENGTHS = (1024,)
+"""Of RULER's samples: the shortest power of two at which all tasks that need no texts from outside exist."""
+SHORTEST = 256
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What the command line says about all tasks; paths are absolute."""
+
+    limit: int | None = None
+    fewshot: int | None = None
+    max_length: int | None = None
+    """None: as many tokens as the model was trained on."""
+    data: Path | None = None
+    offline: bool = False
+    haystack: tuple[Path, ...] | None = None
+    squad: Path | None = None
+    hotpotqa: Path | None = None
+    words: Path | None = None
+
+
+@dataclass(frozen=True)
+class Request:
+    """One task or group, at one length if it is RULER's."""
+
+    task: str
+    """As typed: `mmlu`, `ruler`, `ruler:vt`."""
+    length: int | None
+    settings: Settings
+
+    @property
+    def is_ruler(self) -> bool:
+        return self.length is not None
+
+    @property
+    def ruler_tasks(self) -> list[str]:
+        """The tasks of RULER that were named; none: all."""
+        _, _, name = self.task.partition(":")
+        return [name] if name else []
+
+    @property
+    def name(self) -> str:
+        return f"{self.task} at {self.length}" if self.is_ruler else self.task
+
+    def identity(self, max_length: int) -> dict[str, Any]:
+        """Everything that the scores of a model depend on, as JSON values; what other tasks need is not in it."""
+        settings = self.settings
+        common = {"task": self.task, "limit": settings.limit, "max_length": max_length}
+        if self.is_ruler:
+            from engram.evaluation.ruler import SEED
+            from engram.evaluation.ruler.suite import VERSION
+
+            files = {name: _text(getattr(settings, name)) for name in ("squad", "hotpotqa", "words")}
+            haystack = [str(file) for file in settings.haystack] if settings.haystack else None
+            return {**common, "length": self.length, "seed": SEED, "version": VERSION, "haystack": haystack, **files}
+        return {**common, "fewshot": settings.fewshot, "data": _text(settings.data), "lm_eval": version("lm_eval")}
+
+
+@dataclass(frozen=True)
+class Job:
+    """A request to a model."""
+
+    checkpoint: Path
+    """Absolute."""
+    folder: Path
+    """Where `evals/` and `eval_items/` are: the sweep's folder, or the checkpoint's."""
+    trial: TrialConfig
+    request: Request
+
+    @property
+    def max_length(self) -> int:
+        return self.request.settings.max_length or self.trial.train.seq_len
+
+    @cached_property
+    def identity(self) -> str:
+        """JSON of what was asked for."""
+        return json.dumps(self.request.identity(self.max_length), sort_keys=True)
+
+    @property
+    def file_name(self) -> str:
+        """Of its rows and of its items: the same for the same trial, task and settings."""
+        task = re.sub(r"[^A-Za-z0-9_-]+", "-", self.request.task.removesuffix(".yaml"))[-60:]
+        digest = hashlib.sha256(self.identity.encode()).hexdigest()[:8]
+        return f"{self.trial.id}.{task}.{digest}.parquet"
+
+    @property
+    def name(self) -> str:
+        """For a person."""
+        return f"{short_trial_name(self.trial)} {self.request.name}"
+
+
+def requests_for(tasks: Sequence[str], lengths: Sequence[int] | None, settings: Settings) -> list[Request]:
+    """A request for each task, each of RULER's once for every length. UserError in one line for what can't be meant."""
+    if lengths is not None and not any(_is_ruler(task) for task in tasks):
+        raise UserError("--lengths is of ruler, which is not among the tasks")
+    for length in lengths or ():
+        if length < SHORTEST:
+            raise UserError(f"--lengths: {length} is too short; RULER's samples have {SHORTEST} tokens or more")
+    found = []
+    for task in dict.fromkeys(task.strip() for task in tasks):
+        if _is_ruler(task):
+            _require_ruler_task(task)
+            found += [Request(task, length, settings) for length in dict.fromkeys(lengths or DEFAULT_LENGTHS)]
+        else:
+            found.append(Request(task, None, settings))
+    return found
+
+
+def _is_ruler(task: str) -> bool:
+    return task.partition(":")[0] == RULER
+
+
+def _require_ruler_task(task: str) -> None:
+    from engram.evaluation.ruler import TASKS
+
+    _, colon, name = task.partition(":")
+    if colon and name not in TASKS:
+        raise UserError(f"there is no task {task}; {RULER} is all of {', '.join(f'{RULER}:{one}' for one in TASKS)}")
+
+
+def _text(path: Path | None) -> str | None:
+    return None if path is None else str(path)

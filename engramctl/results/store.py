@@ -1,0 +1,221 @@
+"""Results as Parquet: one trial is written atomically, all trials are read as one table.
+
+There is no database and no file that two trials share. A file that exists is whole; a trial whose row exists is done.
+"""
+
+import json
+import os
+import socket
+import time
+import uuid
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, Self
+
+import pandas as pd
+import pyarrow as pa
+from filelock import FileLock, Timeout
+
+from engram.errors import UserError
+from engramctl.results.manifest import Manifest, read_manifest, write_manifest
+from engramctl.results.parquet import Columns, as_table, read_table, read_tables, write_atomically, write_table
+from engramctl.results.schema.extensions import EXTENSION_SCHEMA
+from engramctl.results.schema.trials import CURVE_SCHEMA, DOCUMENT_SCHEMA, STATUSES, TRIAL_SCHEMA
+from engramctl.results.trial_table import FAILED, FINISHED
+
+_STALE_TEMP_S = 3600.0
+"""Age at which a temporary file is debris of a killed process and not somebody's write in progress."""
+
+
+def list_sweeps(results: Path) -> list[str]:
+    """Names of the sweeps in a results folder, sorted; UserError when there is no such folder."""
+    if not results.is_dir():
+        raise UserError(f"--results {results}: there is no such folder; `engramctl sweep` creates it")
+    folders = (p for p in results.iterdir() if not p.name.startswith("."))
+    return sorted(p.name for p in folders if (p / "sweep.json").is_file() or (p / "trials").is_dir())
+
+
+class Store:
+    """The results of one sweep: `<results>/<sweep>/`.
+
+    Raises UserError when the sweep's name can't be a folder name.
+    """
+
+    def __init__(self, results: Path, sweep: str) -> None:
+        if not sweep or sweep.startswith(".") or "/" in sweep or "\\" in sweep:
+            raise UserError(f"sweep '{sweep}': a name without slashes that does not begin with a dot is expected")
+        self.results = results
+        self.sweep = sweep
+        self.folder = results / sweep
+        self.trials = self.folder / "trials"
+        self.curves = self.folder / "curves"
+        self.documents = self.folder / "documents"
+        self.figures = self.folder / "figures"
+        self.fits = self.folder / "fits.parquet"
+        self.checkpoints = self.folder / "checkpoints"
+        self.extensions = self.folder / "extensions"
+        self.manifest = self.folder / "sweep.json"
+        self.running = self.folder / "running.json"
+
+    @classmethod
+    def open_existing(cls, results: Path, sweep: str) -> Self:
+        """Open a sweep that has results; UserError naming the sweeps that there are when it has none."""
+        there = list_sweeps(results)
+        if sweep not in there:
+            raise UserError(f"sweep '{sweep}' has no results in {results}; there are: {', '.join(there) or 'none'}")
+        return cls(results, sweep)
+
+    def check_writable(self) -> None:
+        """Create the folders and try a write; UserError when that is not possible."""
+        try:
+            for folder in (self.trials, self.curves, self.documents):
+                folder.mkdir(parents=True, exist_ok=True)
+                probe = folder / f".probe.{uuid.uuid4().hex}.tmp"
+                probe.touch()
+                probe.unlink()
+        except OSError as problem:
+            raise UserError(f"results folder {self.folder} can't be written: {problem.strerror}") from None
+
+    # Writing
+
+    def write_trial(self, row: Mapping[str, Any], curve: Columns | None, documents: Columns | None) -> None:
+        """Keep one trial: its curve and documents, then its row, whose existence means that the trial is done.
+
+        An earlier attempt of the same trial is replaced. Raises ValueError when the columns are not exactly those of
+        the schema, when a value is missing, or when row, sweep and status don't agree; OSError when the disk refuses.
+        """
+        row_table = as_table(TRIAL_SCHEMA, {name: [value] for name, value in row.items()}, "trial")
+        if row["sweep"] != self.sweep:
+            raise ValueError(f"the trial belongs to sweep {row['sweep']!r}, this is the store of {self.sweep!r}")
+        if row["status"] not in STATUSES:
+            raise ValueError(f"status is {row['status']!r}, not one of {STATUSES}")
+        if row["status"] == FINISHED and not (row["val_loss"] is not None and row["val_loss"] == row["val_loss"]):
+            raise ValueError(f"trial {row['trial_id']} is finished but has no val_loss")
+        file = f"{row['trial_id']}.parquet"
+        for folder, schema, data, what in (
+            (self.curves, CURVE_SCHEMA, curve, "curve"),
+            (self.documents, DOCUMENT_SCHEMA, documents, "documents"),
+        ):
+            if data is not None:
+                write_table(folder / file, as_table(schema, data, what))
+            else:
+                # Left over from an earlier attempt, it would be taken for this one's.
+                (folder / file).unlink(missing_ok=True)
+        write_table(self.trials / file, row_table)
+
+    def write_manifest(self, manifest: Manifest) -> None:
+        """Keep what the sweep is; OSError when the disk refuses."""
+        self.folder.mkdir(parents=True, exist_ok=True)
+        write_manifest(self.manifest, manifest)
+
+    # Reading
+
+    def read_trials(self, columns: Sequence[str] | None = None) -> pd.DataFrame:
+        """All trials, one row each, in the order of their ids; nulls of number columns are NaN.
+
+        `columns` are those that the caller needs; a thousand trials are read three times faster with a dozen than with all.
+
+        UserError naming the file when one can't be read or has another schema version.
+        """
+        names = TRIAL_SCHEMA.names if columns is None else list(columns)
+        tables = read_tables(sorted(self.trials.glob("*.parquet")), TRIAL_SCHEMA, names)
+        # `engramctl rm` took those that are None a moment ago.
+        there = [table for table in tables if table is not None]
+        return pa.concat_tables([TRIAL_SCHEMA.empty_table().select(names), *there]).to_pandas()
+
+    def finished_ids(self) -> set[str]:
+        """Ids of the trials that need not run again: finished and diverged ones."""
+        trials = self.read_trials(["trial_id", "status"])
+        return set(trials.loc[trials["status"] != FAILED, "trial_id"])
+
+    def status(self, trial_id: str) -> str | None:
+        """Status of one trial, None when it has no row; UserError like `read_trials`."""
+        try:
+            status: str = read_table(self.trials / f"{trial_id}.parquet", TRIAL_SCHEMA, ["status"]).column("status")[0].as_py()
+        except FileNotFoundError:
+            return None
+        return status
+
+    def read_curve(self, trial_id: str) -> pd.DataFrame:
+        """Training curve of a trial, one row a step; UserError when it has none."""
+        return self._read_existing(self.curves, [trial_id], CURVE_SCHEMA, CURVE_SCHEMA.names, "curve")[0].to_pandas()
+
+    def read_documents(self, trial_id: str) -> pd.DataFrame:
+        """Validation losses of a trial, one row a document; UserError when it has none."""
+        return self.read_documents_tables([trial_id], DOCUMENT_SCHEMA.names)[0].to_pandas()
+
+    def read_documents_tables(self, trial_ids: Sequence[str], columns: Sequence[str]) -> list[pa.Table]:
+        """Some columns of several trials as Arrow tables: pandas would take most of the time of a thousand small ones."""
+        return self._read_existing(self.documents, trial_ids, DOCUMENT_SCHEMA, columns, "documents")
+
+    def _read_existing(
+        self, folder: Path, trial_ids: Sequence[str], schema: pa.Schema, columns: Sequence[str], what: str
+    ) -> list[pa.Table]:
+        paths = [folder / f"{trial_id}.parquet" for trial_id in trial_ids]
+        tables = read_tables(paths, schema, columns)
+        for trial_id, path, table in zip(trial_ids, paths, tables, strict=True):
+            if table is None:
+                raise UserError(f"trial {trial_id} of sweep {self.sweep} has no {what}: there is no {path}")
+        return tables
+
+    def read_extensions(self) -> pd.DataFrame:
+        """Extensions of trials to longer sequences, one row each, in the order of their ids; UserError when one can't be read."""
+        tables = read_tables(sorted(self.extensions.glob("*.parquet")), EXTENSION_SCHEMA, EXTENSION_SCHEMA.names)
+        return pa.concat_tables([EXTENSION_SCHEMA.empty_table(), *(table for table in tables if table is not None)]).to_pandas()
+
+    def extension_sources(self) -> dict[str, str]:
+        """The trial that each extension started from, by the extension's id; UserError when one can't be read."""
+        rows = self.read_extensions()
+        return dict(zip(rows["trial_id"], rows["source_trial_id"], strict=True))
+
+    def read_manifest(self) -> Manifest | None:
+        """What the sweep is, or None before its first run; UserError when it is damaged or of another schema version."""
+        return read_manifest(self.manifest)
+
+    def known_trials(self) -> set[str]:
+        """Ids of all trials that have a row or a checkpoint, or that the manifest names. UserError when the manifest can't be read."""
+        ids = set((self.read_manifest() or Manifest()).place_of())
+        ids |= {path.stem for path in self.trials.glob("[!.]*.parquet")}
+        return ids | {path.name for path in self.checkpoints.glob("[!.]*")}
+
+    # One process at a time
+
+    @contextmanager
+    def lock(self) -> Iterator[None]:
+        """Hold the sweep for this process; UserError at once when another process holds it.
+
+        The lock goes with the process, so a killed sweep leaves nothing to clean up.
+        """
+        self.check_writable()
+        owner = self.folder / ".lock-owner.json"
+        lock = FileLock(self.folder / ".lock")
+        try:
+            lock.acquire(blocking=False)
+        except Timeout:
+            raise UserError(f"sweep {self.sweep} is being run by {_owner(owner)}") from None
+        try:
+            write_atomically(owner, json.dumps({"pid": os.getpid(), "host": socket.gethostname()}).encode())
+            self._remove_debris()
+            yield
+        finally:
+            owner.unlink(missing_ok=True)
+            lock.release()
+
+    def _remove_debris(self) -> None:
+        """Remove temporary files of killed processes, but not of an orphaned worker that may still be writing."""
+        for temp in (*self.folder.glob(".*.tmp"), *self.folder.glob("*/.*.tmp")):
+            try:
+                if time.time() - temp.stat().st_mtime > _STALE_TEMP_S:
+                    temp.unlink()
+            except FileNotFoundError:
+                continue
+
+
+def _owner(path: Path) -> str:
+    try:
+        owner = json.loads(path.read_bytes())
+        return f"process {owner['pid']} on {owner['host']}"
+    except (OSError, ValueError, KeyError):
+        # Between taking the lock and writing its name, or just before letting go.
+        return "another process"

@@ -1,0 +1,59 @@
+"""Sweep files: found by name, read, with the command line's overrides laid over."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import yaml
+from pydantic import ValidationError
+
+from engram.config.errors import explain
+from engram.errors import UserError
+from engramctl.sweep.overrides import lay_over
+from engramctl.sweep.spec import SweepSpec
+
+
+def sweep_folders() -> list[Path]:
+    """Where names are looked up: `sweeps/` here, then the ones that came with the program."""
+    package = Path(__file__).resolve().parents[1]
+    return [Path("sweeps"), package / "_sweeps", package.parent / "sweeps"]
+
+
+def find_sweep(name: str) -> Path:
+    """The file of a sweep by name or path; UserError lists the names there are."""
+    if name.endswith((".yaml", ".yml")) or "/" in name:
+        path = Path(name)
+        if not path.is_file():
+            raise UserError(f"sweep file {name} does not exist")
+        return path
+    known: dict[str, Path] = {}
+    for folder in reversed(sweep_folders()):
+        known |= {path.stem: path for path in sorted(folder.glob("*.yaml"))}
+    if name not in known:
+        raise UserError(f"sweep '{name}' is unknown; there are {', '.join(sorted(known))}, or give the path of a .yaml file")
+    return known[name]
+
+
+def load_sweep(path: Path, overrides: Mapping[str, Any]) -> SweepSpec:
+    """Read a sweep file and lay overrides over it; UserError names the file and the line or the field."""
+    try:
+        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except UnicodeDecodeError as problem:
+        raise UserError(f"{path} is not UTF-8 (byte {problem.start})") from None
+    except OSError as problem:
+        raise UserError(f"{path} can't be read: {problem.strerror}") from None
+    except yaml.MarkedYAMLError as problem:
+        line = f", line {problem.problem_mark.line + 1}" if problem.problem_mark else ""
+        raise UserError(f"{path}{line}: not valid YAML: {problem.problem}") from None
+    if not isinstance(content, dict):
+        raise UserError(f"{path} must hold a mapping with the keys {', '.join(SweepSpec.model_fields)}")
+    try:
+        spec = SweepSpec.model_validate(content)  # a mistake in the file is the file's, whatever the options say
+    except ValidationError as problem:
+        raise UserError(f"{path}: {explain(problem)}") from None
+    if not overrides:
+        return spec
+    try:
+        return SweepSpec.model_validate(lay_over(spec.model_dump(), overrides))
+    except ValidationError as problem:
+        raise UserError(explain(problem)) from None

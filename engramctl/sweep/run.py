@@ -1,0 +1,276 @@
+"""Carrying a sweep out: every trial that has no row yet is trained, on Ray."""
+
+import shutil
+import threading
+import time
+from collections.abc import Callable, Iterable, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Protocol
+
+from engram.config.trial import TrialConfig
+from engram.corpus.dataset import Corpus, TrainBatches, validation_windows
+from engram.errors import UserError
+from engram.memory.placement.settings import TablePlacement
+from engramctl.cluster.events import ENDED, RETRY, Event
+from engramctl.cluster.session import Resources, cluster_workers, local_workers, ray_session, trial_resources
+from engramctl.cluster.speeds import measure_speeds
+from engramctl.present.format import human
+from engramctl.results import provenance
+from engramctl.results.liveness import Process, RunningTrials
+from engramctl.results.manifest import Manifest
+from engramctl.results.rows.trials import SweepContext
+from engramctl.results.store import Store
+from engramctl.sweep.budget import fit_wall_time
+from engramctl.sweep.build import expand
+from engramctl.sweep.continuation import check_same_sweep, known_budget, renewed, with_trials
+from engramctl.sweep.spec import SweepSpec, budget_key, wall_seconds
+
+if TYPE_CHECKING:
+    from engram.training.speed import Speed
+
+PROBE_S = 4.0
+"""Seconds for which the steps of a trial are timed."""
+PROBE_BUDGET = 1e30
+"""Any budget that pays for a step: probes are stopped by the clock."""
+_REPORT_S = 1.0
+
+Progress = Callable[[str, int, int | None], None]
+"""Takes a stage, how much of it is done, and of how much; None: unknown."""
+
+
+class Watcher(Protocol):
+    """Whoever follows a sweep."""
+
+    def note(self, line: str) -> None:
+        """Take a line of news."""
+
+    def stages(self) -> AbstractContextManager[Progress]:
+        """What follows the stages of preparing a corpus."""
+
+    def trials(self, left: Sequence[TrialConfig], done: int) -> AbstractContextManager[Callable[[Event], None]]:
+        """What follows the trials that are left to train; `done` others have a row already."""
+
+
+@dataclass(frozen=True)
+class SweepRun:
+    """A sweep and how it is to be carried out; hold the store's lock while it is."""
+
+    store: Store
+    spec: SweepSpec
+    resources: Resources
+    checkpoint_s: float
+    """Seconds between checkpoints of a trial."""
+    watcher: Watcher
+    tables: TablePlacement = field(default_factory=TablePlacement)
+    """Where the memory tables lie."""
+
+    def expand(self, budgets: Sequence[float], corpus: Corpus) -> list[TrialConfig]:
+        """All trials of the sweep on its text."""
+        return expand(self.spec, budgets, corpus.vocab_size, corpus.fingerprint, corpus.tokenizer_fingerprint)
+
+
+def run_sweep(run: SweepRun, cache: Path) -> list[TrialConfig]:
+    """Prepare the text and train every trial that has no row; returns all trials of the sweep.
+
+    Raises UserError when another process runs the sweep, when the folder holds another experiment, or when it can't be run here.
+    """
+    with run.store.lock():
+        manifest = run.store.read_manifest() or Manifest()
+        check_same_sweep(run.store, run.spec, manifest)
+        if run.resources.address is None:
+            run = replace(run, resources=_local(run))
+        return train_missing(run, _corpus(run, manifest, cache), manifest)
+
+
+def train_missing(run: SweepRun, corpus: Corpus, manifest: Manifest) -> list[TrialConfig]:
+    """Train every trial of a sweep that has no row; hold the store's lock. Returns all trials of the sweep.
+
+    Args:
+        run: the sweep.
+        corpus: its prepared text.
+        manifest: what the sweep was before; an empty one at its first run.
+    """
+    manifest = renewed(manifest, run.spec, corpus)
+    known = [known_budget(run.spec, b, manifest) for b in run.spec.budgets]
+    trials = [] if None in known else run.expand([b for b in known if b], corpus)
+    if not trials or {trial.id for trial in trials} - run.store.finished_ids():
+        check_devices(run.resources, run.store, trials)
+        address = run.resources.address
+        run.watcher.note(f"starting Ray {'at ' + address if address else 'on this machine'} ...")
+        with ray_session(run.resources):
+            if not trials:
+                budget = _timed_budget(run, corpus)
+                manifest = manifest.model_copy(update={"budgets": manifest.budgets | {budget_key(run.spec, run.spec.budgets[0]): budget}})
+                trials = run.expand([budget], corpus)
+            _check_text(run, corpus, trials)
+            run.store.write_manifest(with_trials(manifest, trials))
+            if run.tables.kind == "disk":
+                _say_disk(run, trials)
+            _train(run, corpus, trials)
+    return trials
+
+
+def longest_first(trials: Iterable[TrialConfig]) -> list[TrialConfig]:
+    """Larger budgets first, otherwise as they come: no worker is left alone with a long trial at the end."""
+    return sorted(trials, key=lambda trial: -trial.budget_flops)
+
+
+# Before Ray starts
+
+
+def _local(run: SweepRun) -> Resources:
+    """The resources with the number of trials that this machine has room for; compiles kernels meanwhile."""
+    from engram.training.machine import resolve_device
+
+    place = resolve_device(run.resources.device).type
+    room = local_workers(place, run.resources.devices)
+    workers = run.resources.workers or room
+    run.tables.check_memory(workers)
+    if place == "cpu":
+        # While the text is read and Ray starts.
+        threading.Thread(target=_prepare_kernels, args=(run.watcher,), daemon=True).start()
+    return replace(run.resources, workers=workers)
+
+
+def _prepare_kernels(watcher: Watcher) -> None:
+    from engram import kernels
+
+    if reason := kernels.prepare():
+        watcher.note(f"training without compiled kernels, more slowly: {reason}")
+
+
+def _corpus(run: SweepRun, manifest: Manifest, cache: Path) -> Corpus:
+    """The corpus the sweep began with if it is still in the cache, so that installing a package changes nothing; else prepared."""
+    from engram.corpus.prepare import prepare_corpus
+
+    pinned = manifest.corpus
+    if pinned and (folder := cache / "corpora" / pinned.folder).is_dir():
+        return Corpus.open(folder)
+    with run.watcher.stages() as progress:
+        corpus = prepare_corpus(run.spec.corpus, cache, progress)
+    if pinned and corpus.fingerprint != pinned.fingerprint:
+        raise UserError(
+            f"corpus {run.spec.corpus.source} is not the text that {run.store.folder} was made with (fingerprint"
+            f" {corpus.fingerprint[:12]}, was {pinned.fingerprint[:12]}); choose another folder with --name"
+        )
+    return corpus
+
+
+def check_devices(resources: Resources, store: Store, trials: Sequence[TrialConfig]) -> None:
+    """UserError when a trial can't be trained by so many processes, or was begun by another number of them.
+
+    No trials: their budget is a wall time that is not turned into FLOPs yet.
+    """
+    from engram.training.checkpoints.shards import check_begun
+    from engram.training.replicas import check_processes
+
+    devices = resources.devices
+    kind, numbered, _ = resources.device.partition(":")
+    if devices > 1 and numbered:
+        raise UserError(f"--device {resources.device} is a single one: with --devices-per-trial {devices} use {kind}")
+    if devices > 1 and not trials:
+        raise UserError("a wall time is turned into FLOPs on one device: with --devices-per-trial give --budget in FLOPs")
+    finished = store.finished_ids()
+    for trial in trials:
+        if trial.id not in finished:
+            check_processes(trial.model, trial.train, devices)
+            check_begun(store.checkpoints / trial.id, devices)
+
+
+# On Ray
+
+
+def _timed_budget(run: SweepRun, corpus: Corpus) -> float:
+    """Time a few steps of the likely slowest trials of each size and take the largest budget that fits the wall time."""
+    text, resources = run.spec.budgets[0], run.resources
+    seconds = wall_seconds(text)
+    assert seconds is not None
+    began = time.monotonic()
+    trials = run.expand([PROBE_BUDGET], corpus)
+    ends = _both_ends(trials)
+    run.watcher.note(f"timing a few steps of {len(ends)} trials ...")
+    speeds = measure_speeds(ends, corpus.folder, resources, PROBE_S)
+    slowest: dict[str, Speed] = {}
+    for trial, speed in zip(ends, speeds, strict=True):
+        if trial.size not in slowest or speed.step_s > slowest[trial.size].step_s:
+            slowest[trial.size] = speed
+            variant = f" {trial.variant}" if trial.variant else ""
+            tokens_per_s = human(trial.train.tokens_per_step / speed.step_s)
+            run.watcher.note(f"  {trial.size}{variant} rho {trial.rho:.3g}: {tokens_per_s} tokens/s")
+    left = seconds - (time.monotonic() - began)
+    flops = fit_wall_time(left, trials, slowest, resources.workers or cluster_workers(resources))
+    run.watcher.note(f"budget {text}: {flops:.2g} FLOPs a trial for {len(trials)} trials; kept with the sweep")
+    return flops
+
+
+def _both_ends(trials: Iterable[TrialConfig]) -> list[TrialConfig]:
+    """Most experts and most memory of every size and variant: which of the two is slower depends on the machine."""
+    series: dict[tuple[str, str], list[TrialConfig]] = {}
+    for trial in trials:
+        if trial.seed == 0:
+            series.setdefault((trial.size, trial.variant), []).append(trial)
+    ends = [end for group in series.values() for end in (min(group, key=lambda t: t.rho), max(group, key=lambda t: t.rho))]
+    return list({trial.id: trial for trial in ends}.values())
+
+
+def _check_text(run: SweepRun, corpus: Corpus, trials: Sequence[TrialConfig]) -> None:
+    """UserError when the text does not fill a sequence; a note when it is read more than once."""
+    for trial in {(t.train.seq_len, t.train.val_tokens): t for t in trials}.values():
+        TrainBatches(corpus.train, trial.train.seq_len, trial.train.batch_size, trial.seed)
+        validation_windows(corpus, trial.train.seq_len, trial.train.val_tokens)
+    for trial in {(t.size, t.budget_flops): t for t in trials}.values():
+        epochs = trial.train.tokens / len(corpus.train)
+        if epochs > 1:
+            run.watcher.note(
+                f"size {trial.size} at {trial.budget_flops:.3g} FLOPs reads the {len(corpus.train):,} training tokens {epochs:.1f} times"
+            )
+
+
+def _say_disk(run: SweepRun, trials: Iterable[TrialConfig]) -> None:
+    """A note of the disk that tables will take while their trials run; UserError where it is not free."""
+    from engram.training.placed_tables import training_bytes
+
+    finished, folder = run.store.finished_ids(), run.store.folder
+    sizes = sorted((training_bytes(t.model, t.train) for t in trials if t.id not in finished and t.model.memory), reverse=True)
+    needed = sum(sizes[: run.resources.workers or cluster_workers(run.resources)])
+    free = shutil.disk_usage(folder).free
+    if needed > free:
+        raise UserError(f"tables on disk take up to {needed / 1e9:.3g} GB in {folder}, {free / 1e9:.3g} GB are free")
+    if needed:
+        run.watcher.note(f"tables on disk take up to {needed / 1e9:.3g} GB in {folder} while they train ({free / 1e9:.3g} GB are free)")
+
+
+def _train(run: SweepRun, corpus: Corpus, trials: Sequence[TrialConfig]) -> None:
+    from engramctl.cluster.tune import run_trials
+    from engramctl.cluster.worker import WorkerSettings
+
+    finished = run.store.finished_ids()
+    left = longest_first(trial for trial in trials if trial.id not in finished)
+    wanted = trial_resources(run.resources)
+    settings = WorkerSettings(
+        results=run.store.results,
+        corpus_folder=corpus.folder,
+        context=SweepContext(run.store.sweep, run.spec.corpus.source, provenance.git_sha()),
+        device=run.resources.device,
+        threads=int(wanted["cpu"]),
+        report_s=_REPORT_S,
+        checkpoint_s=run.checkpoint_s,
+        driver=Process.this(),
+        devices=run.resources.devices,
+        resources=wanted,
+        tables=run.tables,
+    )
+    try:
+        with RunningTrials(run.store) as running, run.watcher.trials(left, len(trials) - len(left)) as watch:
+
+            def tell(event: Event) -> None:
+                # One that reports runs, whatever came before: a process that died is started again without another word.
+                running.note(event.key, runs=event.kind not in (ENDED, RETRY))
+                watch(event)
+
+            run_trials(left, settings, run.resources, tell)
+    except KeyboardInterrupt:
+        run.watcher.note("stopped; finished trials are kept, the same command continues the others from their last checkpoint")
+        raise

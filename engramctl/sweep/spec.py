@@ -1,0 +1,175 @@
+"""The declared experiment: a sweep file's contents, validated."""
+
+from typing import Any, Self
+
+from pydantic import Field, ValidationError, field_validator, model_validator
+
+from engram.config.errors import explain
+from engram.corpus.sources import CorpusSpec
+from engram.frozen import FrozenConfig
+from engram.memory.designs.registry import NONE
+from engram.scaling.ladder import LADDER, size
+from engram.scaling.presets import PRESETS
+from engramctl.sweep.axes import AxisValues, Variant, combinations, normalised
+from engramctl.sweep.models import group, memory_design, sized_models, train_config
+from engramctl.sweep.overrides import lay_over
+from engramctl.sweep.units import parse_bytes, parse_duration, parse_flops
+
+_FORBIDDEN_IN_TRAIN = {"steps"}
+_DECIDED_BY_RHO = {"table_sizes"}
+_FREE = {"question", "sizes", "rhos", "slots", "axes", "variants", "seeds", "budgets"}
+
+
+class SweepSpec(FrozenConfig):
+    """A declared experiment: the contents of a sweep file with the command line's overrides."""
+
+    question: str
+    corpus: CorpusSpec = CorpusSpec(source="python")
+    sizes: tuple[str, ...] = Field(min_length=1)
+    rhos: tuple[float, ...] = ()
+    slots: tuple[int, ...] = ()
+    """Rows of all tables together, added to a fixed backbone (paper, 3.2), in place of rhos."""
+    axes: dict[str, AxisValues] = Field(default_factory=dict)
+    """Fields or named variants (`engramctl.sweep.axes`)."""
+    variants: tuple[str, ...] = ()
+    """Variants to run, by name; none given: all."""
+    equal_across_variants: bool = True
+    """Whether P_total and P_active must agree over the variants as they must over rho."""
+    seeds: int = Field(default=1, ge=1)
+    budgets: tuple[str, ...] = Field(min_length=1)
+    model: dict[str, Any] = Field(default_factory=dict)
+    """Overrides of the ladder's ModelConfig, nested."""
+    train: dict[str, Any] = Field(default_factory=dict)
+    """Overrides of TrainConfig."""
+
+    @field_validator("sizes")
+    @classmethod
+    def _known_sizes(cls, names: tuple[str, ...]) -> tuple[str, ...]:
+        for name in names:
+            if name in PRESETS:
+                raise ValueError(
+                    f"{name} is a model of the paper: `engramctl plan --size {name}` counts it; sweeps take {', '.join(LADDER)}"
+                )
+            size(name)
+        return tuple(dict.fromkeys(names))
+
+    @field_validator("rhos")
+    @classmethod
+    def _in_range(cls, rhos: tuple[float, ...]) -> tuple[float, ...]:
+        for rho in rhos:
+            if not 0 <= rho <= 1:
+                raise ValueError(f"rho is {rho:g}; it must be between 0 (all memory) and 1 (all experts)")
+        return tuple(sorted(set(rhos)))
+
+    @field_validator("slots", mode="before")
+    @classmethod
+    def _whole_numbers(cls, slots: Any) -> Any:
+        return [_whole(s) for s in slots] if isinstance(slots, list | tuple) else slots
+
+    @field_validator("slots")
+    @classmethod
+    def _not_negative(cls, slots: tuple[int, ...]) -> tuple[int, ...]:
+        if slots and min(slots) < 0:
+            raise ValueError(f"slots are {min(slots)}; 0 (no memory) or more are allowed")
+        return tuple(sorted(set(slots)))
+
+    @field_validator("axes", mode="before")
+    @classmethod
+    def _labelled(cls, axes: Any) -> Any:
+        return normalised(axes or {})
+
+    @field_validator("budgets", mode="before")
+    @classmethod
+    def _as_text(cls, budgets: Any) -> Any:
+        return [str(budget) for budget in budgets] if isinstance(budgets, list | tuple) else budgets
+
+    @field_validator("budgets")
+    @classmethod
+    def _known_units(cls, budgets: tuple[str, ...]) -> tuple[str, ...]:
+        for budget in budgets:
+            if wall_seconds(budget) is None:
+                parse_flops(budget)
+            elif len(budgets) > 1:
+                raise ValueError(f"budget {budget} is a wall time; it must stand alone, several budgets are FLOPs such as 1e13")
+        return tuple(dict.fromkeys(budgets))
+
+    @field_validator("corpus", mode="before")
+    @classmethod
+    def _bytes_with_unit(cls, corpus: Any) -> Any:
+        if isinstance(corpus, dict) and isinstance(corpus.get("max_bytes"), str):
+            return corpus | {"max_bytes": parse_bytes(corpus["max_bytes"])}
+        return corpus
+
+    @model_validator(mode="after")
+    def _overrides_fit(self) -> Self:
+        if bool(self.rhos) == bool(self.slots):
+            found = "both rhos and slots are given" if self.rhos else "neither rhos nor slots are given"
+            raise ValueError(f"rhos: {found}; a sweep varies one of the two")
+        if self.axes:
+            self._check_variants()
+            return self
+        if self.variants:
+            raise ValueError(f"variants: there is no {self.variants[0]!r}; this sweep has no axes")
+        for name in _FORBIDDEN_IN_TRAIN & self.train.keys():
+            raise ValueError(f"train.{name} can't be set: the budget decides it")
+        for name in _DECIDED_BY_RHO & group(self.model, "model", "memory").keys():
+            raise ValueError(f"model.memory.{name} can't be set: rho decides it; max_ngram sets the largest order")
+        none = memory_design(self) == NONE
+        if none and not (self.rhos == (1.0,) or self.slots == (0,)):
+            field, only = ("slots", 0) if self.slots else ("rhos", 1)
+            raise ValueError(f"{field}: with model.memory.design none there is no memory to give parameters to; {field} must be [{only}]")
+        probes: list[float] = [1.0] if none else [1.0, 0.5]
+        for name in self.sizes:
+            if self.slots:
+                sized_models(self, size(name), self.slots, self.corpus.vocab_size)
+            else:
+                sized_models(self, size(name), probes, self.corpus.vocab_size)
+            train_config(self, size(name), steps=1)
+        return self
+
+    def _check_variants(self) -> None:
+        known = combinations(self.axes)
+        names = [variant.name for variant in known]
+        for name in self.variants:
+            if name not in names:
+                raise ValueError(f"variants: there is no {name!r}; there are {', '.join(names)}")
+        for variant in known:
+            try:
+                variant_spec(self, variant)
+            except ValidationError as problem:
+                raise ValueError(f"axes, variant {variant.name}: {explain(problem)}") from None
+
+    @property
+    def fixed(self) -> dict[str, Any]:
+        """What can't change while a sweep goes on: everything but what may grow and the question."""
+        return self.model_dump(mode="json", exclude=_FREE)
+
+
+def variant_spec(spec: SweepSpec, variant: Variant) -> SweepSpec:
+    """The sweep of one variant: its changes laid over, without axes. ValidationError when they don't fit."""
+    values = spec.model_dump(exclude={"axes", "variants"})
+    return SweepSpec.model_validate(lay_over(values, variant.changes))
+
+
+def sweep_variants(spec: SweepSpec) -> list[tuple[Variant, SweepSpec]]:
+    """The variants that a sweep runs, each with its sweep."""
+    wanted = [v for v in combinations(spec.axes) if not spec.variants or v.name in spec.variants]
+    return [(variant, variant_spec(spec, variant) if spec.axes else spec) for variant in wanted]
+
+
+def _whole(value: Any) -> Any:
+    """1e5 is text in YAML and 1.0e+5 a float; what is no whole number is left for the validation to name."""
+    try:
+        return int(float(value)) if float(value).is_integer() else value
+    except (TypeError, ValueError, OverflowError):
+        return value
+
+
+def wall_seconds(budget: str) -> float | None:
+    """Seconds if the budget is a wall time (20m), None if it is a number of FLOPs."""
+    return parse_duration(budget) if budget.strip()[-1:].lower() in ("s", "m", "h", "d") else None
+
+
+def budget_key(spec: SweepSpec, budget: str) -> str:
+    """Name under which a sweep keeps the FLOPs of a wall time: other sizes need other FLOPs, other rhos and seeds join the same."""
+    return f"{budget} for {', '.join(spec.sizes)}"

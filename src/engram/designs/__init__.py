@@ -1,1 +1,0 @@
-"""Memory designs: how hashed N-gram rows enter a model. A new one is a file here and a line in `registry`."""

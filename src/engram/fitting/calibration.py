@@ -1,0 +1,224 @@
+"""Do the intervals of `engram.fitting` keep their promise? Sweeps are made up from known curves and fitted, and coverage is counted.
+
+`python -m engram.fitting.calibration` prints the table of docs/fitting.md.
+"""
+
+import argparse
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from engram.fitting.optimum import fit_allocation
+from engram.fitting.results import AllocationFit, Observations
+
+GRIDS = ((0, 0.2, 0.4, 0.55, 0.7, 0.8, 0.9, 1), (0, 0.2, 0.4, 0.55, 0.7, 0.85, 1))
+"""Rhos of the made-up sweeps."""
+_FINE = np.linspace(0, 1, 4001)
+
+Curve = Callable[[np.ndarray], np.ndarray]
+
+
+@dataclass(frozen=True)
+class Shape:
+    """A true curve, which falls from 1 (at rho = 1, or at its highest end) to 0 at `optimum`; None if every rho is equal."""
+
+    name: str
+    curve: Curve
+    optimum: float | None
+
+    @property
+    def interior(self) -> bool:
+        """Whether the minimum is inside."""
+        return self.optimum is not None and 0 < self.optimum < 1
+
+
+def _shape(name: str, curve: Curve, flat: bool = False) -> Shape:
+    values = curve(_FINE)
+    low = values.min()
+    if flat:
+        return Shape(name, lambda rho: np.zeros_like(rho), None)
+    # An interior minimum is scaled by what memory gains, a monotone curve by its whole height
+    inside = 0 < values.argmin() < len(values) - 1
+    height = values[-1] - low if inside else values.max() - low
+    return Shape(name, lambda rho: (curve(rho) - low) / height, float(_FINE[values.argmin()]))
+
+
+def _two_sided(optimum: float, left: float, power: float = 2) -> Curve:
+    """Rises to `left` at rho = 0 and to 1 at rho = 1."""
+
+    def curve(rho: np.ndarray) -> np.ndarray:
+        distance = np.abs(rho - optimum) / np.where(rho < optimum, optimum, 1 - optimum)
+        height: np.ndarray = np.where(rho < optimum, left, 1) * distance**power
+        return height
+
+    return curve
+
+
+def _walls(optimum: float, power: float, eps_low: float, eps_high: float) -> Curve:
+    slope_low = (optimum + eps_low) ** (-power - 1)
+    slope_high = (1 - optimum + eps_high) ** (-power - 1)
+    return lambda rho: (rho + eps_low) ** -power / slope_low + (1 - rho + eps_high) ** -power / slope_high
+
+
+def _upper_wall(optimum: float, width: float) -> Curve:
+    """A gentle fall to the right and a sharp rise at rho = 1."""
+    return lambda rho: np.exp((rho - 1) / width) - rho * np.exp((optimum - 1) / width) / width
+
+
+SHAPES = (
+    _shape("quadratic 0.5", lambda rho: (rho - 0.5) ** 2),
+    _shape("quadratic 0.37", lambda rho: (rho - 0.37) ** 2),
+    _shape("quadratic 0.2", lambda rho: (rho - 0.2) ** 2),
+    _shape("two-sided 0.8", _two_sided(0.8, 1.5)),
+    _shape("two-sided 0.2", _two_sided(0.2, 0.5)),
+    _shape("two-sided 0.6", _two_sided(0.6, 0.3)),
+    _shape("quartic 0.5", _two_sided(0.5, 1, 4)),
+    _shape("quartic 0.65", _two_sided(0.65, 0.6, 4)),
+    _shape("power walls 0.4", _walls(0.4, 0.5, 0.1, 0.05)),
+    _shape("power walls 0.75", _walls(0.75, 1, 0.2, 0.05)),
+    _shape("log walls 0.55", _walls(0.55, 0.05, 0.05, 0.05)),
+    _shape("upper wall 0.7", _upper_wall(0.7, 0.12)),
+    _shape("upper wall 0.5", _upper_wall(0.5, 0.2)),
+    _shape("linear to 0", lambda rho: rho),
+    _shape("saturating to 0", lambda rho: np.exp(rho / 0.25)),
+    _shape("linear to 1", lambda rho: -rho),
+    _shape("saturating to 1", lambda rho: np.exp(-rho / 0.25)),
+    _shape("flat", lambda rho: 0 * rho, flat=True),
+)
+"""Curves of the benchmark."""
+
+
+def synthesize(shape: Shape, n_seeds: int, rng: np.random.Generator) -> tuple[Observations, float]:
+    """A made-up sweep and the true height of its curve, nats per token.
+
+    Trials have noise of their own (0.005 to 0.012 nats) and an effect of their seed (0.01). Documents (200 to 2000) have heavy-tailed
+    lengths, a loss of their own, a preference for one end of rho or the other, and noise with every trial.
+    """
+    rhos = np.array(GRIDS[rng.integers(len(GRIDS))], dtype=float)
+    height = rng.uniform(0.02, 0.1)
+    noise = rng.uniform(0.005, 0.012)
+    n_documents = int(np.exp(rng.uniform(np.log(200), np.log(2000))))
+    n_tokens = np.clip(np.exp(rng.normal(6, 1, n_documents)), 20, 4096).round()
+    x = np.repeat(rhos, n_seeds)
+    seed = np.tile(np.arange(n_seeds), len(rhos))
+    loss = 3.2 + height * shape.curve(x) + rng.normal(0, 0.01, n_seeds)[seed] + rng.normal(0, noise, len(x))
+    loss = loss[:, None] + rng.normal(0, 0.5, n_documents) + (x[:, None] - 0.5) * rng.normal(0, 0.08, n_documents)
+    loss = loss + rng.normal(0, rng.uniform(0.01, 0.06), (len(x), n_documents))
+    return Observations(x, seed, loss * n_tokens, n_tokens), height
+
+
+@dataclass(frozen=True)
+class Row:
+    """Results for one combination of shape and seeds, mostly as shares of the sweeps."""
+
+    shape: Shape
+    n_seeds: int
+    n_sweeps: int
+    rho_covered: float
+    """NaN where every rho is equal."""
+    gain_covered: float
+    rho_width: float
+    """Mean width of the interval of rho_star."""
+    gain_width: float
+    """Nats."""
+    claimed: float
+    """Share of sweeps for which an interior minimum was claimed."""
+    seconds: float
+    """Mean seconds of a fit."""
+
+
+def coverage(
+    n_sweeps: int, seeds: Sequence[int] = (1, 2, 3, 4, 5), shapes: Sequence[Shape] = SHAPES, replicates: int = 300, start: int = 0
+) -> list[Row]:
+    """Fit `n_sweeps` made-up sweeps of every shape and number of seeds; `start` seeds the random numbers."""
+    return [
+        _row(shape, n, n_sweeps, replicates, np.random.default_rng([start, index, n])) for n in seeds for index, shape in enumerate(shapes)
+    ]
+
+
+def _row(shape: Shape, n_seeds: int, n_sweeps: int, replicates: int, rng: np.random.Generator) -> Row:
+    seen = []
+    seconds = 0.0
+    for number in range(n_sweeps):
+        observations, height = synthesize(shape, n_seeds, rng)
+        began = time.perf_counter()
+        fit = fit_allocation(observations, replicates=replicates, seed=number)
+        seconds += time.perf_counter() - began
+        seen.append(_judge(fit, shape, height))
+    rho, gain, rho_width, gain_width, claimed = np.mean(seen, axis=0)
+    if shape.optimum is None:
+        rho = float("nan")
+    return Row(shape, n_seeds, n_sweeps, rho, gain, rho_width, gain_width, claimed, seconds / n_sweeps)
+
+
+def _judge(fit: AllocationFit, shape: Shape, height: float) -> tuple[float, ...]:
+    gain = 0.0 if shape.optimum is None else height * float(shape.curve(np.array([1.0]))[0])
+    optimum = -1.0 if shape.optimum is None else shape.optimum
+    return (
+        float(fit.rho_star.low - 1e-9 <= optimum <= fit.rho_star.high + 1e-9),
+        float(fit.gain.low - 1e-12 <= gain <= fit.gain.high + 1e-12),
+        fit.rho_star.high - fit.rho_star.low,
+        fit.gain.high - fit.gain.low,
+        float(fit.verdict.kind == "interior"),
+    )
+
+
+def table(rows: Sequence[Row]) -> str:
+    """Two Markdown tables: coverage of rho* / of the gain / claims by shape and seeds, in per cent, and a summary."""
+    seeds = sorted({row.n_seeds for row in rows})
+    heads = [_seeds(n) for n in seeds]
+    lines = [f"| curve | {' | '.join(heads)} |", "|---" * (len(seeds) + 1) + "|"]
+    for shape in dict.fromkeys(row.shape for row in rows):
+        cells = [f"{_percent(r.rho_covered)} / {_percent(r.gain_covered)} / {_percent(r.claimed)}" for r in rows if r.shape is shape]
+        lines.append(f"| {shape.name} | {' | '.join(cells)} |")
+    lines += [
+        "",
+        "| sweeps | rho* covered | gain covered | rho* width | gain width, nats | interior claimed |",
+        "|---|---|---|---|---|---|",
+    ]
+    for n in seeds:
+        mine = [row for row in rows if row.n_seeds == n]
+        lines.append(_summary(f"minimum inside, {_seeds(n)}", [row for row in mine if row.shape.interior]))
+        lines.append(_summary(f"none inside, {_seeds(n)}", [row for row in mine if not row.shape.interior]))
+    lines.append(_summary("minimum inside", [row for row in rows if row.shape.interior]))
+    lines.append(_summary("none inside", [row for row in rows if not row.shape.interior]))
+    lines.append(_summary("all", rows))
+    return "\n".join(lines)
+
+
+def _seeds(n: int) -> str:
+    return "1 seed" if n == 1 else f"{n} seeds"
+
+
+def _percent(share: float) -> str:
+    return "-" if np.isnan(share) else f"{100 * share:.0f}"
+
+
+def _summary(name: str, rows: Sequence[Row]) -> str:
+    """Means over some of the rows, which all have the same number of sweeps."""
+    if not rows:
+        return f"| {name} | - | - | - | - | - |"
+    covered = [row.rho_covered for row in rows if row.shape.optimum is not None]
+    rho = f"{np.mean(covered):.1%}" if covered else "-"
+    gain, claimed = np.mean([row.gain_covered for row in rows]), np.mean([row.claimed for row in rows])
+    rho_width, gain_width = np.mean([row.rho_width for row in rows]), np.mean([row.gain_width for row in rows])
+    return f"| {name} | {rho} | {gain:.1%} | {rho_width:.2f} | {gain_width:.3f} | {claimed:.1%} |"
+
+
+def main() -> None:
+    """Print the table."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--sweeps", type=int, default=200, help="made-up sweeps for each shape and number of seeds (default 200)")
+    parser.add_argument("--replicates", type=int, default=300, help="replicates of each fit (default 300)")
+    parser.add_argument("--seeds", type=int, nargs="+", default=[1, 2, 3, 4, 5], help="numbers of seeds (default 1 2 3 4 5)")
+    parser.add_argument("--start", type=int, default=0, help="seed of the random numbers (default 0)")
+    options = parser.parse_args()
+    rows = coverage(options.sweeps, options.seeds, replicates=options.replicates, start=options.start)
+    print(table(rows))
+    print(f"\nA fit took {np.mean([row.seconds for row in rows]):.3f} s on average.")
+
+
+if __name__ == "__main__":
+    main()

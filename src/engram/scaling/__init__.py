@@ -1,0 +1,1 @@
+"""Model sizes, training recipes, parameter counts, and the split between experts and memory."""

@@ -1,0 +1,123 @@
+"""The files of a checkpoint. A checkpoint folder that exists is complete.
+
+`<folder>/step-<n>/` holds `weights.safetensors`, `optimizer.safetensors` and `state.json`. `<folder>/final/` holds all that is needed to
+use the model: the weights, the trial's config, how it ended and the tokenizer (read by `engram.training.checkpoints.restore`). A
+checkpoint is written to a temporary folder, synced and renamed. `<folder>/tables/` holds memory tables that are kept on disk in training,
+with what it takes to bring them back to the last checkpoint (`engram.memory.placement.journal`).
+"""
+
+import json
+import os
+import shutil
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from engram.training.checkpoints.tensor_file import Form, write_tensors
+
+FINAL = "final"
+TABLES = "tables"
+
+Streams = Mapping[str, tuple[Form, Iterator[Tensor]]]
+"""Matrices that may not fit into RAM, by name: shape and dtype, and the rows in order, [n, r] at a time."""
+
+
+def _write_folder(
+    target: Path, tensors: Mapping[str, Mapping[str, Tensor]], files: Mapping[str, bytes], streams: Streams | None = None
+) -> None:
+    temporary = target.with_name(f".{target.name}.{os.getpid()}.tmp")
+    shutil.rmtree(temporary, ignore_errors=True)
+    temporary.mkdir(parents=True)
+    write_files(temporary, tensors, files, streams)
+    publish(temporary, target)
+
+
+def write_files(
+    folder: Path, tensors: Mapping[str, Mapping[str, Tensor]], files: Mapping[str, bytes], streams: Streams | None = None
+) -> None:
+    """Write each group of tensors as NAME.safetensors, together with the streams if there are any, and other files under their names."""
+    for name, group in tensors.items():
+        path = folder / f"{name}.safetensors"
+        if streams:
+            forms = {key: form for key, (form, _) in streams.items()}
+            write_tensors(path, group, forms, ((key, rows) for key, (_, rows) in streams.items()))
+        else:
+            save_file({key: value.detach().contiguous() for key, value in group.items()}, path)
+    for name, content in files.items():
+        (folder / name).write_bytes(content)
+
+
+def publish(temporary: Path, target: Path) -> None:
+    """Sync a complete folder to the disk, then give it its name."""
+    for file in [*temporary.iterdir(), temporary]:
+        descriptor = os.open(file, os.O_RDONLY)
+        os.fsync(descriptor)
+        os.close(descriptor)
+    shutil.rmtree(target, ignore_errors=True)
+    temporary.rename(target)
+
+
+def to_json(document: Mapping[str, Any]) -> bytes:
+    """A JSON document as checkpoints store it."""
+    return json.dumps(document, allow_nan=False).encode()
+
+
+def step_folder(folder: Path, step: int) -> Path:
+    """The folder of the checkpoint after `step`."""
+    return folder / f"step-{step:09d}"
+
+
+def save_step(folder: Path, step: int, weights: Mapping[str, Tensor], optimizer: Mapping[str, Tensor], state: Mapping[str, Any]) -> None:
+    """Save everything needed to continue after `step`; older steps are removed once this one is complete."""
+    target = step_folder(folder, step)
+    _write_folder(target, {"weights": weights, "optimizer": optimizer}, {"state.json": to_json(state)})
+    discard_others(target)
+
+
+def discard_others(target: Path) -> None:
+    """Remove all steps but this one."""
+    for other in target.parent.iterdir():
+        if other != target and other.name not in (FINAL, TABLES):
+            shutil.rmtree(other, ignore_errors=True)
+
+
+def last_step(folder: Path) -> Path | None:
+    """The folder of the latest step, if there is one."""
+    return max(folder.glob("step-*"), default=None)
+
+
+def load_step(folder: Path) -> tuple[dict[str, Tensor], dict[str, Tensor], dict[str, Any]] | None:
+    """Weights, optimiser state and `state` of the latest step; None when there is none."""
+    latest = last_step(folder)
+    if latest is None:
+        return None
+    state = json.loads((latest / "state.json").read_text())
+    return load_file(latest / "weights.safetensors"), load_file(latest / "optimizer.safetensors"), state
+
+
+def save_final(
+    folder: Path,
+    weights: Mapping[str, Tensor],
+    trial: Mapping[str, Any],
+    state: Mapping[str, Any],
+    tokenizer_json: bytes,
+    streams: Streams | None = None,
+) -> None:
+    """Save the trained model, its config, how it ended and its tokenizer, beside the steps; `streams` are weights too."""
+    _write_folder(folder / FINAL, {"weights": weights}, final_files(trial, state, tokenizer_json), streams)
+
+
+def final_files(trial: Mapping[str, Any], state: Mapping[str, Any], tokenizer_json: bytes) -> dict[str, bytes]:
+    """What a final checkpoint holds besides the weights."""
+    return {"trial.json": to_json(trial), "state.json": to_json(state), "tokenizer.json": tokenizer_json}
+
+
+def discard_steps(folder: Path) -> None:
+    """Remove everything but the final model."""
+    if folder.exists():
+        for other in folder.iterdir():
+            if other.name != FINAL:
+                shutil.rmtree(other, ignore_errors=True)

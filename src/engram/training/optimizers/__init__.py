@@ -1,0 +1,1 @@
+"""Optimisers of dense weights and of table rows."""

@@ -1,0 +1,145 @@
+import dataclasses
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import psutil
+import pytest
+import torch
+
+from engram.config.training import TrainConfig
+from engram.config.trial import TrialConfig
+from engram.errors import UserError
+from engram.scaling.allocation import allocate, baseline, memory_template
+from engram.scaling.ladder import LADDER
+from engramctl.cluster import worker
+from engramctl.results.rows.trials import SweepContext
+from engramctl.results.schema.trials import CURVE_SCHEMA
+from engramctl.results.store import Store
+
+
+@pytest.fixture
+def trial(tiny_corpus) -> TrialConfig:
+    size = LADDER["1m"]
+    return TrialConfig(
+        size="1m",
+        rho=0.5,
+        seed=0,
+        budget_flops=1e9,
+        model=allocate(baseline(size, tiny_corpus.vocab_size), memory_template(size), 0.5),
+        train=TrainConfig(steps=3, batch_size=4, seq_len=32, learning_rate=0.01, val_tokens=512),
+        corpus_fingerprint=tiny_corpus.fingerprint,
+        tokenizer_fingerprint=tiny_corpus.tokenizer_fingerprint,
+    )
+
+
+@pytest.fixture
+def bench(tiny_corpus, trial, tmp_path) -> worker.TrialWorker:
+    """A worker as Ray would set it up, without Ray."""
+    actor = object.__new__(worker.TrialWorker)
+    actor.settings = worker.WorkerSettings(
+        results=tmp_path,
+        corpus_folder=tiny_corpus.folder,
+        context=SweepContext("tiny", "files", ""),
+        device="cpu",
+        threads=1,
+        report_s=60.0,
+        checkpoint_s=60.0,
+        driver=worker.Process.this(),
+    )
+    actor.device, actor.corpus, actor.store = torch.device("cpu"), tiny_corpus, Store(tmp_path, "tiny")
+    actor.reset_config({"trial": trial.model_dump_json()})
+    return actor
+
+
+def test_a_finished_trial_is_kept_before_it_is_told(bench, trial):
+    result = bench.step()
+    assert result["done"]
+    assert result["status"] == "finished"
+    (row,) = bench.store.read_trials().to_dict("records")
+    assert row["trial_id"] == trial.id
+    assert TrialConfig.model_validate_json(row["config"]) == trial
+    assert row["val_loss"] == result["val_loss"]
+    assert row["train_flops"] == 6 * row["p_active"] * row["tokens"]
+    assert row["p_total"] == row["p_active"] + row["p_sparse"]
+    assert list(bench.store.read_curve(trial.id)["step"]) == [1, 2, 3]
+    assert set(bench.store.read_curve(trial.id).columns) == set(CURVE_SCHEMA.names)
+    assert bench.store.read_documents(trial.id)["n_tokens"].sum() == row["val_tokens"] == 512
+
+
+def test_a_trial_that_has_a_row_is_not_trained_again(bench, monkeypatch):
+    bench.step()
+    bench.reset_config({"trial": bench.trial.model_dump_json()})
+    monkeypatch.setattr(worker, "Trainer", None)
+    assert bench.step() == {"done": True, "status": "finished"}
+
+
+@pytest.mark.parametrize(
+    ("problem", "said"),
+    [
+        (UserError("table file x.rows is cut off"), "table file x.rows is cut off"),
+        (
+            OSError(28, "No space left on device", "/full/step-1"),
+            "the disk is full (/full/step-1); what was trained",
+        ),
+    ],
+)
+def test_what_is_no_defect_is_a_line_and_no_traceback(bench, trial, monkeypatch, problem, said):
+    def fails(*_: object, **__: object) -> None:
+        raise problem
+
+    monkeypatch.setattr(worker, "Trainer", fails)
+    result = bench.step()
+    (row,) = bench.store.read_trials().to_dict("records")
+    assert row["error"] == result["error"]
+    assert result["error"].startswith(said)
+    assert "Traceback" not in row["error"]
+
+
+def test_a_defect_becomes_a_failed_row_and_the_worker_goes_on(bench, trial, monkeypatch):
+    def broken(*_, **__):
+        raise MemoryError("no room")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(worker, "Trainer", broken)
+        result = bench.step()
+    assert result == {"done": True, "status": "failed", "error": "MemoryError: no room"}
+    (row,) = bench.store.read_trials().to_dict("records")
+    assert row["status"] == "failed"
+    assert "Traceback" in row["error"]
+    assert bench.store.finished_ids() == set()
+    bench.reset_config({"trial": trial.model_dump_json()})
+    assert bench.step()["status"] == "finished", "failed trials are tried again"
+
+
+def test_a_driver_is_known_by_more_than_its_number():
+    this = worker.Process.this()
+    assert not this.gone()
+    assert dataclasses.replace(this, created=this.created - 1).gone()
+    assert not dataclasses.replace(this, host="elsewhere", pid=2**22 + 1).gone()
+
+
+def test_a_worker_ends_with_its_driver():
+    driver = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)"])
+    created = psutil.Process(driver.pid).create_time()
+    code = (
+        "import socket, time; from engramctl.cluster.worker import Process, exit_with;"
+        f"exit_with(Process(socket.gethostname(), {driver.pid}, {created})); print('watching', flush=True); time.sleep(60)"
+    )
+    orphan = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True)
+    assert orphan.stdout.readline() == "watching\n"
+    time.sleep(0.5)
+    assert orphan.poll() is None
+    os.kill(driver.pid, 9)
+    driver.wait()
+    assert orphan.wait(timeout=15) == 1
+
+
+def test_the_core_library_knows_nothing_of_the_command_line():
+    folder = Path(worker.__file__).parents[2] / "src"
+    names = sorted(".".join(path.relative_to(folder).with_suffix("").parts) for path in folder.rglob("*.py"))
+    modules = ", ".join(name.removesuffix(".__init__") for name in names)
+    code = f"import sys, {modules}; print(sorted({{'ray', 'typer', 'rich', 'engramctl'}} & set(sys.modules)))"
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "[]\n"

@@ -1,0 +1,199 @@
+"""`engramctl bench`: what it prints, not how long things take."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from typer.testing import CliRunner
+
+from engram.benchmarks import transformers_model
+from engram.benchmarks.shapes import STUDY, Setup
+from engramctl.cli import app
+from engramctl.cluster.events import ENDED, PROGRESS, STARTED, Event
+from engramctl.sweep.bench import TrialTimes, bench_spec
+from engramctl.sweep.bench_result import SweepSpeed
+from engramctl.sweep.build import expand
+
+COMMANDS = ("train", "memory", "compare", "sweep")
+MACHINE = {"cpu", "cores", "cpus", "threads", "device", "gpu", "pytorch", "kernels", "precision"}
+RANGE = {"median", "low", "high"}
+
+
+pytestmark = pytest.mark.usefixtures("settled_process")
+
+
+def run(*arguments, code=0):
+    result = CliRunner().invoke(app, ["bench", *map(str, arguments)])
+    assert result.exit_code == code, result.output
+    return result
+
+
+@pytest.fixture
+def tiny(text_folder, cache):
+    """Options that make a bench take a second or two."""
+    text = ["--corpus", f"files:{text_folder}/*.txt", "--vocab-size", "400", "--cache", str(cache)]
+    return [*text, "--size", "1m", "--device", "cpu"]
+
+
+@pytest.fixture
+def short(tiny):
+    return [*tiny, "--seconds", "0.05", "--rounds", "2", "--precision", "fp32"]
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_every_command_has_help_with_an_example(command):
+    output = " ".join(run(command, "--help").output.replace("│", " ").split())
+    assert f"Example: engramctl bench {command}" in output
+    assert "--json" in output
+
+
+def test_train(short):
+    result = run("train", *short, "--rho", "0.5", "--workers", "2", "--json")
+    document = json.loads(result.stdout)
+    assert document["bench"] == "train"
+    assert set(document["machine"]) == MACHINE
+    assert document["machine"]["threads"] == 1
+    assert document["machine"]["precision"] == "fp32"
+    assert document["setting"] == {
+        "size": "1m", "optimizer": "muon", "corpus": short[1], "vocab_size": 400, "tokens_per_step": 2048, "seconds": 0.05, "rounds": 2,
+        "rho": 0.5,
+    }  # fmt: skip
+    whole = document["step_s"]["median"]
+    assert sum(part["seconds"]["median"] for part in document["parts"]) + document["other"]["seconds"] == pytest.approx(whole)
+    assert {"name", "shape", "count", "dtype", "seconds", "flops"} == set(document["products"][0])
+    assert document["products_share"] == pytest.approx(document["products_s"] / whole)
+    assert "not norms" in document["flops_counted"]
+    side = document["side_by_side"]
+    assert len(side["tokens_per_s"]) == side["workers"] == 2
+    assert set(side["tokens_per_s"][0]) == RANGE
+    assert side["total_tokens_per_s"] == pytest.approx(sum(copy["median"] for copy in side["tokens_per_s"]))
+    assert "measuring ..." in result.stderr
+
+
+def test_train_as_tables(short):
+    output = run("train", *short, "--optimizer", "adamw", "--rho", "1").stdout
+    assert "1m, rho 1, 100 experts" in output
+    assert "tokens/s" in output
+    assert "kernels" in output.splitlines()[0]
+    assert "whole step" in output
+    assert "muon" not in output
+    assert "of the step" in output
+
+
+def test_memory(short):
+    document = json.loads(run("memory", *short, "--json").stdout)
+    assert set(document) == {"bench", "setting", "machine", "tokens_per_step", "cases", "left_out"}
+    assert [case["name"] for case in document["cases"]][:4] == ["rho 1", "rho 0.75", "rho 0.25", "tables x 16"]
+    assert set(document["cases"][1]["ratio"]) == RANGE
+    output = run("memory", *short).stdout
+    assert "distinct rows" in output
+    assert "x rho 0.75" in output
+
+
+def test_compare(short, monkeypatch):
+    monkeypatch.setattr(transformers_model, "EXPERTS", ("grouped_mm",))
+    monkeypatch.setattr(transformers_model, "DTYPES", {"fp32": torch.float32})
+    options = [*short, "--table-rows", "20000"]
+    document = json.loads(run("compare", *options, "--json").stdout)
+    assert set(document) == {"bench", "setting", "machine", "transformers", "variants", "cases", "ratios", "tables"}
+    assert [(variant["experts"], variant["dtype"]) for variant in document["variants"]] == [("grouped_mm", "fp32")]
+    assert [case["name"] for case in document["cases"]] == ["sparse", "same experts, no memory", "dense", "transformers"]
+    assert [(ratio["of"], ratio["against"]) for ratio in document["ratios"]] == [
+        ("same experts, no memory", "transformers"), ("sparse", "transformers"), ("sparse", "dense"),
+    ]  # fmt: skip
+    assert set(document["tables"]["ratio"]) == RANGE
+    output = run("compare", *options).stdout
+    assert "x the tokens/s of transformers" in output
+    assert "with dense gradients" in output
+
+
+def test_sweep(tiny):
+    """A real one: two trials side by side."""
+    command = [str(Path(sys.executable).parent / "engramctl"), "bench", "sweep", *tiny, "--seconds", "1", "--trials", "2", "--workers", "2"]
+    done = subprocess.run([*command, "--json"], capture_output=True, text=True, timeout=300, check=False)
+    assert done.returncode == 0, done.stderr
+    document = json.loads(done.stdout)
+    assert set(document["machine"]) == MACHINE
+    assert (document["bench"], document["workers"], document["trials"], document["problems"]) == ("sweep", 2, 2, [])
+    assert 0 < document["train_s"] < 2 * document["wall_s"]
+    assert document["efficiency"] == pytest.approx(document["train_s"] / (2 * document["wall_s"]))
+    parts = sum(document[name] for name in ("train_s", "validation_s", "waiting_s", "idle_end_s", "rest_s"))
+    assert parts == pytest.approx(2 * document["wall_s"])
+    assert 0 < document["startup_s"] < document["wall_s"]
+
+
+def test_where_the_time_of_a_sweep_went():
+    times = TrialTimes()
+    # Two workers, three trials; the clock starts at 100. 50 steps of 10 tokens at 100 tokens/s: five seconds ago.
+    for now, event in (
+        (103, Event("a", STARTED)),
+        (110, Event("a", PROGRESS, done=50, tokens_per_s=100.0)),
+        (112, Event("b", PROGRESS, done=50, tokens_per_s=100.0)),
+        (120, Event("a", ENDED, done=150, tokens_per_s=100.0)),
+        (124, Event("c", ENDED, done=20, tokens_per_s=100.0)),
+        (130, Event("b", ENDED)),
+    ):
+        times.take(event, 10, now)
+    assert times.begun == {"a": 105, "b": 107, "c": 122}
+    assert times.waiting(100, workers=2) == 5 + 7
+    assert times.idle_end(workers=2) == 6
+    assert TrialTimes().idle_end(workers=2) == 0
+
+
+def test_the_study_can_be_swept(tiny_corpus):
+    spec = bench_spec("study", 0.8, 3, {"train": {"optimizer": {"kind": "adamw"}}})
+    trials = expand(spec, [1e12], tiny_corpus.vocab_size, "c", "t")
+    setup = Setup(STUDY, "adamw", tiny_corpus, torch.device("cpu"))
+    assert {trial.model for trial in trials} == {setup.sparse(0.8)}
+    assert [trial.seed for trial in trials] == [0, 1, 2]
+    ours, theirs = trials[0].train, setup.train
+    for name in ("seq_len", "batch_size", "learning_rate", "optimizer"):
+        assert getattr(ours, name) == getattr(theirs, name)
+
+
+def test_shares_of_a_sweep_are_its_whole_time():
+    speed = SweepSpeed(
+        machine=None, workers=2, trials=4, steps=10, tokens_per_s=1.0, wall_s=100.0, startup_s=3.0, train_s=150.0, validation_s=20.0,
+        waiting_s=8.0, idle_end_s=12.0, shutdown_s=1.0, problems=[],
+    )  # fmt: skip
+    assert speed.efficiency == 0.75
+    assert speed.rest_s == 10.0
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--size", "7m"], "size '7m' is unknown; there are study, 1m, 3m"),
+        (["--optimizer", "sgd"], "optimizer kind 'sgd' is unknown; there are adamw, muon"),
+        (["--precision", "fp8"], "precision 'fp8' is unknown; use auto, bf16 or fp32"),
+        (["--device", "tpu"], "device 'tpu' is unknown; use auto, cpu, cuda or cuda:N"),
+        (["--corpus", "internet"], "corpus 'internet' is unknown"),
+        (["--corpus-bytes", "some"], "'some' is not a size"),
+    ],
+)
+def test_mistakes_are_one_line_and_code_2(command, arguments, message):
+    result = run(command, *arguments, code=2)
+    assert message in result.stderr
+    assert result.stderr.startswith("error: ")
+    assert len(result.stderr.strip().splitlines()) == 1
+    assert result.stdout == ""
+
+
+@pytest.mark.parametrize("command", ["train", "sweep"])
+def test_rho_is_a_share(command, tiny):
+    error = run(command, *tiny, "--rho", "2", code=2).stderr
+    assert "it must be between 0 (all memory) and 1 (all experts)" in error
+
+
+def test_a_comparison_needs_a_memory(short):
+    assert "a model with a memory is compared" in run("compare", *short, "--rho", "1", code=2).stderr
+
+
+def test_numbers_out_of_range():
+    assert "--rounds" in run("train", "--rounds", "0", code=2).stderr
+    assert "--seconds" in run("memory", "--seconds", "0", code=2).stderr
+    assert "--trials" in run("sweep", "--trials", "0", code=2).stderr

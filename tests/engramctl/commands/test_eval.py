@@ -1,0 +1,353 @@
+"""Benchmark scores of trained models through the command, with a real Ray: score, stop, go on, look."""
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pandas as pd
+import pytest
+from PIL import Image
+from typer.testing import CliRunner
+
+pytest.importorskip("lm_eval", reason="lm-eval is not installed: pip install 'engramctl[eval]'")
+
+from engramctl.cli import app
+from engramctl.findings.ruler import category_scores, matched
+from engramctl.findings.scores import comparable
+from engramctl.present.figures.ruler import ruler_figure
+from engramctl.present.tables.scores import remarks, ruler_table, score_table
+from engramctl.results.schema.scores import EVAL_COLUMNS, EVAL_ITEM_COLUMNS
+from engramctl.results.score_requests import Settings, requests_for
+from engramctl.results.score_store import ScoreStore
+
+ENGRAMCTL = Path(sys.executable).parent / "engramctl"
+CHOICES = 6
+
+
+def run(*arguments: object, code: int = 0) -> subprocess.CompletedProcess[str]:
+    result = subprocess.run([ENGRAMCTL, *map(str, arguments)], capture_output=True, text=True, timeout=300)
+    assert result.returncode == code, result.stderr
+    return result
+
+
+@pytest.fixture(scope="module")
+def results(text_folder, cache, tmp_path_factory):
+    """A sweep of two trials with their checkpoints."""
+    folder = tmp_path_factory.mktemp("eval")
+    spec = {
+        "question": "What do they know?",
+        "corpus": {"source": f"files:{text_folder}/*.txt", "vocab_size": 400, "val_fraction": 0.1},
+        "sizes": ["1m"],
+        "rhos": [0.5, 1],
+        "budgets": ["1e10"],
+        "train": {"val_tokens": 2048, "n_validations": 1},
+    }
+    (folder / "tiny.yaml").write_text(json.dumps(spec))
+    run("sweep", folder / "tiny.yaml", "--cache", cache, "--results", folder / "results")
+    return folder / "results"
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("data")
+    rows = [
+        {
+            "id": str(i),
+            "question": f"Which letter has number {i}?",
+            "choices": {"text": ["aa", "bb", "cc"], "label": ["A", "B", "C"]},
+            "answerKey": "ABC"[i % 3],
+        }
+        for i in range(CHOICES)
+    ]
+    for name in ("ARC-Easy", "ARC-Challenge"):
+        for split in ("train", "validation", "test"):
+            (folder / f"{name}_{split}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return folder
+
+
+@pytest.fixture(scope="module")
+def scored(results, data):
+    arguments = ["eval", "arc_easy", "ruler:fwe", "--sweep", "tiny", "--results", results, "--data", data, "--offline"]
+    arguments += ["--limit", "4", "--lengths", "2048"]
+    return arguments, run(*arguments)
+
+
+@pytest.fixture(scope="module")
+def other(results, data, scored):
+    """Three items of the best trial, besides."""
+    settings = ["--data", data, "--offline", "--limit", "3", "--best", "--json"]
+    return json.loads(run("eval", "arc_easy", "--sweep", "tiny", "--results", results, *settings).stdout)["scores"]
+
+
+def files(results: Path) -> dict[str, int]:
+    return {path.name: path.stat().st_mtime_ns for path in (results / "tiny" / "evals").glob("*.parquet")}
+
+
+def test_scores_of_a_sweep(results, scored):
+    _, done = scored
+    table = done.stdout.splitlines()
+    assert table[0].split() == ["task", "metric", "rho", "seed", "score", "+-", "chance", "bits/byte", "items", "truncated"]
+    assert [line.split()[0] for line in table[1:5]] == ["arc_easy", "arc_easy", "fwe", "fwe"]
+    assert "lost their beginning: the models read 64 tokens at a time" in done.stdout
+    assert f"next: `engramctl plot tiny --results {results} --kind evals`" in done.stderr
+    scores = pd.read_parquet(results / "tiny" / "evals")
+    assert list(scores.columns) == [column.name for column in EVAL_COLUMNS]
+    arc = scores[scores["task"] == "arc_easy"]
+    assert sorted(arc["rho"]) == [0.5, 1]
+    assert arc["chance"].tolist() == pytest.approx([100 / 3] * 2)
+    assert arc["is_percent"].all()
+    assert (arc["n"] == 4).all()
+    assert arc["score"].isin([0, 25, 50, 75, 100]).all()
+    assert (arc["tokens_run"] < arc["tokens_asked"]).all(), "the three choices of a question share it"
+    assert (scores.loc[scores["task"] == "fwe", "length"] == 2048).all()
+    for name in files(results):
+        items = pd.read_parquet(results / "tiny" / "eval_items" / name)
+        assert list(items.columns) == [column.name for column in EVAL_ITEM_COLUMNS]
+        assert len(items) == 4
+        row = scores[(scores["trial_id"] == name.split(".")[0]) & (scores["task"] == items["task"].iloc[0])].iloc[0]
+        assert items["score"].mean() == pytest.approx(row["score"])
+        assert items["bpb"].mean() == pytest.approx(row["bpb"])
+    hashes = [ScoreStore(results / "tiny").read_items(name)["doc_hash"].tolist() for name in sorted(files(results)) if "arc" in name]
+    assert hashes[0] == hashes[1], "two trials are asked the same"
+
+
+def test_nothing_is_scored_twice(results, scored):
+    arguments, first = scored
+    before = files(results)
+    again = run(*arguments)
+    assert "4 of 4 scored already" in again.stderr
+    assert "Ray" not in again.stderr
+    assert again.stdout == first.stdout
+    assert files(results) == before
+
+
+def test_the_best_trial(results, other):
+    (row,) = other
+    assert (row["n"], row["task"], row["limit"]) == (3, "arc_easy", 3)
+    losses = pd.read_parquet(results / "tiny" / "trials").set_index("trial_id")["val_loss"]
+    assert row["trial_id"] == losses.idxmin()
+
+
+def test_the_figure_takes_comparable_scores(results, other):
+    drawn = CliRunner().invoke(app, ["plot", "tiny", "--results", str(results), "--kind", "evals", "--json"])
+    assert drawn.exit_code == 0, drawn.output
+    assert "arc_easy: scores with other settings are left out; shown: 4 items" in drawn.stderr
+    shown = json.loads(drawn.stdout)
+    assert [(row["task"], row["n"]) for row in shown["evals"]] == [("arc_easy", 4)] * 2 + [("fwe", 4)] * 2
+    paths = [Path(path) for path in shown["figures"]]
+    assert [path.name for path in paths] == ["evals.png", "evals.svg", "evals.pdf"]
+    assert Image.open(paths[0]).width > 500
+    page = CliRunner().invoke(app, ["report", "tiny", "--results", str(results)])
+    assert page.exit_code == 0, page.output
+    html = (results / "tiny" / "report.html").read_text()
+    assert "Benchmarks" in html
+    assert "Figure: evals" in html
+    assert "arc_easy" in html
+
+
+def test_a_killed_run_goes_on_where_it_was(results, data, tmp_path):
+    shutil.copytree(results / "tiny", tmp_path / "tiny", ignore=shutil.ignore_patterns("evals", "eval_items"))
+    arguments = ["eval", "arc_easy", "arc_challenge", "ruler:fwe", "--sweep", "tiny", "--results", tmp_path, "--data", data, "--offline"]
+    arguments += ["--workers", "1", "--lengths", "2048", "--limit", "4"]
+    driver = subprocess.Popen([ENGRAMCTL, *map(str, arguments)], stderr=subprocess.PIPE, text=True)
+    deadline = time.monotonic() + 120
+    while not files(tmp_path):
+        assert time.monotonic() < deadline
+        assert driver.poll() is None, driver.stderr.read()
+        time.sleep(0.02)
+    os.kill(driver.pid, signal.SIGKILL)
+    driver.wait()
+    time.sleep(3)  # workers see within two seconds that the driver is gone
+    before = files(tmp_path)
+    assert 0 < len(before) < 6
+    again = run(*arguments)
+    assert f"{len(before)} of 6 scored already" in again.stderr
+    after = files(tmp_path)
+    assert {name: after[name] for name in before} == before, "a finished task was scored again"
+    assert len(after) == 6
+
+
+@pytest.mark.usefixtures("settled_process")
+def test_what_common_beginnings_save(results, data):
+    trial = next((results / "tiny" / "checkpoints").iterdir())
+    arguments = ["bench", "eval", "arc_easy", "--checkpoint", str(trial), "--data", str(data), "--offline", "--limit", "3", "--json"]
+    measured = CliRunner().invoke(app, arguments)
+    assert measured.exit_code == 0, measured.output
+    found = json.loads(measured.stdout)
+    assert found["n_requests"] == 3 * 3
+    assert found["tokens_alone"] > found["tokens_shared"] > 0
+    assert found["largest_difference"] < 1e-4
+    assert found["machine"]["precision"] == "fp32"
+    arguments[2:3], arguments[-1:] = ["bbh_cot_fewshot_navigate"], []
+    (data / "navigate_test.jsonl").write_text(json.dumps({"input": "Is it?", "target": "Yes"}) + "\n")
+    written = CliRunner().invoke(app, arguments)
+    assert written.exit_code == 2
+    assert "the task has no choices to score" in " ".join(written.stderr.split())
+
+
+def test_a_checkpoint_by_itself(results, data, tmp_path):
+    trial = next((results / "tiny" / "checkpoints").iterdir())
+    alone = shutil.copytree(trial, tmp_path / "model")
+    run("eval", "arc_easy", "--checkpoint", alone, "--data", data, "--offline", "--limit", "2")
+    (name,) = [path.name for path in (alone / "evals").iterdir()]
+    assert name.startswith(f"{trial.name}.arc_easy.")
+    assert len(ScoreStore(alone).read_items(name)) == 2
+    run("eval", "arc_easy", "--checkpoint", trial / "final", "--data", data, "--offline", "--limit", "4", "--results", tmp_path)
+    assert not (trial / "evals").exists(), "scores of a sweep's trial belong to the sweep"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["mmlu", "--sweep", "nothing"], "sweep 'nothing' has no results in"),
+        (["mmlu", "--sweep", "tiny", "--rho", "0.7"], "--rho 0.7: sweep 'tiny' has no finished trial of it; it has 0.50, 1.00"),
+        (["mmlu", "--sweep", "tiny", "--seed", "0,x"], "--seed: x is not a whole number"),
+        (["mmlu", "--checkpoint", "/nothing"], "checkpoint /nothing does not exist"),
+        (["mmlu", "--checkpoint", "/nothing", "--best"], "--checkpoint is one model"),
+        (["mmlu", "--sweep", "tiny", "--data", "/nothing"], "--data /nothing does not exist"),
+        (["ruler", "--sweep", "tiny", "--haystack", "/nothing"], "--haystack /nothing does not exist"),
+        (["ruler:nothing", "--sweep", "tiny"], "there is no task ruler:nothing; ruler is all of ruler:niah_single_1, "),
+        (["ruler", "--sweep", "tiny", "--lengths", "64"], "--lengths: 64 is too short; RULER's samples have 256 tokens or more"),
+        (["mmlu", "--sweep", "tiny", "--lengths", "512"], "--lengths is of ruler, which is not among the tasks"),
+    ],
+)
+def test_what_can_t_be_meant(results, arguments, message):
+    result = CliRunner().invoke(app, ["eval", *arguments, "--results", str(results)])
+    assert result.exit_code == 2
+    assert message in " ".join(result.stderr.split())
+
+
+def test_what_the_workers_find_out(results, data):
+    """A task without data ends the command in one line."""
+    result = run("eval", "mmlu_anatomy", "--sweep", "tiny", "--results", results, "--data", data, "--offline", "--rho", "1", code=2)
+    last = result.stderr.splitlines()[-1]
+    assert last.startswith("error: task mmlu_anatomy: its data set cais/mmlu/anatomy is not here")
+    assert "Traceback" not in result.stderr
+
+
+def test_plot_without_scores(fill, make_row, tmp_path):
+    fill(tmp_path, [make_row(rho=rho) for rho in (0, 0.5, 1)])
+    result = CliRunner().invoke(app, ["plot", "allocation", "--results", str(tmp_path), "--kind", "evals"])
+    assert result.exit_code == 2
+    assert "has no benchmark scores; `engramctl eval mmlu --sweep allocation` makes some" in " ".join(result.stderr.split())
+
+
+def test_scores_depend_on_their_own_settings_only():
+    def identities(**changed):
+        settings = Settings(**{"limit": 3, "fewshot": 2, **changed})
+        return [request.identity(64) for request in requests_for(["mmlu", "ruler"], [512, 1024], settings)]
+
+    mmlu, short, long = identities()
+    assert (short["length"], long["length"]) == (512, 1024)
+    assert identities(data=Path("/d"))[1:] == [short, long]
+    assert identities(haystack=(Path("/h"),))[0] == mmlu
+    assert identities(limit=4) != identities()
+    assert identities(offline=True) == [mmlu, short, long]
+
+
+def score(**columns):
+    row = {
+        "trial_id": "aa", "size": "1m", "rho": 0.5, "variant": "", "seed": 0, "budget_flops": 1e12, "request": "mmlu", "task": "mmlu",
+        "group": "", "is_group": True, "length": None, "metric": "acc", "filter": "none", "score": 30.0, "stderr": 1.0, "is_percent": True,
+        "higher_is_better": True, "chance": 25.0, "floor": None, "bpb": 2.0, "others": "{}", "n": 100, "truncated_share": 0.0, "fewshot": 5,
+        "limit": None, "max_length": 64, "version": "1", "settings": "a", "wall_s": 1.0, "tokens_asked": 10, "tokens_run": 5,
+        "lm_eval": "0.4.13", "git_sha": None, "device": "cpu", "precision": "fp32", "finished_at": "2026-01-01T00:00:00+00:00",
+    }  # fmt: skip
+    return row | columns
+
+
+def frame(*rows):
+    return pd.DataFrame(list(rows), columns=[column.name for column in EVAL_COLUMNS])
+
+
+def cells(table):
+    return [[str(cell) for cell in column.cells] for column in table.columns]
+
+
+def test_one_model_shows_the_groups_in_it():
+    rows = frame(
+        score(),
+        score(task="mmlu_stem", group="mmlu"),
+        score(task="mmlu_anatomy", group="mmlu_stem", is_group=False),
+        score(request="ruler", task="ruler", length=512, floor=4.0, chance=None),
+        score(request="ruler", task="vt", group="ruler", is_group=False, length=512, floor=8.0, chance=None, truncated_share=0.5),
+    )
+    columns = cells(score_table(rows))
+    assert columns[0] == ["mmlu", "  mmlu_stem", "ruler 512", "  vt"]
+    assert columns[4] == ["25.0", "25.0", "4.0*", "8.0*"]
+    assert remarks(rows) == ["* of an answer that repeats the end of its prompt"]
+
+
+def test_several_models_show_what_was_asked_for():
+    rows = frame(
+        *(score(trial_id=f"t{rho}", rho=rho) for rho in (1, 0)),
+        score(trial_id="t1", rho=1, task="mmlu_stem", group="mmlu"),
+        score(trial_id="t1", rho=1, request="tag", task="one", is_group=False, is_percent=False, score=3.25, higher_is_better=False),
+    )
+    columns = cells(score_table(rows))
+    assert columns[0] == ["mmlu", "mmlu", "one"]
+    assert columns[2] == ["0.00", "1.00", "1.00"]
+    assert columns[4] == ["30.0", "30.0", "3.25"]
+
+
+def test_most_trials_choose_the_settings():
+    rows = frame(score(trial_id="a"), score(trial_id="b"), score(trial_id="b", settings="new", limit=3, finished_at="2026-02-01"))
+    shown, lines = comparable(rows, ["a", "b"])
+    assert shown["settings"].tolist() == ["a", "a"]
+    assert comparable(rows, ["c"]) == (None, [])
+    assert lines == ["mmlu: scores with other settings are left out; shown: 100 items, 5 examples, 64 tokens read"]
+
+
+def ruler_scores():
+    """Two values of rho at two budgets; the larger rho needs the larger budget for the loss of the smaller one."""
+    trials = pd.DataFrame(
+        {
+            "trial_id": ["a1", "b1", "a2", "b2"],
+            "budget_flops": [1e12, 1e12, 2e12, 2e12],
+            "val_loss": [3.00, 3.10, 2.90, 2.995],
+        }
+    )
+    rho = {"a": 0.5, "b": 1.0}
+    rows = [
+        score(
+            trial_id=trial, rho=rho[trial[0]], budget_flops=float(trial[1]) * 1e12, request="ruler", task=task,
+            group="ruler", is_group=False, length=length, score=value + length / 100, floor=4.0, chance=None, settings=f"{length}",
+        )
+        for trial, value in (("a1", 10.0), ("b1", 20.0), ("a2", 30.0), ("b2", 40.0))
+        for task in ("niah_single_1", "niah_single_2", "vt")
+        for length in (512, 1024)
+    ]  # fmt: skip
+    extended = [{**row, "trial_id": "e" + row["trial_id"], "score": row["score"] + 5} for row in rows]
+    return trials, frame(*rows, *extended)
+
+
+def test_trials_are_matched_by_compute_and_by_loss():
+    trials, scores = ruler_scores()
+    sources = {f"e{one}": one for one in trials["trial_id"]}
+    rows = category_scores(scores, trials, sources)
+    assert set(rows["category"]) == {"Single NIAH", "VT"}
+    assert len(rows) == 8 * 2 * 2
+    one = rows[(rows["trial_id"] == "ea1") & (rows["category"] == "VT") & (rows["length"] == 512)].iloc[0]
+    assert (one["source_id"], one["extended"], one["budget_flops"], one["val_loss"]) == ("a1", True, 1e12, 3.0)
+    assert one["score"] == pytest.approx(10 + 5.12 + 5)
+    groups = matched(rows)
+    assert set(groups["equal FLOPs"]["source_id"]) == {"a2", "b2"}
+    assert set(groups["equal loss"]["source_id"]) == {"a1", "b2"}
+    figure = ruler_figure(groups)
+    assert len(figure.subfigs) == 2
+    assert [axes.get_title(loc="left") for axes in figure.subfigs[0].axes] == ["Single NIAH", "VT"]
+    assert len(figure.subfigs[1].axes[0].lines) == 2 * 2 + 1
+    table = cells(ruler_table("equal loss", groups["equal loss"]))
+    assert table[0] == ["Single NIAH"] * 5 + ["VT"] * 5
+    assert table[1][4] == "echo"
+
+
+def test_one_rho_is_no_comparison():
+    trials, scores = ruler_scores()
+    assert matched(category_scores(scores[scores["rho"] == 1], trials, {})) == {}
+    assert matched(category_scores(scores.iloc[:0], trials, {})) == {}

@@ -1,0 +1,300 @@
+import json
+import os
+import random
+import subprocess
+import sys
+import time
+from itertools import chain
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from engram.errors import UserError
+from engramctl.results.manifest import Manifest
+from engramctl.results.parquet import write_atomically
+from engramctl.results.schema.analysis import TABLES
+from engramctl.results.schema.columns import SCHEMA_VERSION
+from engramctl.results.schema.extensions import EXTENSION_COLUMNS
+from engramctl.results.schema.scores import EVAL_COLUMNS, EVAL_ITEM_COLUMNS
+from engramctl.results.schema.trials import CURVE_COLUMNS, DOCUMENT_COLUMNS, TRIAL_COLUMNS
+from engramctl.results.store import Store, list_sweeps
+
+DOCS = Path(__file__).parents[3] / "docs" / "results.md"
+
+
+@pytest.fixture
+def store(tmp_path):
+    return Store(tmp_path, "allocation")
+
+
+def one_line(error):
+    assert "\n" not in str(error.value)
+    return str(error.value)
+
+
+def test_a_trial_comes_back_as_it_was_written(store, make_row, curve, documents):
+    row = make_row(rho=0.6, seed=3)
+    store.write_trial(row, curve, documents)
+    trials = store.read_trials()
+    assert list(trials.columns) == [c.name for c in TRIAL_COLUMNS]
+    back = trials.iloc[0].to_dict()
+    assert list(back.pop("memory_layers")) == row.pop("memory_layers")
+    assert list(back.pop("loss_by_position")) == row.pop("loss_by_position")
+    assert back.pop("error") != back.get("error")  # null
+    row.pop("error")
+    assert back == row
+    assert store.read_curve(row["trial_id"])["train_loss"].tolist() == [8.0, 7.5]
+    assert store.read_curve(row["trial_id"])["val_loss"].isna().tolist() == [True, False]
+    assert store.read_documents(row["trial_id"])["loss_sum"].sum() == 398.5
+
+
+def test_no_trials_is_an_empty_table_with_all_columns(store):
+    trials = store.read_trials()
+    assert trials.empty
+    assert list(trials.columns) == [c.name for c in TRIAL_COLUMNS]
+    assert store.finished_ids() == set()
+    assert store.read_manifest() is None
+
+
+def test_failed_trials_are_not_finished_but_diverged_ones_are(store, make_row):
+    rows = {status: make_row(rho=rho, status=status) for rho, status in ((0.2, "finished"), (0.4, "diverged"), (0.6, "failed"))}
+    for row in rows.values():
+        store.write_trial(row, None, None)
+    assert store.finished_ids() == {rows["finished"]["trial_id"], rows["diverged"]["trial_id"]}
+
+
+def test_a_second_attempt_replaces_all_of_the_first(store, make_row, curve, documents):
+    failed = make_row(status="failed")
+    store.write_trial(failed, curve, documents)
+    store.write_trial(make_row(trial_id=failed["trial_id"]), None, None)
+    assert store.read_trials()["status"].tolist() == ["finished"]
+    with pytest.raises(UserError, match="has no curve"):
+        store.read_curve(failed["trial_id"])
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"colour": 1}, "unknown columns colour"),
+        ({"rho": ...}, "missing columns rho"),
+        ({"steps": None}, "column steps must have a value"),
+        ({"val_loss": None}, "finished but has no val_loss"),
+        ({"val_loss": float("nan")}, "finished but has no val_loss"),
+        ({"status": "done"}, "status is 'done'"),
+        ({"sweep": "other"}, "belongs to sweep 'other'"),
+    ],
+)
+def test_a_row_that_does_not_fit_the_schema_is_refused_and_nothing_is_written(store, make_row, change, message):
+    row = {name: value for name, value in (make_row() | change).items() if value is not ...}
+    with pytest.raises(ValueError, match=message):
+        store.write_trial(row, None, None)
+    assert not list(store.folder.glob("trials/*"))
+
+
+def test_numpy_arrays_are_columns_too(store, make_row, curve, documents):
+    arrays = {
+        name: np.array([float("nan") if v is None else v for v in values]) for name, values in curve.items() if name != "expert_loads"
+    }
+    arrays |= {"expert_loads": curve["expert_loads"]}
+    arrays |= {name: arrays[name].astype(np.int64) for name in ("step", "tokens")}
+    store.write_trial(make_row(), arrays, {name: np.array(values) for name, values in documents.items()})
+    trial_id = make_row()["trial_id"]
+    assert store.read_curve(trial_id)["val_loss"].isna().tolist() == [True, False]
+    assert store.read_documents(trial_id)["document"].tolist() == ["aa", "bb"]
+
+
+def test_a_curve_that_does_not_fit_leaves_no_row(store, make_row, curve):
+    del curve["step"]
+    with pytest.raises(ValueError, match="missing columns step"):
+        store.write_trial(make_row(), curve, None)
+    assert store.read_trials().empty
+
+
+def test_files_carry_version_units_and_meaning(store, make_row):
+    store.write_trial(make_row(), None, None)
+    schema = pq.read_schema(next(store.trials.glob("*.parquet")))
+    assert schema.metadata[b"schema_version"] == str(SCHEMA_VERSION).encode()
+    assert schema.field("val_loss").metadata[b"unit"] == b"nats/token"
+    assert all(field.metadata[b"meaning"] for field in schema)
+
+
+def test_another_schema_version_names_file_and_both_versions(store, make_row):
+    store.write_trial(make_row(), None, None)
+    path = next(store.trials.glob("*.parquet"))
+    table = pq.read_table(path)
+    pq.write_table(table.replace_schema_metadata({"schema_version": "7"}), path)
+    with pytest.raises(UserError) as error:
+        store.read_trials()
+    assert path.name in one_line(error)
+    assert "version 7" in str(error.value)
+    assert f"version {SCHEMA_VERSION}" in str(error.value)
+    pq.write_table(pa.table({"a": [1]}), path)
+    with pytest.raises(UserError, match="no schema version"):
+        store.read_trials()
+
+
+@pytest.mark.parametrize("damage", ["empty", "short", "text"])
+def test_a_damaged_file_is_named(store, make_row, damage):
+    store.write_trial(make_row(), None, None)
+    path = next(store.trials.glob("*.parquet"))
+    content = path.read_bytes()
+    path.write_bytes({"empty": b"", "short": content[: len(content) // 2], "text": b"hello"}[damage])
+    with pytest.raises(UserError) as error:
+        store.read_trials()
+    assert str(path) in one_line(error)
+
+
+def test_temporary_files_are_ignored(store, make_row):
+    store.write_trial(make_row(), None, None)
+    (store.trials / ".abc.parquet.0123.tmp").write_bytes(b"half")
+    assert len(store.read_trials()) == 1
+
+
+def test_an_interrupted_write_leaves_the_old_file_and_no_debris(tmp_path, monkeypatch):
+    path = tmp_path / "a.json"
+    write_atomically(path, b"old")
+    monkeypatch.setattr("os.replace", lambda *_: (_ for _ in ()).throw(OSError("disk full")))
+    with pytest.raises(OSError, match="disk full"):
+        write_atomically(path, b"new")
+    assert [p.name for p in tmp_path.iterdir()] == ["a.json"]
+    assert path.read_bytes() == b"old"
+
+
+def test_manifest(store):
+    manifest = Manifest.model_validate({"sweep": {"question": "Where?"}, "budgets": {"20m for 1m": 1e12}, "trials": []})
+    store.write_manifest(manifest)
+    assert json.loads(store.manifest.read_text()) == {
+        "sweep": {"question": "Where?"}, "budgets": {"20m for 1m": 1e12}, "trials": [], "schema_version": SCHEMA_VERSION,
+    }  # fmt: skip
+    kept = store.read_manifest()
+    assert (kept.sweep, kept.budgets, kept.trials) == (manifest.sweep, manifest.budgets, ())
+
+    def of_shape(**content):
+        return json.dumps({"schema_version": SCHEMA_VERSION, **content})
+
+    for content, message in (
+        (json.dumps({"schema_version": 99}), "schema version 99"),
+        ("{", "not JSON"),
+        ("[]", "JSON list"),
+        (of_shape(trials="abc"), "trials: 'abc' is not allowed"),
+        (of_shape(trials=[{"trial_id": "a"}]), "trials.0.size: this field is required"),
+        (of_shape(budgets=[1e12]), "budgets: .* is not allowed"),
+        (of_shape(sweep={"slots": "many"}), "sweep.slots: 'many' is not allowed"),
+    ):
+        store.manifest.write_text(content)
+        with pytest.raises(UserError, match=message) as error:
+            store.read_manifest()
+        assert "sweep.json" in one_line(error)
+
+
+def test_an_unwritable_place_is_one_line(tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(UserError, match="can't be written: Not a directory") as error:
+        Store(tmp_path / "file", "allocation").check_writable()
+    one_line(error)
+
+
+def test_open_existing_lists_what_there_is(store, tmp_path):
+    with pytest.raises(UserError, match="there are: none"):
+        Store.open_existing(tmp_path, "allocation")
+    store.check_writable()
+    (tmp_path / "not-a-sweep").mkdir()
+    assert list_sweeps(tmp_path) == ["allocation"]
+    assert Store.open_existing(tmp_path, "allocation").folder == store.folder
+    with pytest.raises(UserError, match=r"'nope' has no results.*there are: allocation"):
+        Store.open_existing(tmp_path, "nope")
+    with pytest.raises(UserError, match="no such folder"):
+        Store.open_existing(tmp_path / "nowhere", "allocation")
+
+
+@pytest.mark.parametrize("name", ["", "../x", "a/b", ".hidden"])
+def test_a_sweep_name_is_a_folder_name(tmp_path, name):
+    with pytest.raises(UserError, match="without slashes"):
+        Store(tmp_path, name)
+
+
+def test_lock_names_the_process_that_holds_it(store, tmp_path):
+    program = (
+        "import sys, pathlib; from engramctl.results.store import Store\n"
+        "with Store(pathlib.Path(sys.argv[1]), 'allocation').lock(): print('held', flush=True); sys.stdin.read()"
+    )
+    holder = subprocess.Popen([sys.executable, "-c", program, str(tmp_path)], stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+    try:
+        assert holder.stdout is not None
+        assert holder.stdout.readline() == b"held\n"
+        with pytest.raises(UserError, match=f"allocation is being run by process {holder.pid} on ") as error, store.lock():
+            pass
+        one_line(error)
+    finally:
+        holder.kill()
+        holder.communicate()
+    with store.lock():  # A killed holder leaves nothing to clean up.
+        assert store.folder.joinpath(".lock-owner.json").is_file()
+    assert not store.folder.joinpath(".lock-owner.json").exists()
+
+
+def test_lock_removes_old_debris_only(store, monkeypatch):
+    store.check_writable()
+    old, young = store.trials / ".a.parquet.1.tmp", store.trials / ".b.parquet.2.tmp"
+    old.touch()
+    young.touch()
+    now = time.time()
+    monkeypatch.setattr("engramctl.results.store._STALE_TEMP_S", 100.0)
+    os.utime(old, (now - 200, now - 200))
+    with store.lock():
+        assert not old.exists()
+        assert young.exists()
+
+
+WRITER = """
+import json, pathlib, sys
+from engramctl.results.manifest import Manifest
+from engramctl.results.store import Store
+row, start = json.loads(pathlib.Path(sys.argv[1]).read_text()), int(sys.argv[3])
+n = 20_000
+curve = {name: [1] * n for name in ("step", "tokens")} | {name: [i * 0.7 for i in range(n)] for name in (
+    "train_loss", "learning_rate", "grad_norm", "load_max_over_mean", "load_cv", "val_loss", "copy_loss")} | {"expert_loads": [None] * n}
+documents = {"document": ["ab"] * n, "n_tokens": [1] * n, "n_bytes": [1] * n, "loss_sum": [1.0] * n}
+store = Store(pathlib.Path(sys.argv[2]), "allocation")
+print("ready", flush=True)
+for i in range(start, start + 1_000_000):
+    store.write_trial(row | {"trial_id": f"{i:012x}"}, curve, documents)
+"""
+
+
+def test_kill_9_leaves_only_whole_files(store, tmp_path, make_row):
+    (tmp_path / "row.json").write_text(json.dumps(make_row()))
+    for attempt in range(3):
+        arguments = [str(tmp_path / "row.json"), str(tmp_path), str(attempt * 1_000_000)]
+        writer = subprocess.Popen([sys.executable, "-c", WRITER, *arguments], stdout=subprocess.PIPE)
+        assert writer.stdout is not None
+        assert writer.stdout.readline() == b"ready\n"
+        time.sleep(0.5 + random.random() * 0.3)
+        writer.kill()
+        writer.communicate()
+    files = list(store.folder.glob("*/*.parquet"))
+    for path in files:
+        pq.read_table(path)
+    trials = store.read_trials()
+    assert len(trials) >= 3
+    for trial_id in trials["trial_id"]:
+        assert len(store.read_curve(trial_id)) == len(store.read_documents(trial_id)) == 20_000
+
+
+def test_the_page_on_results_has_every_column_as_it_is():
+    page = DOCS.read_text()
+    for column in (
+        *TRIAL_COLUMNS,
+        *CURVE_COLUMNS,
+        *DOCUMENT_COLUMNS,
+        *EVAL_COLUMNS,
+        *EVAL_ITEM_COLUMNS,
+        *EXTENSION_COLUMNS,
+        *chain(*TABLES.values()),
+    ):
+        kind = f"{column.type}, or null" if column.nullable else str(column.type)
+        assert f"| `{column.name}` | {kind} | {column.unit} | {column.meaning} |\n" in page
+    assert f"version {SCHEMA_VERSION}" in page

@@ -1,0 +1,48 @@
+import pytest
+
+from engram.errors import UserError
+from engramctl.sweep.units import parse_bytes, parse_duration, parse_flops
+
+
+@pytest.mark.parametrize(
+    ("text", "size"),
+    [
+        ("500000", 500_000),
+        ("64MB", 64_000_000),
+        ("64mb", 64_000_000),
+        ("2GB", 2 * 10**9),
+        ("1.5 GB", 1_500_000_000),
+        ("10k", 10_000),
+        ("1MiB", 2**20),
+    ],
+)
+def test_bytes(text, size):
+    assert parse_bytes(text) == size
+
+
+@pytest.mark.parametrize("text", ["", "MB", "-1MB", "0", "0.4", "64 parrots", "1e6", "nan", "1,5MB"])
+def test_bytes_of_another_form(text):
+    with pytest.raises(UserError, match=r"is not a size; .*64MB"):
+        parse_bytes(text)
+
+
+@pytest.mark.parametrize(("text", "seconds"), [("90s", 90), ("20m", 1200), ("2h", 7200), ("1h30m", 5400), ("1.5H", 5400), ("2d", 172_800)])
+def test_durations(text, seconds):
+    assert parse_duration(text) == seconds
+
+
+@pytest.mark.parametrize("text", ["", "20", "m", "0s", "-2h", "30m1h", "2 hours"])
+def test_durations_of_another_form(text):
+    with pytest.raises(UserError, match=r"is not a duration; .*1h30m"):
+        parse_duration(text)
+
+
+def test_flops():
+    assert parse_flops("1e14") == 1e14
+    assert parse_flops(" 250000 ") == 250_000.0
+
+
+@pytest.mark.parametrize("text", ["", "0", "-1e13", "inf", "nan", "1e13x", "1e999"])
+def test_flops_of_another_form(text):
+    with pytest.raises(UserError, match=r"neither FLOPs for each trial, such as 1e13"):
+        parse_flops(text)
