@@ -1,4 +1,6 @@
 import json
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -22,6 +24,17 @@ def run(*arguments: str, code: int = 0):
 @pytest.mark.parametrize("command", ["corpus", "plan", "sweep", "status", "plot", "compare", "sample", "rm", "verify"])
 def test_every_command_has_help_with_an_example(command):
     assert "Example: engramctl " + command in " ".join(run(command, "--help").output.replace("│", " ").split())
+
+
+def test_help_loads_nothing_heavy():
+    heavy = {"torch", "ray", "numpy", "pandas", "pyarrow", "matplotlib", "pydantic"}
+    code = f"import sys, engramctl.cli; print(sorted({heavy!r} & set(sys.modules)))"
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "[]\n"
+
+
+def test_the_program_is_a_module_too():
+    shown = subprocess.run([sys.executable, "-m", "engramctl", "--help"], capture_output=True, text=True, check=True).stdout
+    assert "Usage: engramctl" in shown
 
 
 @pytest.mark.parametrize("size", LADDER)

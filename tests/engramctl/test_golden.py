@@ -119,7 +119,8 @@ def _trained(results: Path, here: Path, corpus: Any, text_folder: Path) -> tuple
         while not trainer.done:
             trainer.advance(60)
         trainer.outcome()
-        store.write_trial(trial_row(trial, SweepContext("tiny", "files", ""), "finished", None, {"val_loss": 3.0}), None, None)
+        documents = {"document": ["aa", "bb"], "n_tokens": [100, 28], "n_bytes": [300, 90], "loss_sum": [300.0, 84.0]}
+        store.write_trial(trial_row(trial, SweepContext("tiny", "files", ""), "finished", None, {"val_loss": 3.0}), None, documents)
         checkpoints.append(store.checkpoints / trial.id)
         if _has_lm_eval():
             (job,) = checkpoint_jobs(checkpoints[-1], requests_for(["arc_easy"], None, Settings(limit=1)))

@@ -5,12 +5,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from engramctl.results.analysis_store import AnalysisStore
-
 if TYPE_CHECKING:
     from engram.config.trial import TrialConfig
     from engram.corpus.dataset import Corpus
     from engram.training.checkpoints.restore import Restored
+    from engramctl.results.analysis_store import AnalysisStore
     from engramctl.results.checkpoints import Home
 
 
@@ -26,7 +25,9 @@ class Target:
         return self.restored.trial
 
     @property
-    def store(self) -> AnalysisStore:
+    def store(self) -> "AnalysisStore":
+        from engramctl.results.analysis_store import AnalysisStore
+
         return AnalysisStore(self.home.folder)
 
     def corpus(self, cache: Path | None) -> "Corpus":

@@ -81,7 +81,7 @@ class TrialProcess:
             self._ours.send(question)
             reply: Any = self._ours.recv() if self._ours.poll(patience_s) else TimeoutError(f"{self.name} does not answer")
         except (EOFError, BrokenPipeError):
-            why = "was killed, probably for want of memory; take a smaller table"
+            why = "was killed, probably for lack of memory; take a smaller table"
             raise UserError(f"the process that trains with tables '{self.name}' {why}") from None
         if isinstance(reply, BaseException):
             raise reply
@@ -130,7 +130,7 @@ def _train(pipe: Connection, trial_json: str, corpus_folder: Path, folder: Path,
 
 
 def _fill_cache(trainer: Trainer, turn: Turn, at_least: int) -> float:
-    """Train at least so many steps, and until a row had to make room for another; returns the seconds of the last step."""
+    """Train at least `at_least` steps, and until a row has had to make room for another; returns the seconds of the last step."""
     step_s = turn(0.0)
     while trainer.state.step < at_least or _has_room(trainer):
         step_s = turn(0.0)

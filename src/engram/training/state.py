@@ -1,4 +1,4 @@
-"""Where a trial is, and what it came to."""
+"""State, progress and outcome of a trial."""
 
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -11,7 +11,7 @@ from engram.training.curve import Curve, empty_curve
 
 @dataclass(frozen=True)
 class Progress:
-    """Where a trial is."""
+    """How far a trial has got."""
 
     step: int
     steps: int
@@ -22,7 +22,7 @@ class Progress:
 
 @dataclass(frozen=True)
 class Outcome:
-    """What a trial came to."""
+    """The result of a trial."""
 
     status: str
     """finished or diverged."""
