@@ -1,5 +1,6 @@
-"""Sweeps over the Engram/MoE split: the command line, and three functions for a notebook.
+"""Sweeps over the Engram/MoE split: the command line, and three functions for notebooks.
 
+Example:
     from engramctl import fit, open_sweep, plot
 
     sweep = open_sweep("laptop", results="results/reference")
@@ -21,13 +22,13 @@ __all__ = ["fit", "open_sweep", "plot"]
 
 
 def open_sweep(name: str, results: str | Path = "results") -> "SweepResults":
-    """Open a sweep that has results; `trials` is its table as a data frame, `finished` the part of it that has losses.
+    """Open a sweep that has results; `trials` is its table as a data frame, `finished` the trials in it that have a loss.
 
     Args:
-        name: of the sweep: its folder.
-        results: folder that holds one folder for each sweep.
+        name: name of the sweep, and of its folder.
+        results: folder that holds one folder per sweep.
 
-    Raises `engram.UserError` when there is no such sweep, or a file of it can't be read.
+    Raises `engram.UserError` when there is no such sweep, or one of its files can't be read.
     """
     from engramctl.results.sweep_results import SweepResults
 
@@ -35,7 +36,7 @@ def open_sweep(name: str, results: str | Path = "results") -> "SweepResults":
 
 
 def fit(sweep: "SweepResults") -> "SweepFits":
-    """What a sweep has shown: curves over rho or slots with their verdicts, comparisons of variants; losses in nats per token.
+    """What a sweep has shown: curves over rho or slots with their verdicts, and comparisons of variants; losses are in nats per token.
 
     Raises `engram.UserError` when no trial has finished, or trials were validated on different documents.
     """
@@ -45,13 +46,13 @@ def fit(sweep: "SweepResults") -> "SweepFits":
 
 
 def plot(sweep: "SweepResults", kind: str = "auto") -> "dict[str, Figure]":
-    """The figures of a sweep by kind: allocation, drift, memory, variants or layers.
+    """The figures of a sweep, by kind: allocation, drift, memory, variants or layers.
 
     Args:
         sweep: the sweep.
-        kind: the one to draw; auto: all that apply.
+        kind: the kind to draw; auto: all that apply.
 
-    Raises `engram.UserError` as `fit` does, and for a kind that does not apply.
+    Raises `engram.UserError` like `fit`, and for a kind that doesn't apply.
     """
     from engramctl.findings.fits import sweep_fits
     from engramctl.findings.questions import chosen_kinds

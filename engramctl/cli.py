@@ -1,4 +1,4 @@
-"""The Typer app: it registers the commands."""
+"""The Typer app, with all commands."""
 
 from typing import Annotated
 
@@ -45,7 +45,7 @@ def main(
     """Scaling-law sweeps over the Engram/MoE split: how much of a sparse model should be experts, how much lookup memory?"""
 
 
-# Commands import heavy libraries inside their functions, so that `engramctl --help` stays instant.
+# The commands import heavy libraries inside their functions, so that `engramctl --help` stays instant.
 app.command("corpus")(corpus)
 app.command("plan")(plan)
 app.command("sweep")(sweep)

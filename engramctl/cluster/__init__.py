@@ -1,1 +1,1 @@
-"""Everything that Ray does: sessions, trials as Tune runs them, scoring."""
+"""Everything that runs on Ray: sessions, training trials, timing them, scoring models."""

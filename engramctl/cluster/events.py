@@ -14,14 +14,14 @@ class Event:
     """One piece of news."""
 
     key: str
-    """Of the work: a trial's id, or the name of a file of scores."""
+    """What the event is about: a trial's id, or the name of a score file."""
     kind: Literal["started", "progress", "retry", "ended"]
-    """retry: the process died and the work is started again."""
+    """retry: the process died and the work starts again."""
     done: int = 0
-    """Optimiser steps, or requests that are scored."""
+    """Optimiser steps taken, or requests scored."""
     total: int = 0
     unit: str = ""
-    """Scoring: lm-eval's kind of request."""
+    """Scoring: lm-eval's request type."""
     status: str = ""
     """ended: finished, diverged or failed."""
     error: str = ""
@@ -30,4 +30,4 @@ class Event:
     val_loss: float | None = None
     tokens_per_s: float | None = None
     left_out: dict[str, str] = field(default_factory=dict)
-    """Scoring: why a task is left out, by its name."""
+    """Scoring: why a task was left out, by task name."""

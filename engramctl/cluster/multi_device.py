@@ -1,7 +1,7 @@
-"""A trial on several devices: a process for each, started by Ray Train inside one trial of Ray Tune.
+"""A trial on several devices: one process per device, started by Ray Train inside a single Ray Tune trial.
 
-Tune schedules the trial as any other and starts it again when a process of it died. The trial itself takes nothing of the cluster but
-a byte of memory (Tune wants something); its processes take a core or a GPU each.
+Tune schedules the trial like any other and restarts it when one of its processes dies. The trial itself reserves only a byte of memory
+(Tune insists on something); its processes take a core or a GPU each.
 """
 
 import json
@@ -20,43 +20,45 @@ from engram.corpus.dataset import Corpus
 from engram.processes import Processes, ProcessLostError
 from engram.training.machine import reset_peak_rss, settle_process
 from engram.training.trainer import Trainer
-from engramctl.cluster.worker import WorkerSettings, exit_with, keep
+from engramctl.cluster.worker import WorkerSettings, exit_with, keep_trial
+from engramctl.present.format import last_line
 from engramctl.results.parquet import write_atomically
 from engramctl.results.rows.trials import trial_row
 from engramctl.results.store import Store
+from engramctl.results.trial_table import DIVERGED, FAILED, FINISHED
 
-NOTHING = {"cpu": 0.0, "memory": 1.0}
-"""What Tune reserves for the trial beside the processes that Ray Train starts."""
-_SETTINGS = {"RAY_CHDIR_TO_TRIAL_DIR": "0", "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.5"}
+TUNE_RESOURCES = {"cpu": 0.0, "memory": 1.0}
+"""What Tune reserves for the trial itself; Ray Train reserves the rest for the processes it starts."""
+_ENVIRONMENT = {"RAY_CHDIR_TO_TRIAL_DIR": "0", "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.5"}
 
 
 class TrialDefectError(Exception):
-    """A defect, or a trial that does not fit the machine: the traceback of the process that met it."""
+    """A bug, or a trial that doesn't fit the machine; the message is the traceback of the process that hit it."""
 
 
 class TrialGroup(tune.Trainable):
-    """Ray Tune's view of a trial on several devices: `step` waits for `report_s` seconds and says how far the processes are."""
+    """Ray Tune's view of a trial on several devices: `step` waits `report_s` seconds and reports how far the processes have got."""
 
     def setup(self, config: dict[str, Any], settings: WorkerSettings) -> None:  # type: ignore[override]  # tune.with_parameters
         self.settings = settings
         exit_with(settings.driver)
-        for name, value in _SETTINGS.items():
+        for name, value in _ENVIRONMENT.items():
             os.environ.setdefault(name, value)
         self.store = Store(settings.results, settings.context.sweep)
-        self._take(config)
+        self._set_trial(config)
 
     def reset_config(self, new_config: dict[str, Any]) -> bool:
-        self._take(new_config)
+        self._set_trial(new_config)
         return True
 
-    def _take(self, config: dict[str, Any]) -> None:
+    def _set_trial(self, config: dict[str, Any]) -> None:
         self.trial = TrialConfig.model_validate_json(config["trial"])
         self.run: _Run | None = None
 
     def step(self) -> dict[str, Any]:
         if self.run is None:
             status = self.store.status(self.trial.id)
-            if status in ("finished", "diverged"):  # kept by processes that died before they could tell
+            if status in (FINISHED, DIVERGED):  # written by processes that died before they could report it
                 return {"done": True, "status": status}
             self.run = _Run(self.trial, self.settings)
         self.run.thread.join(self.settings.report_s)
@@ -67,28 +69,23 @@ class TrialGroup(tune.Trainable):
             self.run.thread.join(self.settings.report_s)  # the processes are starting, or ending
         run, self.run = self.run, None
         last = run.progress()
-        if last and last["done"]:  # its row is kept, whatever came after
+        if last and last["done"]:  # its row is written, whatever happened afterwards
             return last
         defect = _defect(run.error)
         if defect is None:
-            raise run.error or RuntimeError("the processes ended without a result")  # Tune starts the trial again
-        self.store.write_trial(trial_row(self.trial, self.settings.context, "failed", defect, {}), None, None)
-        return {"done": True, "status": "failed", "error": defect.strip().splitlines()[-1]}
+            raise run.error or RuntimeError("the processes ended without a result")  # Tune restarts the trial
+        self.store.write_trial(trial_row(self.trial, self.settings.context, FAILED, defect, {}), None, None)
+        return {"done": True, "status": FAILED, "error": last_line(defect)}
 
 
 def _defect(error: Exception | None) -> str | None:
-    """The traceback of the process that failed by itself; None when a process was lost."""
+    """The traceback of the process that failed on its own account; None when a process was lost."""
     failures = getattr(error, "worker_failures", {}).values()
     return next((str(failure) for failure in failures if isinstance(failure, TrialDefectError)), None)
 
 
 class _Run:
-    """One attempt of a trial: Ray Train in a thread of this process.
-
-    Args:
-        trial: the trial.
-        settings: of its processes.
-    """
+    """One attempt at a trial: Ray Train in a thread of this process."""
 
     def __init__(self, trial: TrialConfig, settings: WorkerSettings) -> None:
         self.error: Exception | None = None
@@ -100,7 +97,7 @@ class _Run:
         self.thread.start()
 
     def progress(self) -> dict[str, Any] | None:
-        """What the first process said last; when it is done, how the trial ended."""
+        """The first process's latest report, with the outcome once the trial is done; None before the first report."""
         try:
             read: dict[str, Any] = json.loads(self._progress.read_bytes())
         except FileNotFoundError:
@@ -117,7 +114,7 @@ class _Run:
             train_loop_config={"trial": trial.model_dump_json(), "settings": settings, "progress": self._progress},
             scaling_config=ScalingConfig(num_workers=settings.devices, use_gpu="GPU" in wanted, resources_per_worker=wanted),
             torch_config=TorchConfig(backend="nccl" if "GPU" in wanted else "gloo"),
-            # A lost process ends the attempt: Tune starts the next one and counts them.
+            # A lost process ends the attempt; Tune starts the next one and keeps count.
             run_config=RunConfig(name=name, storage_path=str(self._progress.parent), failure_config=FailureConfig(max_failures=0)),
         )
         try:
@@ -127,7 +124,7 @@ class _Run:
 
 
 def train_together(config: dict[str, Any]) -> None:
-    """One of the processes of a trial, as Ray Train starts it."""
+    """What each of a trial's processes runs, started by Ray Train."""
     settings: WorkerSettings = config["settings"]
     exit_with(settings.driver)
     settle_process(settings.threads)
@@ -153,6 +150,6 @@ def _train(trial: TrialConfig, settings: WorkerSettings, progress_file: Path) ->
         progress = trainer.advance(settings.report_s)
         said = {"done": trainer.done, **vars(progress)}
         if trainer.done:
-            said |= keep(trainer, store, settings.context)
+            said |= keep_trial(trainer, store, settings.context)
         if processes.first:
             write_atomically(progress_file, json.dumps(said).encode())

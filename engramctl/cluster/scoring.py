@@ -1,4 +1,4 @@
-"""Ray: jobs of scoring in, finished files in the store; progress on the way."""
+"""Scoring jobs on Ray: jobs go in, finished files land in the store, events report the progress."""
 
 import time
 import traceback
@@ -15,15 +15,15 @@ from engramctl.results.trial_table import FAILED, FINISHED
 
 _REPORT_S = 0.5
 _RETRIES = 2
-"""Times that a job is started again when its process dies."""
+"""How often a job is restarted when its process dies."""
 _MISTAKE = "mistake"
-"""Outcome of a job that asks for what can't be had."""
+"""Outcome of a job whose request can't be met."""
 
 
 def run_jobs(jobs: Sequence[Job], machine: Machine, resources: Resources, on_event: Callable[[Event], None]) -> None:
-    """Score all jobs, in their order as workers come free; events have the jobs' file names as keys.
+    """Score all jobs, in order, as workers become free; an event's key is its job's file name.
 
-    Raises UserError at once when one of them asks for what can't be had: the user has to change it.
+    Raises UserError as soon as a job turns out to ask for something that can't be had: only the user can change that.
     """
     import ray
     from ray.util.queue import Queue

@@ -1,4 +1,4 @@
-"""What runs in a Ray worker: one request to one model, kept atomically before anybody is told."""
+"""What runs in a Ray worker: scoring one model on one request, written atomically before it is reported."""
 
 import time
 from collections.abc import Callable
@@ -9,14 +9,16 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from engramctl.results.score_requests import Job
+from engramctl.results.score_requests import Job, Request
 from engramctl.results.score_store import ScoreStore
 
 if TYPE_CHECKING:
+    from engram.evaluation.adapter import EngramLM
+    from engram.evaluation.run import TaskResult
     from engram.training.checkpoints.restore import Restored
 
 Progress = Callable[[str, int, int], None]
-"""Takes the kind of lm-eval's requests, how many are done, and how many there are."""
+"""Called with lm-eval's request type, how many requests are done, and how many there are."""
 
 
 @dataclass(frozen=True)
@@ -30,39 +32,19 @@ class Machine:
 
 
 def score_job(job: Job, machine: Machine, progress: Progress) -> dict[str, str]:
-    """Score a model and keep rows and items. Returns what was left out, and why.
+    """Score a model and write rows and items. Returns why a task was left out, by task name.
 
     Raises UserError for a task that can't be had, OSError when the disk refuses.
     """
     from engram.evaluation.adapter import EngramLM
-    from engram.evaluation.run import evaluate
     from engram.training.machine import settle_process
     from engramctl.results.rows.scores import item_columns, score_columns
 
     started = time.monotonic()
     settle_process(machine.threads)
-    restored, settings = _restored(job.checkpoint, machine.device), job.request.settings
+    restored = _restored(job.checkpoint, machine.device)
     model = EngramLM.from_restored(restored, job.max_length, batch_tokens=machine.batch_tokens, on_progress=progress)
-    floors: dict[str, float] = {}
-    left_out: dict[str, str] = {}
-    if job.request.is_ruler:
-        from engram.evaluation.ruler.suite import SAMPLES, Sources, ruler_suite
-
-        assert job.request.length is not None
-        sources = Sources(settings.haystack, settings.squad, settings.hotpotqa, settings.words)
-        n = settings.limit or SAMPLES
-        suite = ruler_suite(job.request.ruler_tasks, job.request.length, restored.tokenizer, n, sources, offline=settings.offline)
-        floors, left_out = suite.floors, suite.left_out
-        results = evaluate(model, [], custom=suite.tasks, offline=True)
-    else:
-        results = evaluate(
-            model,
-            [job.request.task],
-            data=settings.data,
-            limit=settings.limit,
-            fewshot=settings.fewshot,
-            offline=settings.offline,
-        )
+    evaluated = evaluate_request(job.request, model)
     known = {
         "wall_s": time.monotonic() - started,
         "tokens_asked": model.passes.tokens_asked,
@@ -73,8 +55,37 @@ def score_job(job: Job, machine: Machine, progress: Progress) -> dict[str, str]:
         "precision": model.precision,
         "finished_at": datetime.now(UTC).isoformat(timespec="seconds"),
     }
-    ScoreStore(job.folder).write(job.file_name, score_columns(job, results, floors, known), item_columns(results))
-    return left_out
+    rows = score_columns(job, evaluated.results, evaluated.floors, known)
+    ScoreStore(job.folder).write(job.file_name, rows, item_columns(evaluated.results))
+    return evaluated.left_out
+
+
+@dataclass(frozen=True)
+class Evaluated:
+    """What a model scored on a request."""
+
+    results: "list[TaskResult]"
+    floors: dict[str, float]
+    """RULER: by task, the score of an answer that repeats the end of its prompt."""
+    left_out: dict[str, str]
+    """RULER: why a task was left out, by task name."""
+
+
+def evaluate_request(request: Request, model: "EngramLM") -> Evaluated:
+    """Score a model on a request; UserError for a task that can't be had."""
+    from engram.evaluation.run import evaluate
+
+    settings = request.settings
+    if request.length is None:
+        fewshot, offline = settings.fewshot, settings.offline
+        results = evaluate(model, [request.task], data=settings.data, limit=settings.limit, fewshot=fewshot, offline=offline)
+        return Evaluated(results, {}, {})
+    from engram.evaluation.ruler.suite import SAMPLES, Sources, ruler_suite
+
+    sources = Sources(settings.haystack, settings.squad, settings.hotpotqa, settings.words)
+    n = settings.limit or SAMPLES
+    suite = ruler_suite(request.ruler_tasks, request.length, model.encoder, n, sources, offline=settings.offline)
+    return Evaluated(evaluate(model, [], custom=suite.tasks, offline=True), suite.floors, suite.left_out)
 
 
 @lru_cache(maxsize=1)

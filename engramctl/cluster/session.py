@@ -1,4 +1,4 @@
-"""A Ray session, private or of a cluster, and what there is room for in it."""
+"""A Ray session, private or on a cluster, and how many trials it has room for."""
 
 import logging
 import os
@@ -34,7 +34,7 @@ class Resources:
 
     device: str
     workers: int | None
-    """Trials at one time; None: as many as the cluster has room for."""
+    """Trials at a time; None: as many as the cluster has room for."""
     address: str | None
     """A Ray cluster; None: this machine."""
     devices: int = 1
@@ -42,16 +42,16 @@ class Resources:
 
 
 def local_workers(device: str, devices: int = 1) -> int:
-    """Trials that this machine has room for, with so many devices each; UserError when it has not enough for one on several."""
-    there = _local_devices(device)
-    if devices > max(1, there):
+    """How many trials this machine can run at a time, each on `devices` devices; UserError when there are too few for even one."""
+    available = _local_devices(device)
+    if devices > max(1, available):
         kind = "cores" if device == "cpu" else "GPUs"
-        raise UserError(f"--devices-per-trial {devices}: this machine has {there} {kind} for trials")
-    return max(1, there // devices)
+        raise UserError(f"--devices-per-trial {devices}: this machine has {available} {kind} for trials")
+    return max(1, available // devices)
 
 
 def _local_devices(device: str) -> int:
-    """GPUs of this machine if the trials run there, else cores that this process may use."""
+    """The number of GPUs if trials run on them, else of cores that this process may use."""
     if device != "cpu":
         import torch
 
@@ -63,7 +63,7 @@ def _local_devices(device: str) -> int:
 
 @contextmanager
 def ray_session(resources: Resources) -> Iterator[None]:
-    """Ray for the length of a block: a private one on this machine, or the cluster at `resources.address`."""
+    """Ray for the duration of a block: a private instance on this machine, or the cluster at `resources.address`."""
     os.environ.update({name: value for name, value in _QUIET.items() if name not in os.environ})
     import ray
 
@@ -90,7 +90,7 @@ def ray_session(resources: Resources) -> Iterator[None]:
 
 
 def _require_cluster(address: str) -> None:
-    """UserError unless something listens at the address: Ray itself would go on trying for minutes."""
+    """UserError unless something listens at the address: Ray itself would keep trying for minutes."""
     if address == "auto":
         return
     host, colon, port = address.removeprefix("ray://").rpartition(":")
@@ -107,7 +107,7 @@ def _as_interrupt(*_: object) -> None:
 
 
 def trial_resources(resources: Resources) -> dict[str, float]:
-    """CPUs and GPUs of a process that trains: one core, or one core and an equal share of the GPUs (a whole one of several)."""
+    """CPUs and GPUs for each training process: one core, plus on GPUs an equal share of them, or a whole one with several devices."""
     import ray
 
     if resources.device == "cpu" or (resources.device == "auto" and not ray.cluster_resources().get("GPU")):
@@ -120,13 +120,13 @@ def trial_resources(resources: Resources) -> dict[str, float]:
 
 
 def cluster_workers(resources: Resources) -> int:
-    """Trials that the cluster has room for at one time; UserError when it has not enough devices for one on several."""
+    """How many trials the cluster can run at a time; UserError when several devices per trial are wanted and there are too few."""
     import ray
 
-    there, each = ray.cluster_resources(), trial_resources(resources)
+    cluster, each = ray.cluster_resources(), trial_resources(resources)
     wanted = {"CPU": each["cpu"] * resources.devices, "GPU": each.get("gpu", 0.0) * resources.devices}
-    room = min(int(there.get(name, 0.0) / amount) for name, amount in wanted.items() if amount)
+    room = min(int(cluster.get(name, 0.0) / amount) for name, amount in wanted.items() if amount)
     if not room and resources.devices > 1:
-        has = f"{there.get('CPU', 0.0):.0f} CPUs" + (f" and {there.get('GPU', 0.0):.0f} GPUs" if "gpu" in each else "")
+        has = f"{cluster.get('CPU', 0.0):.0f} CPUs" + (f" and {cluster.get('GPU', 0.0):.0f} GPUs" if "gpu" in each else "")
         raise UserError(f"--devices-per-trial {resources.devices}: the Ray cluster has {has}")
     return max(1, room)

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
 
 def measure_speeds(trials: Sequence[TrialConfig], corpus_folder: Path, resources: Resources, seconds: float) -> list["Speed"]:
-    """Time a few steps of each trial on the sweep's own workers, with all of them busy as they will be later."""
+    """Time a few steps of each trial on the sweep's own workers, all of them as busy as they will be later."""
     import ray
 
     from engramctl.results.liveness import Process
@@ -31,7 +31,7 @@ def measure_speeds(trials: Sequence[TrialConfig], corpus_folder: Path, resources
         trial = TrialConfig.model_validate_json(trial_json)
         return measure_speed(trial, Corpus.open(corpus_folder), resolve_device(resources.device), seconds)
 
-    # Every measurement has company: one trial alone on a machine runs faster than two side by side.
+    # Keep every worker busy while measuring: a trial alone on a machine runs faster than two side by side.
     copies = 1 if resources.workers is None else -(-resources.workers // len(trials))
     jobs = [measure.remote(trial.model_dump_json(), Process.this()) for trial in trials for _ in range(copies)]
     measured: list[Speed] = ray.get(jobs)

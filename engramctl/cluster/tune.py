@@ -1,4 +1,4 @@
-"""Ray Tune: trials in, finished rows in the store; retries, live progress."""
+"""Training trials with Ray Tune: trials go in, finished rows land in the store, events report progress and retries."""
 
 import shutil
 import threading
@@ -9,30 +9,31 @@ from typing import TYPE_CHECKING, Any
 from engram.config.trial import TrialConfig
 from engramctl.cluster.events import ENDED, PROGRESS, RETRY, STARTED, Event
 from engramctl.cluster.session import Resources, cluster_workers, trial_resources
+from engramctl.present.format import last_line
 from engramctl.results.trial_table import FAILED
 
 if TYPE_CHECKING:
     from engramctl.cluster.worker import WorkerSettings
 
 _RETRIES = 2
-"""Times a trial is started again when its process dies; it continues from its checkpoint."""
+"""How often a trial is restarted, from its checkpoint, when its process dies."""
 
 
 def run_trials(trials: Sequence[TrialConfig], settings: "WorkerSettings", resources: Resources, on_event: Callable[[Event], None]) -> None:
-    """Train the trials, in their order as workers come free; returns when all have a row or can't get one.
+    """Train the trials, in order, as workers become free; returns when each has a row or can't get one.
 
-    `on_event` is called for each change of a trial. Rows are written by the workers; the driver only writes the
-    `failed` row of a trial whose process died again and again.
+    `on_event` is called whenever a trial's state changes. The workers write the rows; the driver only writes the `failed` row of a
+    trial whose process kept dying.
     """
     from ray import tune
 
-    from engramctl.cluster.multi_device import NOTHING, TrialGroup
+    from engramctl.cluster.multi_device import TUNE_RESOURCES, TrialGroup
     from engramctl.cluster.worker import TrialWorker
 
     worker: type[tune.Trainable] = TrialWorker
     wanted, at_once = trial_resources(resources), resources.workers
-    if resources.devices > 1:  # Tune does not see what their processes take: it must not start more than have room
-        worker, wanted, at_once = TrialGroup, NOTHING, min(cluster_workers(resources), resources.workers or len(trials))
+    if resources.devices > 1:  # Tune can't see what the trials' processes take, so it must be told how many trials fit
+        worker, wanted, at_once = TrialGroup, TUNE_RESOURCES, min(cluster_workers(resources), resources.workers or len(trials))
     tune_folder = settings.ray_folder
     with _event_channel(resources, on_event) as emit:
         trainable = tune.with_resources(tune.with_parameters(worker, settings=settings), wanted)
@@ -49,7 +50,7 @@ def run_trials(trials: Sequence[TrialConfig], settings: "WorkerSettings", resour
                 name="trials",
                 storage_path=str(tune_folder.resolve()),
                 verbose=0,
-                # Workers keep their own checkpoints, beside the results.
+                # Workers write their own checkpoints, next to the results.
                 checkpoint_config=tune.CheckpointConfig(checkpoint_frequency=0, checkpoint_at_end=False),
                 failure_config=tune.FailureConfig(max_failures=_RETRIES),
                 callbacks=[_callback(emit, settings)],
@@ -65,8 +66,8 @@ def _trial_id(trial: Any) -> str:
     return TrialConfig.model_validate_json(trial.config["trial"]).id
 
 
-class _Here:
-    """Calls a function of this process. Tune pickles its callbacks for a restore, which we never ask for: the copy does nothing."""
+class _LocalFunction:
+    """A function of this process. Tune pickles its callbacks for a restore that we never ask for; the unpickled copy does nothing."""
 
     def __init__(self, function: Callable[[Event], None] | None) -> None:
         self.function = function
@@ -76,14 +77,14 @@ class _Here:
             self.function(event)
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return _Here, (None,)
+        return _LocalFunction, (None,)
 
 
 @contextmanager
 def _event_channel(resources: Resources, on_event: Callable[[Event], None]) -> Iterator[Callable[[Event], None]]:
-    """A function for Tune's callback to call. Behind a ray:// address Tune runs on the cluster and events come back by queue."""
+    """The function that Tune's callback calls. With a ray:// address Tune runs on the cluster and events come back through a queue."""
     if not (resources.address or "").startswith("ray://"):
-        yield _Here(on_event)
+        yield _LocalFunction(on_event)
         return
     from ray.util.queue import Queue
 
@@ -132,15 +133,10 @@ def _callback(emit: Callable[[Event], None], settings: "WorkerSettings") -> Any:
 
         def on_trial_error(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
             config = TrialConfig.model_validate_json(trial.config["trial"])
-            error = f"the training process died {_RETRIES + 1} times; the last error: {_last_error(trial)}"
+            error = f"the training process died {_RETRIES + 1} times; the last error: {last_line(trial.get_error() or '') or 'unknown'}"
             store = Store(settings.results, settings.context.sweep)
             if store.status(config.id) is None:
                 store.write_trial(trial_row(config, settings.context, FAILED, error, {}), None, None)
             emit(Event(config.id, ENDED, status=FAILED, error=error))
 
     return Events()
-
-
-def _last_error(trial: Any) -> str:
-    lines = str(trial.get_error() or "unknown").strip().splitlines()
-    return lines[-1] if lines else "unknown"

@@ -1,6 +1,6 @@
-"""What runs in a Ray worker: one process that trains one trial after another.
+"""What runs in a Ray worker: a process that trains one trial after another.
 
-The worker keeps a finished trial itself, atomically, before it tells anybody: a crash of the driver loses nothing.
+The worker writes a finished trial itself, atomically, before it reports it, so a crash of the driver loses nothing.
 """
 
 import errno
@@ -21,16 +21,18 @@ from engram.errors import UserError
 from engram.memory.placement.settings import TablePlacement
 from engram.training.machine import peak_rss_bytes, reset_peak_rss, resolve_device, settle_process
 from engram.training.trainer import Trainer
+from engramctl.present.format import last_line
 from engramctl.results.liveness import Process
 from engramctl.results.rows.trials import SweepContext, trial_row
 from engramctl.results.store import Store
+from engramctl.results.trial_table import DIVERGED, FAILED, FINISHED
 
 _ORPHAN_CHECK_S = 2.0
 
 
 @dataclass(frozen=True)
 class WorkerSettings:
-    """What every worker of a sweep is told; paths are absolute and visible from every machine of the cluster."""
+    """What every worker of a sweep needs to know; paths are absolute and visible from every machine in the cluster."""
 
     results: Path
     corpus_folder: Path
@@ -43,18 +45,18 @@ class WorkerSettings:
     devices: int = 1
     """Processes that train one trial together."""
     resources: dict[str, float] = field(default_factory=lambda: {"cpu": 1.0})
-    """What Ray gives to each of them."""
+    """What Ray reserves for each of them."""
     tables: TablePlacement = field(default_factory=TablePlacement)
     """Where the memory tables of each trial lie."""
 
     @property
     def ray_folder(self) -> Path:
-        """What Ray keeps of a running sweep."""
+        """Where Ray keeps its files while the sweep runs."""
         return self.results / self.context.sweep / ".ray"
 
 
 def exit_with(driver: Process) -> None:
-    """End this process soon after the driver's end, however that came: a killed sweep must not go on burning cores."""
+    """End this process soon after the driver ends, for whatever reason: a killed sweep must not keep burning cores."""
 
     def watch() -> None:
         while not driver.gone():
@@ -74,13 +76,13 @@ class TrialWorker(tune.Trainable):
         self.device = resolve_device(settings.device)
         self.corpus = Corpus.open(settings.corpus_folder)
         self.store = Store(settings.results, settings.context.sweep)
-        self._take(config)
+        self._set_trial(config)
 
     def reset_config(self, new_config: dict[str, Any]) -> bool:
-        self._take(new_config)
+        self._set_trial(new_config)
         return True
 
-    def _take(self, config: dict[str, Any]) -> None:
+    def _set_trial(self, config: dict[str, Any]) -> None:
         self.trial = TrialConfig.model_validate_json(config["trial"])
         self.trainer: Trainer | None = None  # built in `step`, where a failure becomes a row
 
@@ -88,16 +90,16 @@ class TrialWorker(tune.Trainable):
         try:
             return self._step()
         except Exception as problem:
-            # A defect, or a trial that does not fit the machine: kept as failed, the other trials go on.
-            self._let_go()
-            report = one_line(problem) or traceback.format_exc()
-            self.store.write_trial(trial_row(self.trial, self.settings.context, "failed", report, {}), None, None)
-            return {"done": True, "status": "failed", "error": report.strip().splitlines()[-1]}
+            # A bug, or a trial that doesn't fit the machine: recorded as failed while the other trials go on.
+            self._close_trainer()
+            report = user_message(problem) or traceback.format_exc()
+            self.store.write_trial(trial_row(self.trial, self.settings.context, FAILED, report, {}), None, None)
+            return {"done": True, "status": FAILED, "error": last_line(report)}
 
     def _step(self) -> dict[str, Any]:
         if self.trainer is None:
             status = self.store.status(self.trial.id)
-            if status in ("finished", "diverged"):  # kept by a process that died before it could tell
+            if status in (FINISHED, DIVERGED):  # written by a process that died before it could report it
                 return {"done": True, "status": status}
             reset_peak_rss()
             folder = self.store.checkpoints / self.trial.id
@@ -106,26 +108,26 @@ class TrialWorker(tune.Trainable):
         progress = self.trainer.advance(self.settings.report_s)
         result: dict[str, Any] = {"done": self.trainer.done, **vars(progress)}
         if self.trainer.done:
-            result |= keep(self.trainer, self.store, self.settings.context)
-            self._let_go()
+            result |= keep_trial(self.trainer, self.store, self.settings.context)
+            self._close_trainer()
         return result
 
-    def _let_go(self) -> None:
+    def _close_trainer(self) -> None:
         if self.trainer is not None:
             self.trainer.close()
         self.trainer = None
 
 
-def one_line(problem: Exception) -> str | None:
-    """What ended a trial, where it is no defect of ours: something the user asked for, or a full disk."""
+def user_message(problem: Exception) -> str | None:
+    """What ended a trial, in one line, where no bug is to blame but the user's request or a full disk; None otherwise."""
     if isinstance(problem, OSError) and problem.errno in (errno.ENOSPC, errno.EDQUOT):
         where = problem.filename or "the checkpoints"
         return f"the disk is full ({where}); what was trained up to the last checkpoint is kept"
     return str(problem) if isinstance(problem, UserError) else None
 
 
-def keep(trainer: Trainer, store: Store, context: SweepContext) -> dict[str, Any]:
-    """Write the row of a trial that is done; called by every process that trains it. Returns how it ended, for Tune."""
+def keep_trial(trainer: Trainer, store: Store, context: SweepContext) -> dict[str, Any]:
+    """Write the row of a trial that is done; every process that trains it must call this. Returns the outcome, for Tune."""
     outcome = trainer.outcome()
     rss = int(trainer.processes.gather_everywhere(torch.tensor([peak_rss_bytes()])).max())
     values = {**outcome.values, "peak_rss_bytes": rss, "device": str(trainer.device), **table_columns(trainer)}
@@ -137,7 +139,7 @@ def keep(trainer: Trainer, store: Store, context: SweepContext) -> dict[str, Any
 
 
 def table_columns(trainer: Trainer) -> dict[str, Any]:
-    """Where the tables of a trial lay and what that cost, as columns."""
+    """Where a trial's tables lay and what that cost, as columns."""
     has_memory, count = trainer.trial.model.memory is not None, trainer.processes.count
     cost = trainer.table_cost
     return {

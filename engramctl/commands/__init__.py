@@ -1,1 +1,1 @@
-"""One file for each command."""
+"""The commands, one module each; those with subcommands are packages."""

@@ -6,6 +6,7 @@ import typer
 
 from engram.errors import UserError
 from engramctl.commands.options.results import JsonOption, ResultsOption
+from engramctl.commands.process import one_blas_thread
 from engramctl.present.json import print_json
 from engramctl.results.defaults import DEFAULT_RESULTS
 
@@ -33,8 +34,6 @@ def compare(
     """
     if ("/" in a) != ("/" in b):
         raise UserError(f"'{a}' and '{b}': two sweeps, or two trials as SWEEP/TRIAL, are expected")
-    from engramctl.commands.process import one_blas_thread
-
     one_blas_thread()
     from engramctl.findings.compare import compare_sweeps, compare_trials
     from engramctl.present.tables.compare import print_sweeps, print_trials
@@ -84,4 +83,4 @@ def _sweeps_json(a: str, b: str, found: "SweepComparison") -> dict[str, Any]:
         for point in found.points
     ]
     overall = {**_numbers(found.overall), "n_pairs": found.n_pairs, "n_seeds": found.overall.n_pairs, "text": found.overall.text}
-    return {"a": a, "b": b, "points": points, "overall": overall, "without_partner": {"a": found.alone_a, "b": found.alone_b}}
+    return {"a": a, "b": b, "points": points, "overall": overall, "without_partner": {"a": found.unpaired_a, "b": found.unpaired_b}}

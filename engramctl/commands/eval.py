@@ -7,9 +7,10 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from engram.errors import UserError
+from engramctl.commands.options.models import DataOption, LimitOption, OfflineOption
 from engramctl.commands.options.parse import existing, numbers, whole_numbers
 from engramctl.commands.options.results import JsonOption, ResultsOption
-from engramctl.commands.options.sweep import DeviceOption, RhoOption
+from engramctl.commands.options.sweep import AddressOption, DeviceOption, RhoOption
 from engramctl.present import console
 from engramctl.results.defaults import DEFAULT_RESULTS, DEFAULT_SWEEP, command
 
@@ -32,7 +33,7 @@ def evaluate(
     checkpoint: Annotated[
         Path | None, typer.Option("--checkpoint", metavar="DIR", help="Score this checkpoint instead of a sweep.", show_default=False)
     ] = None,
-    limit: Annotated[int | None, typer.Option("--limit", metavar="N", min=1, help="Most items of each task.", show_default="all")] = None,
+    limit: LimitOption = None,
     fewshot: Annotated[
         int | None, typer.Option("--fewshot", metavar="K", min=0, help="Examples in the prompts; default: as the task says, MMLU 5.")
     ] = None,
@@ -43,10 +44,8 @@ def evaluate(
         int | None,
         typer.Option("--max-length", metavar="N", min=16, help="Most tokens that a model reads at a time; default: as in training."),
     ] = None,
-    data: Annotated[
-        Path | None, typer.Option("--data", metavar="DIR", help="Folder with the tasks' data; what is not there comes from the hub.")
-    ] = None,
-    offline: Annotated[bool, typer.Option("--offline", help="Never use the network.")] = False,
+    data: DataOption = None,
+    offline: OfflineOption = False,
     haystack: Annotated[
         list[Path] | None, typer.Option("--haystack", metavar="FILE", help="Text for RULER's essay tasks; may be repeated.")
     ] = None,
@@ -60,9 +59,7 @@ def evaluate(
         int | None, typer.Option("--workers", metavar="N", min=1, help="Models at one time; default: one for each core, or each GPU.")
     ] = None,
     device: DeviceOption = "auto",
-    address: Annotated[
-        str | None, typer.Option("--address", metavar="URL", help="A running Ray cluster: ray://HOST:10001, HOST:PORT or auto.")
-    ] = None,
+    address: AddressOption = None,
     batch_tokens: Annotated[
         int, typer.Option("--batch-tokens", metavar="N", min=64, help="Most tokens that go through a model together.")
     ] = 8192,
@@ -116,7 +113,7 @@ def evaluate(
 
 
 def _score_missing(jobs: "Sequence[Job]", resources: "Resources", batch_tokens: int) -> int:
-    """Score what has no scores yet; the number of jobs that failed. Exit code 130 when stopped."""
+    """Score what has no scores yet; returns the number of jobs that failed. Exit code 130 when stopped."""
     from dataclasses import replace
 
     from engramctl.cluster.scoring import run_jobs

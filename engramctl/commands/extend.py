@@ -9,6 +9,7 @@ import typer
 
 from engram.errors import UserError
 from engramctl.commands.options import corpus as corpus_options
+from engramctl.commands.options.models import CheckpointArgument
 from engramctl.commands.options.results import JsonOption
 from engramctl.commands.options.sweep import CheckpointEveryOption, DeviceOption
 from engramctl.present import console
@@ -19,9 +20,7 @@ if TYPE_CHECKING:
 
 
 def extend(
-    checkpoint: Annotated[
-        Path, typer.Argument(metavar="CHECKPOINT", help="Folder of a finished trial: results/SWEEP/checkpoints/TRIAL, or `final` in it.")
-    ],
+    checkpoint: CheckpointArgument,
     length: Annotated[int, typer.Option("--length", metavar="L", help="Tokens of a sequence: more than the trial was trained on.")],
     tokens: Annotated[
         float | None, typer.Option("--tokens", metavar="N", help="Training tokens, e.g. 2e6. Default: 11.5 % of the trial's own.")
@@ -71,10 +70,10 @@ def extend(
     trial = extension(source.trial, length, tokens, rate)
     place = extension_place(source.folder, source.trial.id, trial, out)
     corpus = find_corpus(source.trial, cache or default_cache(), home_of(source.folder, source.trial.id).sweep)
-    judge = None if reference is None else load_final(reference, where)
-    todo = Extension(source, trial, corpus, place, judge, val_tokens)
+    reference_model = None if reference is None else load_final(reference, where)
+    todo = Extension(source, trial, corpus, place, reference_model, val_tokens)
     with _locked(place), _stoppable():
-        settle_process(threads=1)  # may compile kernels: after all that can be refused
+        settle_process(threads=1)  # may compile kernels, so it waits until nothing can be refused any more
         row = read_row(place.record, EXTENSION_SCHEMA) if (place.checkpoint / FINAL).is_dir() else None
         if row is not None and todo.is_measured(row):
             console.note(f"{place.checkpoint} is there already")
@@ -99,7 +98,7 @@ def extend(
 
 @contextlib.contextmanager
 def _locked(place: "ExtensionPlace") -> Iterator[None]:
-    """Hold the place for this process; UserError when another process has it, or it can't be written."""
+    """Lock the place for this process; UserError when another process holds it, or it can't be written."""
     from filelock import FileLock, Timeout
 
     file = place.checkpoint / ".lock"
@@ -107,7 +106,7 @@ def _locked(place: "ExtensionPlace") -> Iterator[None]:
         place.checkpoint.mkdir(parents=True, exist_ok=True)
         lock = FileLock(file)
         lock.acquire(blocking=False)
-    except Timeout:  # an OSError too
+    except Timeout:  # a subclass of OSError, so it comes first
         raise UserError(f"extension {place.checkpoint.name} is being trained by another process") from None
     except OSError as problem:
         raise UserError(f"{place.checkpoint} can't be written: {problem.strerror or problem}") from None
@@ -117,7 +116,7 @@ def _locked(place: "ExtensionPlace") -> Iterator[None]:
         file.unlink(missing_ok=True)
         lock.release()
         with contextlib.suppress(OSError):
-            place.checkpoint.rmdir()  # only when nothing was kept
+            place.checkpoint.rmdir()  # fails unless it is empty, because nothing was kept
 
 
 @contextlib.contextmanager

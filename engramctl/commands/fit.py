@@ -1,7 +1,9 @@
 """`engramctl fit`: what a sweep has shown, in numbers and words."""
 
 from engramctl.commands.options.results import JsonOption, ResultsOption, SweepArgument
-from engramctl.present.json import print_json
+from engramctl.commands.process import one_blas_thread
+from engramctl.present import console
+from engramctl.present.json import fits_as_json, print_json
 from engramctl.results.defaults import DEFAULT_RESULTS, DEFAULT_SWEEP, command
 
 
@@ -16,12 +18,8 @@ def fit(sweep: SweepArgument = DEFAULT_SWEEP, results: ResultsOption = DEFAULT_R
 
     Example: engramctl fit allocation --json
     """
-    from engramctl.commands.process import one_blas_thread
-
     one_blas_thread()
     from engramctl.findings.fits import sweep_fits
-    from engramctl.present import console
-    from engramctl.present.json import fits_as_json
     from engramctl.present.tables.fits import print_fits
     from engramctl.results.sweep_results import SweepResults
 

@@ -1,4 +1,4 @@
-"""A group of commands that turns a user's mistake into one line and exit code 2."""
+"""Command groups that turn a user's mistake into one line and exit code 2."""
 
 from typing import Any
 
@@ -10,7 +10,7 @@ from engramctl.present import console
 
 
 class CommandGroup(TyperGroup):
-    """Every group of the program is one, so that the innermost knows which command runs."""
+    """The class of every group in the program, so that the innermost group, which knows the running command, reports its mistakes."""
 
     def invoke(self, ctx: Any) -> Any:
         try:
@@ -22,6 +22,6 @@ class CommandGroup(TyperGroup):
         raise typer.Exit(2)
 
     def _option(self, ctx: Any, field: str) -> str:
-        """The option by which the running command sets a field of the library; the field itself where there is none."""
+        """The option with which the running command sets a field of the library, or the field itself if there is none."""
         option, running = f"--{field.replace('_', '-')}", self.commands.get(ctx.invoked_subcommand)
         return option if running and any(option in parameter.opts for parameter in running.params) else field

@@ -60,7 +60,7 @@ def plan(
     from engramctl.present.tables.plan import plan_tables
     from engramctl.results.store import Store
     from engramctl.sweep.files import find_sweep, load_sweep
-    from engramctl.sweep.plan import planned_rows
+    from engramctl.sweep.plan import plan_sweep
 
     changes = sweep_options.axis_overrides(budget, rho, size, seeds, slots, axis, variant)
     changes |= sweep_options.field_overrides(fields)
@@ -68,7 +68,7 @@ def plan(
         changes["corpus"] = text_changes
     spec = load_sweep(find_sweep(sweep), changes)
     store = Store(results, sweep_options.sweep_name(sweep, name))
-    planned = planned_rows(spec, store, workers, device)
+    planned = plan_sweep(spec, store, workers, device)
     if as_json:
         print_json({"sweep": store.sweep, "question": spec.question, **planned.as_json()})
         return

@@ -7,7 +7,9 @@ import typer
 
 from engram.errors import UserError
 from engramctl.commands.options.results import JsonOption, ResultsOption, SweepArgument
-from engramctl.commands.process import no_collection
+from engramctl.commands.process import no_collection, one_blas_thread
+from engramctl.present import console
+from engramctl.present.format import counted
 from engramctl.results.defaults import DEFAULT_RESULTS, DEFAULT_SWEEP, command
 
 if TYPE_CHECKING:
@@ -49,13 +51,10 @@ def plot(
 
     Example: engramctl plot allocation --out figures/ --format pdf
     """
-    from engramctl.commands.process import one_blas_thread
-
     one_blas_thread()
     from engramctl.findings.allocation import allocation_summary, remarks
     from engramctl.findings.questions import AUTO, EVALS, RULER, chosen_kinds
     from engramctl.findings.ruler import matched_categories
-    from engramctl.present import console
     from engramctl.present.figures.draw import draw
     from engramctl.present.figures.save import check_formats, save
     from engramctl.present.json import fits_as_json, print_json, records
@@ -106,7 +105,7 @@ def plot(
         )
     else:
         terminal = console.out()
-        # Variants and layers have their losses in the tables of their differences.
+        # For variants and layers the losses are in the tables of their differences.
         if {"allocation", "drift", "memory"} & set(fits.kinds):
             print_series(terminal, blocks, over_slots="memory" in fits.kinds)
         print_fits(terminal, fits)
@@ -118,13 +117,12 @@ def plot(
             terminal.print(ruler_table(name, rows))
     for each in paths.values():
         console.note(f"figure: {each[0]}" + "".join(f", {path.suffix[1:]}" for path in each[1:]))
-    _next(opened)
+    _note_next(opened)
 
 
 def _comparable_scores(scored: "pd.DataFrame", opened: "SweepResults", required: bool) -> "pd.DataFrame | None":
-    """Benchmark scores of the sweep's trials, None without any; UserError then if they are required."""
+    """Benchmark scores of the sweep's trials, or None without any; UserError if they are required."""
     from engramctl.findings.scores import comparable
-    from engramctl.present import console
 
     scores, lines = comparable(scored, opened.wanted["trial_id"])
     if scores is None and required:
@@ -135,9 +133,8 @@ def _comparable_scores(scored: "pd.DataFrame", opened: "SweepResults", required:
 
 
 def _fits(opened: "SweepResults", kinds: list[str]) -> "SweepFits":
-    """The fits that the figures show; trials whose losses on documents are gone are still drawn over rho."""
+    """The fits that the figures show; trials whose losses on documents are gone are still drawn over rho, without a fit."""
     from engramctl.findings.fits import SweepFits, sweep_fits
-    from engramctl.present import console
 
     try:
         return sweep_fits(opened, kinds)
@@ -148,15 +145,15 @@ def _fits(opened: "SweepResults", kinds: list[str]) -> "SweepFits":
         return SweepFits(kinds=("allocation",))
 
 
-def _next(opened: "SweepResults") -> None:
-    from engramctl.present import console
+def _note_next(opened: "SweepResults") -> None:
+    """Say what was left out, and what to run next."""
     from engramctl.results.trial_table import DIVERGED
 
     if n := len(opened.left_out):
         console.note(f"left out: {n} trials of an earlier version of the sweep, which sweep.json no longer names")
     if to_run := int((opened.unfinished["status"] != DIVERGED).sum()):
         again = command("sweep", opened.name, opened.store.results)
-        console.note(f"next: {again} runs the {to_run} missing or failed trial{'' if to_run == 1 else 's'}")
+        console.note(f"next: {again} runs the {counted(to_run, 'missing or failed trial')}")
     else:
         seeds = int(opened.trials["seed"].max()) + 2
         console.note(f"next: the same `engramctl sweep` command with --seeds {seeds} adds a seed")

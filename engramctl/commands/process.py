@@ -1,4 +1,4 @@
-"""Settings of this process that a command of seconds wants."""
+"""Process settings for commands that take only seconds."""
 
 import gc
 import os
@@ -7,14 +7,14 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 _NAMES = ("OPENBLAS_NUM_THREADS", "VECLIB_MAXIMUM_THREADS")
-"""Of NumPy's own libraries alone: MKL's variable would set PyTorch's threads too."""
+"""Variables of NumPy's own libraries only: MKL's would also set PyTorch's threads."""
 
 
 def one_blas_thread() -> None:
-    """Keep NumPy's and SciPy's linear algebra to one thread, if they are not loaded yet and nobody has said otherwise.
+    """Limit NumPy's and SciPy's linear algebra to one thread, unless they are already loaded or the user has decided otherwise.
 
-    The matrices of the fits are small. While a sweep trains on the same cores, threads that wait for each other take a fit from a
-    third of a second to fifteen; and the last digits do not depend on the number of cores.
+    The matrices of the fits are small. While a sweep trains on the same cores, threads that wait for each other stretch a fit from a
+    third of a second to fifteen. Besides, with one thread the last digits don't depend on the number of cores.
     """
     if "numpy" not in sys.modules:
         for name in _NAMES:
@@ -23,9 +23,9 @@ def one_blas_thread() -> None:
 
 @contextmanager
 def no_collection() -> Iterator[None]:
-    """Leave reference cycles alone during a command of seconds.
+    """Turn the garbage collector off during a command that takes only seconds.
 
-    Walking over the loaded modules again and again would take a twentieth of its time, and all there is to free is a few figures.
+    Walking over the loaded modules again and again would take a twentieth of its time, only to free a few figures.
     """
     enabled = gc.isenabled()
     gc.disable()

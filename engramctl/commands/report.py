@@ -6,6 +6,7 @@ from typing import Annotated
 import typer
 
 from engramctl.commands.options.results import JsonOption, ResultsOption, SweepArgument
+from engramctl.commands.process import one_blas_thread
 from engramctl.results.defaults import DEFAULT_RESULTS, DEFAULT_SWEEP
 
 OutOption = Annotated[Path | None, typer.Option("--out", metavar="FILE", help="The HTML file.", show_default="RESULTS/SWEEP/report.html")]
@@ -23,8 +24,6 @@ def report(
 
     Example: engramctl report laptop --results results/reference --out laptop.html
     """
-    from engramctl.commands.process import one_blas_thread
-
     one_blas_thread()
     from engram.errors import UserError
     from engramctl.findings.fits import sweep_fits

@@ -8,7 +8,7 @@ import typer
 from engram.errors import UserError
 from engramctl.commands.options.results import JsonOption, ResultsOption, SweepArgument
 from engramctl.present import console
-from engramctl.present.format import human
+from engramctl.present.format import counted, human
 from engramctl.present.json import print_json
 from engramctl.results.defaults import DEFAULT_RESULTS
 
@@ -49,7 +49,7 @@ def rm(
         else:
             removal = sweep_removal(store)
         what = f"{_trials(removal.trials)} of {store.folder}" if trials else str(store.folder)
-        _agree(f"{what}: {_description(removal)}", yes)
+        _confirm(f"{what}: {_description(removal)}", yes)
         if trials:
             remove_trials(store, removal.trials)
         else:
@@ -66,12 +66,11 @@ def _trials(ids: list[str]) -> str:
 
 def _description(removal: "Removal") -> str:
     parts = [f"{n} {status}" for status, n in removal.statuses.items()] or ["no trial"]
-    s = "" if removal.n_checkpoints == 1 else "s"
-    return f"{', '.join(parts)}; {removal.n_checkpoints} checkpoint{s}; {human(removal.n_bytes)}B"
+    return f"{', '.join(parts)}; {counted(removal.n_checkpoints, 'checkpoint')}; {human(removal.n_bytes)}B"
 
 
-def _agree(what: str, yes: bool) -> None:
-    """Say what would go and ask, unless the answer was given with --yes; UserError where nobody can be asked, exit code 1 for a no."""
+def _confirm(what: str, yes: bool) -> None:
+    """Say what would go and ask, unless --yes was given; UserError when there is nobody to ask, exit code 1 for a no."""
     if not yes and not _interactive():
         raise UserError(f"rm would remove {what}; there is no terminal to ask on: --yes does it")
     console.note(f"rm removes {what}")

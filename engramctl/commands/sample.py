@@ -2,30 +2,28 @@
 
 import sys
 from collections.abc import Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.text import Text
 
 from engram.errors import UserError
+from engramctl.commands.options.models import CheckpointArgument
 from engramctl.commands.options.parse import require_unicode
 from engramctl.commands.options.results import JsonOption
 from engramctl.commands.options.sweep import DEFAULT_TABLE_CACHE, DeviceOption, TableCacheOption, serving_placement
 from engramctl.present import console
 from engramctl.present.json import print_json
+from engramctl.present.tokens import CONTROL_SIGNS
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
 
-# A model may write any byte; on a terminal, control characters are shown instead of obeyed.
-_SHOWN = {code: 0x2400 + code for code in range(0x20) if chr(code) not in "\n\t"} | dict.fromkeys(range(0x7F, 0xA0), 0xFFFD)
+_SHOWN = {code: sign for code, sign in CONTROL_SIGNS.items() if chr(code) not in "\n\t"}
 
 
 def sample(
-    checkpoint: Annotated[
-        Path, typer.Argument(metavar="CHECKPOINT", help="Folder of a finished trial: results/SWEEP/checkpoints/TRIAL, or `final` in it.")
-    ],
+    checkpoint: CheckpointArgument,
     texts: Annotated[list[str], typer.Argument(metavar="TEXT", help="Texts to continue; an empty one starts a new document.")],
     tokens: Annotated[int, typer.Option("--tokens", metavar="N", min=1, help="New tokens for each text, at most.")] = 64,
     temperature: Annotated[
@@ -72,10 +70,10 @@ def sample(
 
 
 def continuation(tokenizer: "Tokenizer", prompt: Sequence[int], new: Sequence[int]) -> str:
-    """The text that the `new` token ids add to those of `prompt`.
+    """The text that the token ids `new` add to that of `prompt`.
 
-    Some decoders drop the space before the first token that they are given (SentencePiece's), so the new tokens are not
-    decoded alone unless the prompt reads differently with them than without.
+    Some decoders (SentencePiece's) drop the space before the first token, so the new tokens are decoded together with the prompt, and
+    alone only where they change how the prompt reads.
     """
     before = tokenizer.decode(prompt, skip_special_tokens=False)
     whole = tokenizer.decode([*prompt, *new], skip_special_tokens=False)
@@ -83,7 +81,7 @@ def continuation(tokenizer: "Tokenizer", prompt: Sequence[int], new: Sequence[in
 
 
 def _print_samples(texts: Sequence[str], continuations: Sequence[str]) -> None:
-    """Each text with its continuation, an empty line between two; Rich only for a terminal, as it changes white space."""
+    """Each text with its continuation, with empty lines in between; only a terminal gets Rich, which changes white space."""
     out = console.out()
     for i, (text, new) in enumerate(zip(texts, continuations, strict=True)):
         if i:

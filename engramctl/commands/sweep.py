@@ -1,7 +1,7 @@
 """`engramctl sweep`"""
 
 import time
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING
 
 import typer
 
@@ -38,9 +38,7 @@ def sweep(
     tables: sweep_options.TablesOption = "process",
     table_cache: sweep_options.TableCacheOption = sweep_options.DEFAULT_TABLE_CACHE,
     device: sweep_options.DeviceOption = "auto",
-    address: Annotated[
-        str | None, typer.Option("--address", metavar="URL", help="A running Ray cluster: ray://HOST:10001, HOST:PORT or auto.")
-    ] = None,
+    address: sweep_options.AddressOption = None,
     checkpoint_every: sweep_options.CheckpointEveryOption = "1m",
     cache: corpus_options.CacheOption = None,
     as_json: results_options.JsonOption = False,
@@ -81,7 +79,7 @@ def sweep(
 
 
 def _report(store: "Store", trials: "list[TrialConfig]", started: float, as_json: bool) -> None:
-    """Say what the sweep has come to; exit code 1 when trials of it failed."""
+    """Say how the sweep ended; exit code 1 when any of its trials failed or is missing."""
     from engramctl.present.format import duration, last_line
     from engramctl.present.json import print_json, records
     from engramctl.results.trial_table import FAILED, finished

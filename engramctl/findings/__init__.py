@@ -1,1 +1,1 @@
-"""What rows say, as numbers: no drawing, no Ray, no torch."""
+"""What the rows show, as numbers: no drawing, no Ray, no torch."""

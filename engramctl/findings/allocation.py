@@ -1,4 +1,4 @@
-"""The allocation question in numbers: loss against rho for each size and budget, from the table of trials."""
+"""The allocation question in numbers: loss against rho for each size, budget and variant, from the table of trials."""
 
 import math
 import statistics
@@ -8,7 +8,7 @@ from typing import Any
 import pandas as pd
 
 from engramctl.present.format import format_rho
-from engramctl.results.trial_table import FINISHED, SERIES
+from engramctl.results.trial_table import DIVERGED, FAILED, FINISHED, SERIES
 
 SUMMARY_COLUMNS = [
     "size", "budget_flops", "variant", "rho", "n_routed_experts", "n_slots", "seeds", "n_seeds", "val_loss", "val_loss_sd", "val_loss_min",
@@ -17,17 +17,17 @@ SUMMARY_COLUMNS = [
 
 
 def allocation_summary(trials: pd.DataFrame) -> pd.DataFrame:
-    """One row for each (size, budget_flops, variant, rho) that has a trial, ordered by parameters, budget and rho.
+    """One row for each (size, budget_flops, variant, rho) that has a trial, sorted by parameters, budget, variant and rho.
 
-    `seeds` are those of the finished trials and `n_seeds` their number; `val_loss` is their mean in nats per token, with
-    `val_loss_sd` (n - 1; NaN for one seed), `val_loss_min` and `val_loss_max`. `delta_rho1` is the mean difference to rho = 1 of
-    the same size and budget over the `delta_rho1_seeds` seeds that both have (below zero: better than experts alone).
-    `is_minimum` marks the lowest mean of each size and budget that has finished trials at two values of rho or more.
+    `seeds` are those of the finished trials and `n_seeds` is their number; `val_loss` is their mean in nats per token, with
+    `val_loss_sd` (n - 1; NaN for one seed), `val_loss_min` and `val_loss_max`. `delta_rho1` is the mean difference from rho = 1 of
+    the same series over the `delta_rho1_seeds` seeds that both have (below zero: better than experts alone). `is_minimum` marks the
+    lowest mean of each series that has finished trials at two or more values of rho.
     """
     if trials.empty:
         return pd.DataFrame(columns=SUMMARY_COLUMNS)
     weight = trials.groupby("size")["p_total"].min().to_dict()
-    # Plain Python from here on: a pandas group for every point is most of the time of a large sweep's figure.
+    # Plain Python from here on: a pandas group per point would take most of the time of drawing a large sweep.
     series: dict[tuple[str, float, str], dict[float, list[dict[str, Any]]]] = {}
     columns = [*SERIES, "rho", "seed", "status", "val_loss", "n_routed_experts", "n_slots"]
     for trial in trials[columns].to_dict("records"):
@@ -57,8 +57,8 @@ def allocation_summary(trials: pd.DataFrame) -> pd.DataFrame:
                     "val_loss_max": max(values, default=math.nan),
                     "delta_rho1": _mean(delta),
                     "delta_rho1_seeds": len(delta),
-                    "n_diverged": sum(trial["status"] == "diverged" for trial in group),
-                    "n_failed": sum(trial["status"] == "failed" for trial in group),
+                    "n_diverged": sum(trial["status"] == DIVERGED for trial in group),
+                    "n_failed": sum(trial["status"] == FAILED for trial in group),
                     "is_minimum": rho == lowest,
                 }
             )
@@ -66,7 +66,7 @@ def allocation_summary(trials: pd.DataFrame) -> pd.DataFrame:
 
 
 def _losses(group: list[dict[str, Any]]) -> dict[int, float]:
-    """Validation loss by seed, finished trials only, sorted by seed; the mean where a seed has several."""
+    """Validation loss of finished trials by seed, sorted; the mean where a seed has several."""
     by_seed: dict[int, list[float]] = {}
     for trial in group:
         if trial["status"] == FINISHED:
@@ -79,7 +79,7 @@ def _mean(values: Collection[float]) -> float:
 
 
 def remarks(series: pd.DataFrame) -> list[str]:
-    """What a reader of one size and budget of `allocation_summary` must know before believing its minimum; a line each."""
+    """What a reader must know before trusting the minimum of one series of `allocation_summary`, a line each."""
     done = series[series["n_seeds"] > 0].sort_values("rho")
     if done.empty:
         return ["no finished trial"]

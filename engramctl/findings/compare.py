@@ -1,4 +1,4 @@
-"""Two trials, or two sweeps, on the same validation documents: which one is better, and how sure that is."""
+"""Two trials, or two sweeps, compared on the same validation documents: which is better, and how certain that is."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,7 +13,7 @@ from engramctl.present.format import format_flops, format_rho, plain
 from engramctl.results.store import Store
 from engramctl.results.sweep_results import SweepResults
 from engramctl.results.trial_ids import find_trial
-from engramctl.results.trial_table import FINISHED, IDENTITY, SERIES
+from engramctl.results.trial_table import FAILED, FINISHED, IDENTITY, SERIES
 
 if TYPE_CHECKING:
     from engram.fitting.results import PairedDifference
@@ -29,7 +29,7 @@ class Point:
     size: str
     budget_flops: float
     variant: str
-    """Empty where the pairs were found without a look at the variant."""
+    """Empty where trials were paired regardless of their variants."""
     rho: float
     loss_a: float
     """Mean over the pairs, nats per token."""
@@ -42,14 +42,14 @@ class SweepComparison:
     """Sweep A against sweep B."""
 
     points: list[Point]
-    """By size, budget, variant and rho."""
+    """Sorted by size, budget, variant and rho."""
     overall: "PairedDifference"
-    """Over all points. Its pairs are the seeds, each with the mean over its points: trials of one seed are not independent."""
+    """Over all points. Its pairs are the seeds, each with the mean over its points: trials of the same seed are not independent."""
     n_pairs: int
     """Pairs of trials."""
-    alone_a: list[str]
-    """Ids of finished trials of A that B has no partner for."""
-    alone_b: list[str]
+    unpaired_a: list[str]
+    """Ids of finished trials of A that have no partner in B."""
+    unpaired_b: list[str]
 
 
 @dataclass(frozen=True)
@@ -65,7 +65,7 @@ class TrialComparison:
 def compare_trials(results: Path, a: str, b: str) -> TrialComparison:
     """Compare two finished trials, named SWEEP/TRIAL.
 
-    Raises UserError when there is no such trial, or one is not finished, or they were not validated on the same text.
+    Raises UserError when there is no such trial, one has not finished, or they were not validated on the same text.
     """
     from engram.fitting.paired import compare_pairs
 
@@ -82,16 +82,16 @@ def _one_trial(results: Path, name: str) -> tuple[Store, dict[str, Any]]:
     trial_id = find_trial(typed, rows["trial_id"], sweep)
     row = {str(name): plain(value) for name, value in rows[rows["trial_id"] == trial_id].to_dict("records")[0].items()}
     if row["status"] != FINISHED:
-        raise UserError(f"trial {sweep}/{trial_id} has no loss: it {'has ' if row['status'] == 'failed' else ''}{row['status']}")
+        raise UserError(f"trial {sweep}/{trial_id} has no loss: it {'has ' if row['status'] == FAILED else ''}{row['status']}")
     return opened.store, row
 
 
 def compare_sweeps(results: Path, a: str, b: str) -> SweepComparison:
     """Compare the finished trials of two sweeps that have the same size, budget, rho and seed.
 
-    The variant is left out of account, unless a sweep has several.
+    The variant is ignored unless one of the sweeps has several.
 
-    Raises UserError when nothing matches, when a trial has several partners, or when the text is not the same.
+    Raises UserError when nothing matches, a trial has several partners, or the text is not the same.
     """
     from engram.fitting.paired import compare_pairs
 
@@ -104,7 +104,7 @@ def compare_sweeps(results: Path, a: str, b: str) -> SweepComparison:
     pairs = one.merge(two, on=[*point, "seed"], suffixes=("_a", "_b")).sort_values([*point, "seed"], ignore_index=True)
     if pairs.empty:
         what = "size, budget, variant, rho and seed" if several else "size, budget, rho and seed"
-        raise UserError(f"no trial of {a} and {b} has the same {what}: {_axes(one)} in {a}, {_axes(two)} in {b}")
+        raise UserError(f"no trial of {a} and {b} has the same {what}: {_outline(one)} in {a}, {_outline(two)} in {b}")
     ids_a, ids_b = pairs["trial_id_a"], pairs["trial_id_b"]
     require_same_text(pd.concat([one[one["trial_id"].isin(ids_a)], two[two["trial_id"].isin(ids_b)]], ignore_index=True))
     losses = document_losses([(sweeps[0].store, i) for i in ids_a] + [(sweeps[1].store, i) for i in ids_b])
@@ -129,8 +129,8 @@ def compare_sweeps(results: Path, a: str, b: str) -> SweepComparison:
         points=points,
         overall=compare_pairs(by_seed[0], by_seed[1], losses.n_tokens),
         n_pairs=len(pairs),
-        alone_a=one.loc[~one["trial_id"].isin(ids_a), "trial_id"].tolist(),
-        alone_b=two.loc[~two["trial_id"].isin(ids_b), "trial_id"].tolist(),
+        unpaired_a=one.loc[~one["trial_id"].isin(ids_a), "trial_id"].tolist(),
+        unpaired_b=two.loc[~two["trial_id"].isin(ids_b), "trial_id"].tolist(),
     )
 
 
@@ -148,8 +148,8 @@ def _require_no_twins(trials: pd.DataFrame, key: list[str]) -> None:
         raise UserError(f"sweep {first['sweep']} has several finished trials at {where}: a pair needs one; compare trials, SWEEP/TRIAL")
 
 
-def _axes(trials: pd.DataFrame) -> str:
-    """What a sweep has, short enough for a line."""
+def _outline(trials: pd.DataFrame) -> str:
+    """Sizes, budgets, rhos and variants of a sweep, short enough for a line."""
     points = list(dict.fromkeys(f"{size} at {format_flops(b)}" for size, b in zip(trials["size"], trials["budget_flops"], strict=True)))
     rhos = sorted({format_rho(rho) for rho in trials["rho"]})
     variants = [variant for variant in trials["variant"].unique() if variant]

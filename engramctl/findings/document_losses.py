@@ -1,4 +1,4 @@
-"""Many trials' losses on each validation document as arrays: what fits and paired comparisons are made of."""
+"""The losses of many trials on each validation document, as arrays: the input of fits and paired comparisons."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -10,6 +10,7 @@ import pandas as pd
 
 from engram.errors import UserError
 from engramctl.results.store import Store
+from engramctl.results.trial_table import FINISHED
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -26,26 +27,26 @@ class DocumentLosses:
     document: np.ndarray
     """Ids, object [D]."""
     n_tokens: np.ndarray
-    """Predicted tokens of every document, float [D]."""
+    """Predicted tokens of each document, float [D]."""
     loss_sum: np.ndarray
-    """Sum of the losses of every trial on every document, nats, float [n, D]."""
+    """Sum of the token losses of each trial on each document, nats, float [n, D]."""
 
 
 def observations(store: Store, trials: pd.DataFrame, x: str) -> "Observations":
-    """Losses of finished trials with a column of theirs, in the order of the rows.
+    """Losses of finished trials together with one of their columns, in the order of the rows.
 
     Args:
         store: the sweep that the trials belong to.
-        trials: rows of its trials table, at least one, all of them finished.
+        trials: rows of its trials table; at least one, all finished.
         x: the column that becomes `Observations.x`: rho or n_slots.
 
     Raises:
         UserError: a trial has no documents, or two trials were validated on different documents.
-        ValueError: there is no trial, or one is not finished.
+        ValueError: there is no trial, or one has not finished.
     """
     from engram.fitting.results import Observations
 
-    if trials.empty or (trials["status"] != "finished").any():
+    if trials.empty or (trials["status"] != FINISHED).any():
         raise ValueError("finished trials are expected, at least one")
     require_same_text(trials)
     losses = document_losses([(store, trial_id) for trial_id in trials["trial_id"]])
@@ -55,7 +56,7 @@ def observations(store: Store, trials: pd.DataFrame, x: str) -> "Observations":
 
 
 def require_same_text(trials: pd.DataFrame) -> None:
-    """UserError naming two of the trials when their corpora or tokenizers differ: their losses can't be compared."""
+    """UserError naming two trials whose corpora or tokenizers differ, if any: their losses can't be compared."""
     for column, what in _TEXT.items():
         other = trials[trials[column] != trials[column].iloc[0]] if len(trials) else trials
         if len(other):
@@ -71,7 +72,7 @@ def _name(trial: "pd.Series[str]") -> str:
 
 
 def document_losses(trials: Sequence[tuple[Store, str]]) -> DocumentLosses:
-    """Read the losses of trials, given as store and id, and align them by document.
+    """Read the losses of trials, given as pairs of store and id, and align them by document.
 
     Raises UserError when a trial has no documents or two trials were validated on different documents.
     """
@@ -81,7 +82,7 @@ def document_losses(trials: Sequence[tuple[Store, str]]) -> DocumentLosses:
         if not (table["document"].equals(first["document"]) and table["n_tokens"].equals(first["n_tokens"])):
             raise UserError(
                 f"trials {trials[0][0].sweep}/{trials[0][1]} and {store.sweep}/{trial_id} were validated on different documents: "
-                f"{_count(first)} and {_count(table)}"
+                f"{_size(first)} and {_size(table)}"
             )
     return DocumentLosses(
         document=first["document"].to_numpy(),
@@ -91,13 +92,13 @@ def document_losses(trials: Sequence[tuple[Store, str]]) -> DocumentLosses:
 
 
 def _documents(trials: Sequence[tuple[Store, str]]) -> "list[pa.Table]":
-    """Their tables in the order of the documents' ids."""
+    """The documents of each trial, sorted by document id."""
     tables: list[pa.Table] = []
     for store, group in groupby(trials, key=lambda trial: trial[0]):
         tables += store.read_documents_tables([trial_id for _, trial_id in group], ["document", "n_tokens", "loss_sum"])
     order, same_order, sorted_already = np.empty(0, dtype=int), None, False
     for i, table in enumerate(tables):
-        # Trials of a sweep meet the documents in one order, so a thousand tables need one sorting, and mostly none.
+        # All trials of a sweep have the documents in the same order, so a thousand tables need to be sorted once, and mostly not at all.
         if same_order is None or not table["document"].equals(same_order):
             same_order = table["document"]
             order = np.argsort(same_order.to_numpy(), kind="stable")
@@ -107,5 +108,5 @@ def _documents(trials: Sequence[tuple[Store, str]]) -> "list[pa.Table]":
     return tables
 
 
-def _count(table: "pa.Table") -> str:
+def _size(table: "pa.Table") -> str:
     return f"{len(table)} ({sum(table['n_tokens'].to_pylist()):,} tokens)"

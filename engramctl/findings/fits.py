@@ -1,4 +1,4 @@
-"""Fits and comparisons of a whole sweep: what `fit`, `plot` and `report` show."""
+"""All fits and comparisons of a sweep: what `fit`, `plot` and `report` show."""
 
 from collections.abc import Collection
 from dataclasses import dataclass, field
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class SweepFits:
-    """What a sweep has measured. Empty where it did not ask, or has no finished trial yet."""
+    """What a sweep has measured; a field is empty where the sweep didn't ask, or has no finished trial yet."""
 
     kinds: tuple[str, ...] = ()
     """What was fitted, of `questions.KINDS`."""
@@ -40,7 +40,7 @@ def sweep_fits(sweep: SweepResults, kinds: Collection[str] | None = None) -> Swe
         sweep: the sweep.
         kinds: what to fit, of `questions.KINDS`; None: all that apply.
 
-    Raises UserError when a finished trial has no documents, or the documents of one size and budget differ.
+    Raises UserError when a finished trial has no documents, or trials of the same size and budget have different ones.
     """
     store, trials = sweep.store, sweep.wanted
     if kinds is None:

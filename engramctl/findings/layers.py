@@ -1,4 +1,4 @@
-"""Loss by the layers that have a memory: one module at each depth, and several together."""
+"""Loss by the layers that have a memory: a single module at each depth, and several together."""
 
 import json
 from dataclasses import dataclass
@@ -13,7 +13,7 @@ LAYER_AXIS = "model.memory.layers"
 
 @dataclass(frozen=True)
 class LayerLoss:
-    """Loss with the memory at these layers."""
+    """The loss with the memory at certain layers."""
 
     size: str
     budget_flops: float
@@ -24,16 +24,16 @@ class LayerLoss:
     losses: dict[int, float]
     """By seed, nats per token; finished trials."""
     difference: SeedDifferences | None
-    """To the mean over the single layers that have all seeds; None where the two share no seed."""
+    """From the mean over those single layers that have the most seeds; None where the two share no seed."""
 
     @property
     def loss(self) -> float:
-        """Mean over seeds; NaN without a finished trial."""
+        """Mean over seeds, nats per token; NaN without a finished trial."""
         return float(np.mean(list(self.losses.values()))) if self.losses else float("nan")
 
 
 def layers_of(axes: str) -> tuple[tuple[int, ...], str] | None:
-    """The column `axes` of a trial -> its layers, and the labels of its other axes; None where layers are no axis."""
+    """The layers and the labels of the other axes, from a trial's column `axes`; None where layers are not an axis."""
     labels = json.loads(axes)
     if LAYER_AXIS not in labels:
         return None
@@ -42,9 +42,11 @@ def layers_of(axes: str) -> tuple[tuple[int, ...], str] | None:
 
 
 def compare_layers(losses: Losses | None, wanted: pd.DataFrame) -> list[LayerLoss]:
-    """One for each choice of layers of one size and budget, single layers first.
+    """A result for each choice of layers at one size and budget, single layers first.
 
-    `wanted` are trials of any status with their `axes`; `losses` are the finished ones among them, None without any.
+    Args:
+        losses: of the finished trials in `wanted`; None without any.
+        wanted: trials of any status with their `axes`.
     """
     keys = {axes: layers_of(axes) for axes in wanted["axes"].unique()}
     size, budget = str(wanted["size"].iloc[0]), float(wanted["budget_flops"].iloc[0])
@@ -60,7 +62,7 @@ def compare_layers(losses: Losses | None, wanted: pd.DataFrame) -> list[LayerLos
             continue
         mine = _at(losses, keys, *place)
         single = [_at(losses, keys, *other) for other in places if other[:2] == (rho, others) and len(other[2]) == 1]
-        # A layer that lacks a seed would leave all others without it: the mean is over those that have the most.
+        # The comparison uses only seeds that all single layers share, so those with fewer seeds than others are left out of the mean.
         n_seeds = [len(losses.by_seed(group)) for group in single]
         complete = [group for group, n in zip(single, n_seeds, strict=True) if n == max(n_seeds) > 0]
         difference = losses.difference(mine, complete) if len(complete) > 1 else None

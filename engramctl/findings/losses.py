@@ -1,4 +1,4 @@
-"""Losses of some of a sweep's trials, and differences between groups of them that share their seeds."""
+"""Losses of a sweep's trials at one size and budget, and differences between groups of them, paired by seed."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class SeedDifferences:
-    """A less B, for every seed that both have: below zero, A is better."""
+    """A minus B, for every seed that both have: below zero, A is better."""
 
     by_seed: dict[int, float]
     """Nats per token."""
@@ -22,21 +22,21 @@ class SeedDifferences:
 
 
 class Losses:
-    """Losses of the finished trials of one size and budget on every document; rows are looked up by trial."""
+    """Losses of the finished trials of one size and budget on every document; groups of trials are chosen by boolean masks."""
 
     def __init__(self, store: "Store", trials: pd.DataFrame) -> None:
-        """Read the documents of `trials`, all of them finished, at least one. UserError when they can't be compared."""
+        """Read the documents of `trials`: at least one, all finished. UserError when they can't be compared."""
         from engramctl.findings.document_losses import observations
 
         self.trials = trials.reset_index(drop=True)
         self.all = observations(store, self.trials, "rho")
 
     def observations(self, chosen: np.ndarray, x: str) -> "Observations":
-        """Those of the trials chosen by a mask, with a column as their x, and with what all documents have in common taken out.
+        """Losses of the chosen trials, with the column `x` of theirs as the observations' x, adjusted for how hard each document is.
 
-        How hard a document is for every trial shifts a whole curve and no difference between two of its points: it is evened out, or
-        the band around a curve would show the choice of the validation text and hide the curve's shape. Differences between trials on
-        a document stay as they are, and so does every trial's mean loss.
+        A document that is hard for every trial shifts the whole curve but no difference between its points. That common hardness is
+        evened out: otherwise the band around a curve would show the choice of validation text and hide the curve's shape. Differences
+        between trials on a document are left as they are, and so is the mean loss of each trial.
         """
         from engram.fitting.results import Observations
 
@@ -55,9 +55,9 @@ class Losses:
         return {seed: float(sums.sum() / self.all.n_tokens.sum()) for seed, sums in self._sums(chosen).items()}
 
     def difference(self, a: np.ndarray, others: Sequence[np.ndarray]) -> SeedDifferences | None:
-        """Trials `a` less the mean over the groups `others`, over the seeds that a and each of them have; None without such a seed.
+        """Trials `a` minus the mean over the groups `others`, on the seeds that `a` and all of them have; None if there is no such seed.
 
-        The interval is that of fitting.paired: documents are drawn again, and seeds where there are several.
+        The interval is that of `engram.fitting.paired`, which resamples documents, and seeds where there are several.
         """
         from engram.fitting.paired import compare_pairs
 
@@ -71,6 +71,6 @@ class Losses:
         return SeedDifferences(dict(zip(seeds, each.tolist(), strict=True)), compare_pairs(left, right, self.all.n_tokens))
 
     def _sums(self, chosen: np.ndarray) -> dict[int, np.ndarray]:
-        """Loss sums of each document by seed, [D]; the mean where several of the chosen trials have one seed."""
+        """Loss sums per document, [D], by seed; the mean where several of the chosen trials have the same seed."""
         rows = self.trials.loc[chosen, "seed"]
         return {int(seed): self.all.loss_sum[group.index].mean(axis=0) for seed, group in rows.groupby(rows)}

@@ -1,4 +1,4 @@
-"""What memory adds to a fixed backbone: the loss without any, and the gain of the most of it."""
+"""What memory adds to a fixed backbone: the loss without any, and the gain from the largest memory."""
 
 from dataclasses import dataclass
 
@@ -14,12 +14,12 @@ class NoMemory:
     """By seed, nats per token."""
     loss: float
     difference: SeedDifferences | None
-    """To the mean over the numbers of slots of the sweep's first variant that have the same seeds; None without any."""
+    """From the mean over those memory sizes of the sweep's first variant that have all its seeds; None without any."""
 
 
 @dataclass(frozen=True)
 class MemoryGain:
-    """The most slots of a variant against the backbone alone."""
+    """The largest memory of a variant against the backbone alone."""
 
     n_slots: int
     difference: SeedDifferences | None
@@ -35,13 +35,13 @@ def no_memory(losses: Losses, first: str) -> NoMemory | None:
     mine = (trials["variant"] == first).to_numpy() & ~none
     groups = [mine & (trials["n_slots"] == slots).to_numpy() for slots in sorted(trials.loc[mine, "n_slots"].unique())]
     by_seed = losses.by_seed(none)
-    # Numbers of slots that lack a seed would leave the others without it.
+    # The comparison uses only seeds that all groups share, so groups that lack one are left out.
     groups = [group for group in groups if by_seed.keys() <= losses.by_seed(group).keys()]
     return NoMemory(by_seed, sum(by_seed.values()) / len(by_seed), losses.difference(none, groups))
 
 
 def largest_gain(losses: Losses, series: Series) -> MemoryGain | None:
-    """None where the variant has no finished trial with memory, or none finished without."""
+    """The gain of a series; None where its variant has no finished trial with memory, or no trial without memory has finished."""
     trials = losses.trials
     none = (trials["n_slots"] == 0).to_numpy()
     mine = (trials["variant"] == series.variant).to_numpy() & ~none

@@ -1,31 +1,28 @@
-"""Is a memory too small for its text, too large, or does it fit? From how its rows are read alone."""
+"""Is a memory too small for its text, too large, or does it fit? Judged only by how its rows are read."""
 
 from dataclasses import dataclass
 
 import pandas as pd
 
 SMALL_OWNERS = 0.5
-"""Owners with less than this share of the reads: most reads find a row that stands for something else. Too small."""
+"""Too small: a smaller share than this of the reads are by the N-gram that owns the row, so most find a row that means something else."""
 LARGE_TOUCHED = 0.25
 LARGE_OWNERS = 0.9
-"""Fewer rows than that read at all, and owners with that share of the reads or more: too large."""
+"""Too large: a smaller share than the first of the rows is read at all, and owners make at least the second share of the reads."""
 
 
 @dataclass(frozen=True)
 class Judgement:
-    """One line about a memory, and the numbers behind it."""
+    """What is to be said about the size of a memory."""
 
     text: str
+    """One sentence with the numbers behind the verdict."""
     verdict: str
     """too small, fits or too large"""
-    touched: float
-    """Share of all rows that the text reads."""
-    owners: float
-    """Share of the reads that are of the N-gram that reads their row most, mean over heads."""
 
 
 def judge(heads: pd.DataFrame) -> Judgement:
-    """From the rows of a `memory` table (`columns.HEAD_COLUMNS`)."""
+    """Judge a memory by its table `memory` (columns `results.schema.analysis.HEAD_COLUMNS`)."""
     touched = float(heads["rows_touched"].sum() / heads["rows"].sum())
     owners = float(heads["owner_reads"].mean())
     if owners < SMALL_OWNERS:
@@ -40,9 +37,4 @@ def judge(heads: pd.DataFrame) -> Judgement:
     )
     said = "fits this text" if verdict == "fits" else f"is {verdict} for this text"
     text = f"the memory {said}: {100 * touched:.0f} % of its rows are read; of the reads {100 * owners:.0f} % are of the N-gram"
-    return Judgement(
-        f"{text} that owns the row: {orders}",
-        verdict,
-        touched,
-        owners,
-    )
+    return Judgement(f"{text} that owns the row: {orders}", verdict)

@@ -1,4 +1,4 @@
-"""What a sweep can answer: which kinds of figures and fits apply to it, and why the others do not."""
+"""What a sweep can answer: which kinds of fits and figures apply to it, and why the others don't."""
 
 import json
 
@@ -11,13 +11,13 @@ from engramctl.results.trial_table import variant_order
 KINDS = ("allocation", "drift", "memory", "variants", "layers")
 AUTO = "auto"
 EVALS = "evals"
-"""Benchmark scores: they need no fit and no documents."""
+"""Benchmark scores, which need no fit and no documents."""
 RULER = "ruler"
-"""RULER's categories by length."""
+"""Scores of RULER's categories by length."""
 
 
 def refusals(sweep: SweepResults) -> dict[str, str | None]:
-    """By kind, in the order of KINDS: why it does not apply to a sweep, None where it does."""
+    """Why a kind doesn't apply to a sweep, or None if it does; by kind, in the order of KINDS."""
     wanted, slots = sweep.wanted, sweep.manifest.is_over_slots
     curves = wanted.groupby(["size", "budget_flops", "variant"])["rho"].nunique()
     curves = curves[curves > 1]
@@ -35,13 +35,13 @@ def refusals(sweep: SweepResults) -> dict[str, str | None]:
         "layers": over_slots or (None if layered else f"{LAYER_AXIS} is not one of its axes"),
     }
     if all(reasons.values()):
-        # One rho of one variant is still drawn: its trials and what is missing are to be seen.
+        # A single rho of a single variant is still drawn, to show its trials and what is missing.
         reasons["allocation"] = None
     return reasons
 
 
 def chosen_kinds(kind: str, sweep: SweepResults) -> list[str]:
-    """The kinds to show for `--kind`; UserError in one line when the one that was asked for does not apply."""
+    """The kinds to show for `--kind`; UserError in one line when the one that was asked for doesn't apply."""
     if kind != AUTO and kind not in KINDS:
         raise UserError(f"--kind {kind}: {AUTO}, {', '.join(KINDS)}, {EVALS}, {RULER} are allowed")
     reasons = refusals(sweep)

@@ -1,4 +1,4 @@
-"""RULER's categories by length, for trials that are alike in compute or in loss (paper, 5: iso-FLOPs and iso-loss)."""
+"""RULER's categories by length, for trials that match in compute or in loss (paper, 5: iso-FLOPs and iso-loss)."""
 
 from collections.abc import Mapping
 
@@ -9,26 +9,26 @@ from engramctl.results.trial_table import finished
 
 FLOPS, LOSS = "equal FLOPs", "equal loss"
 LOSS_TOLERANCE = 0.02
-"""Nats per token that trials of equal loss may differ by: about what two seeds do."""
+"""Nats per token by which trials of equal loss may differ: about as much as two seeds do."""
 
 
 def matched_categories(scores: pd.DataFrame, sweep: SweepResults) -> dict[str, pd.DataFrame]:
-    """RULER's categories of a sweep's finished trials and of their extensions that may be compared (`matched`); empty without any."""
+    """RULER's categories for those of a sweep's finished trials and extensions that may be compared (`matched`); empty without any."""
     if scores.empty:
         return {}
     return matched(category_scores(scores, finished(sweep.wanted), sweep.store.extension_sources()))
 
 
 def category_scores(scores: pd.DataFrame, trials: pd.DataFrame, sources: Mapping[str, str]) -> pd.DataFrame:
-    """Mean score of each of RULER's categories, one row for each model, category and length.
+    """Mean score in each of RULER's categories, one row per model, category and length.
 
     Args:
-        scores: of `ScoreStore.read`.
-        trials: `trial_id` and `val_loss` of the finished trials.
-        sources: trial that an extension started from, by the extension's id.
+        scores: from `ScoreStore.read`.
+        trials: `trial_id`, `budget_flops` and `val_loss` of the finished trials.
+        sources: the trial that an extension started from, by the extension's id.
 
     Columns: trial_id, source_id, extended, size, variant, budget_flops, rho, seed, val_loss, max_length, category, length, score, floor;
-    floor is the score of an echo. Of a task that was scored with several settings the latest is taken.
+    `floor` is the score of an echo. Where a task was scored with several settings, the latest score counts.
     """
     from engram.evaluation.ruler import CATEGORIES
 
@@ -50,10 +50,10 @@ def category_scores(scores: pd.DataFrame, trials: pd.DataFrame, sources: Mapping
 
 
 def matched(rows: pd.DataFrame) -> dict[str, pd.DataFrame]:
-    """Rows of `category_scores` that may be compared: with equal FLOPs, and with equal loss.
+    """Rows of `category_scores` that may be compared: at equal FLOPs, and at equal loss.
 
-    Equal FLOPs: the budget with the most values of rho, the largest of equals. Equal loss: of every rho the budget whose mean loss is
-    nearest to that of the largest rho there, where it is within LOSS_TOLERANCE. A comparison with one rho only is left out.
+    Equal FLOPs: the budget with the most values of rho, the largest one in a tie. Equal loss: for every rho, the budget whose mean loss
+    is nearest to that of the largest rho at its largest budget, if within LOSS_TOLERANCE. Comparisons with a single rho are left out.
     """
     found: dict[str, pd.DataFrame] = {}
     if rows.empty:

@@ -1,4 +1,4 @@
-"""Scores of a sweep as one comparable table."""
+"""A sweep's scores as one table in which they can be compared."""
 
 from collections.abc import Collection
 from typing import Any
@@ -9,15 +9,15 @@ _TASK = ["request", "length"]
 
 
 def comparable(scores: pd.DataFrame, trials: Collection[str]) -> tuple[pd.DataFrame | None, list[str]]:
-    """What was asked for of every trial, one row for each task or group and trial, all with the same settings.
+    """The scores that were asked for, one row per trial and task or group, each task with the same settings for all trials.
 
-    A task that was scored with several settings is taken with those that most trials have, the latest of equals.
+    Where a task was scored with several settings, those that most trials have are taken, the latest in a tie.
 
     Args:
-        scores: of `ScoreStore.read`.
+        scores: from `ScoreStore.read`.
         trials: ids of the trials that matter.
 
-    Returns the rows, None where there are none, and a line for each task of which something was left out.
+    Returns the rows, None if there are none, and a line for each task of which scores were left out.
     """
     rows = asked_for(scores[scores["trial_id"].isin(trials)])
     chosen, lines = [], []
@@ -26,12 +26,12 @@ def comparable(scores: pd.DataFrame, trials: Collection[str]) -> tuple[pd.DataFr
         best = by_settings.sort_values(["trials", "latest"]).index[-1]
         chosen.append(group[group["settings"] == best])
         if len(by_settings) > 1:
-            lines.append(f"{group['request'].iloc[0]}: scores with other settings are left out; shown: {_told(chosen[-1].iloc[0])}")
+            lines.append(f"{group['request'].iloc[0]}: scores with other settings are left out; shown: {_settings(chosen[-1].iloc[0])}")
     return (pd.concat(chosen, ignore_index=True) if chosen else None), lines
 
 
 def asked_for(scores: pd.DataFrame) -> pd.DataFrame:
-    """The row of what was named on the command line; of a tag of lm-eval, which has no score of its own, its tasks."""
+    """The rows of what was named on the command line; for an lm-eval tag, which has no score of its own, those of its tasks."""
     return scores[(scores["group"] == "") | (scores["task"] == scores["request"])]
 
 
@@ -40,6 +40,5 @@ def task_label(row: Any) -> str:
     return str(row["task"]) + (f" {row['length']:.0f}" if pd.notna(row["length"]) else "")
 
 
-def _told(row: Any) -> str:
-    parts = [f"{row['n']} items", f"{row['fewshot']} examples", f"{row['max_length']} tokens read"]
-    return ", ".join(parts)
+def _settings(row: Any) -> str:
+    return f"{row['n']} items, {row['fewshot']} examples, {row['max_length']} tokens read"

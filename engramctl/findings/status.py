@@ -1,4 +1,4 @@
-"""What a sweep has done: the status of every trial that it wants, and how far unfinished ones are."""
+"""What a sweep has done: the status of every trial that it wants, and how far unfinished trials have got."""
 
 import json
 from dataclasses import dataclass
@@ -22,11 +22,11 @@ class SweepStatus:
 
     sweep: str
     trials: pd.DataFrame
-    """Every trial the sweep wants, in the order of its author: IDENTITY, status (STATUSES), val_loss, error, finished_at."""
+    """Every trial that the sweep wants, in its author's order: IDENTITY, status (of STATUSES), val_loss, error, finished_at."""
     n_left_out: int
     """Rows that the manifest no longer names."""
     running: Running | None
-    """The process that runs the sweep."""
+    """What the process that runs the sweep is training; None when none runs it."""
 
     @property
     def counts(self) -> dict[str, int]:
@@ -45,13 +45,13 @@ def read_status(store: Store) -> SweepStatus:
     if opened.manifest.trials is None:
         trials = trials.sort_values(["budget_flops", "size", "variant", "rho", "seed"], ignore_index=True)
     else:
-        place = opened.manifest.place_of()
-        trials = trials.sort_values("trial_id", key=lambda ids: ids.map(place), ignore_index=True)
+        positions = opened.manifest.positions()
+        trials = trials.sort_values("trial_id", key=lambda ids: ids.map(positions), ignore_index=True)
     return SweepStatus(store.sweep, trials, len(opened.left_out), running)
 
 
 def with_progress(store: Store, trials: pd.DataFrame) -> pd.DataFrame:
-    """The trials with `step` and `steps` of those that are unfinished."""
+    """The trials with the columns `step` and `steps`, None for trials that are done or have no checkpoint."""
     progress = [
         _progress(store.checkpoints / i) if s in (FAILED, RUNNING, MISSING) else None
         for i, s in zip(trials["trial_id"], trials["status"], strict=True)
@@ -61,13 +61,13 @@ def with_progress(store: Store, trials: pd.DataFrame) -> pd.DataFrame:
 
 
 def _progress(folder: Path) -> tuple[int, int] | None:
-    """Step of the newest checkpoint of a trial and the steps it wants; None without a checkpoint."""
+    """The step of a trial's newest checkpoint and the steps of the whole training; None without a checkpoint."""
     found = []
     for path in folder.glob("*/state.json"):
         try:
             state = json.loads(path.read_bytes())
             found.append((int(state["step"]), int(state["steps"])))
         except (OSError, ValueError, KeyError, TypeError):
-            # A checkpoint that is being replaced at this moment; the next call sees it.
+            # This checkpoint is being replaced right now; the next call will see it.
             continue
     return max(found, default=None)

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 
+from engramctl.cluster.scoring_worker import evaluate_request
 from engramctl.present.format import trial_name
 from engramctl.results.rows.analysis import columns_of
 from engramctl.results.score_requests import Request
@@ -20,13 +21,13 @@ _REPLICATES = 1000
 
 
 def task_columns(trial: "TrialConfig", requests: Sequence[Request], lm: "EngramLM", say: Callable[[str], None]) -> "Columns":
-    """Score every request with the memory on and off: a row for each task and group.
+    """Score every request with the memory on and off: one row per task and group.
 
     Args:
-        trial: of the model.
-        requests: what is scored.
+        trial: the model's trial.
+        requests: what to score.
         lm: the model.
-        say: told what is being scored.
+        say: called with a line about what is being scored.
 
     Raises UserError for a task that can't be had.
     """
@@ -38,9 +39,9 @@ def _rows(request: Request, lm: "EngramLM", say: Callable[[str], None]) -> Itera
     from engram.analysis.suppression import suppressed
 
     say(f"{request.name} with the memory on and off ...")
-    on = _evaluate(request, lm)
+    on = evaluate_request(request, lm).results
     with suppressed(lm.model):
-        off = _evaluate(request, lm)
+        off = evaluate_request(request, lm).results
     for a, b in zip(on, off, strict=True):
         low, high = _interval(_item_scores(a, on), _item_scores(b, off))
         yield {
@@ -63,24 +64,10 @@ def _rows(request: Request, lm: "EngramLM", say: Callable[[str], None]) -> Itera
         }
 
 
-def _evaluate(request: Request, lm: "EngramLM") -> "list[TaskResult]":
-    from engram.evaluation.run import evaluate
-
-    settings = request.settings
-    if not request.is_ruler:
-        return evaluate(lm, [request.task], data=settings.data, limit=settings.limit, offline=settings.offline)
-    from engram.evaluation.ruler.suite import SAMPLES, Sources, ruler_suite
-
-    assert request.length is not None
-    n = settings.limit or SAMPLES
-    suite = ruler_suite(request.ruler_tasks, request.length, lm.encoder, n, Sources(None, None, None, None), offline=settings.offline)
-    return evaluate(lm, [], custom=suite.tasks, offline=True)
-
-
 def _item_scores(result: "TaskResult", all_results: "Sequence[TaskResult]") -> np.ndarray:
-    """Scores of the items of a task or of all tasks below a group; empty when they do not average to its score."""
+    """Scores of the items of a task, or of all tasks in a group; empty if their mean is not its score."""
     below = [result]
-    for one in all_results:  # groups come before what is in them
+    for one in all_results:  # groups come before their members
         if one.group and one.group in {parent.task for parent in below if parent.is_group}:
             below.append(one)
     items = [item.scores.get(f"{result.metric},{result.filter}") for one in below for item in one.items]
@@ -89,25 +76,25 @@ def _item_scores(result: "TaskResult", all_results: "Sequence[TaskResult]") -> n
 
 
 def _interval(on: np.ndarray, off: np.ndarray) -> tuple[float | None, float | None]:
-    """Percentile interval of the ratio of means, the same items drawn for both."""
+    """Bootstrap interval (percentiles) of the ratio of the means, with the same items drawn for both."""
     if not len(on) or len(on) != len(off):
         return None, None
     drawn = np.random.default_rng(0).multinomial(len(on), np.full(len(on), 1 / len(on)), size=_REPLICATES)  # [R, items]
     below = drawn @ on
     ratio = (drawn @ off)[below != 0] / below[below != 0]
-    if len(ratio) < 0.95 * _REPLICATES:  # too often there is nothing to retain
+    if len(ratio) < 0.95 * _REPLICATES:  # too often the score with memory is 0
         return None, None
     low, high = np.quantile(ratio, [0.025, 0.975])
     return float(low), float(high)
 
 
 def shown_tasks(frame: pd.DataFrame) -> pd.DataFrame:
-    """What was asked for and the groups in it; the single tasks of a group stay in the table on disk."""
+    """The rows of what was asked for and of the groups in it; a group's single tasks are only in the table on disk."""
     return frame[(frame["group"] == "") | frame["is_group"]]
 
 
 def at_chance(frame: pd.DataFrame) -> list[str]:
-    """Tasks whose score with the memory is within two standard errors of a guess: what they retain means nothing."""
+    """Tasks whose score with the memory on is less than two standard errors above a guess: what they retain means nothing."""
     near = shown_tasks(frame)
     near = near[near["score_on"] - near["chance"].fillna(float("-inf")) < 2 * near["stderr_on"].fillna(0)]
     return list(near["task"])

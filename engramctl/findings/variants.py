@@ -1,4 +1,4 @@
-"""Each variant of a sweep against its first one, at the same size, budget and rho."""
+"""Each variant of a sweep against the first, at the same size, budget and rho."""
 
 from dataclasses import dataclass
 
@@ -18,19 +18,19 @@ class Comparison:
     rho: float
     reference: str
     reference_rho: float
-    """Another than `rho` only where the variant has one rho of its own, such as 1 without memory."""
+    """Differs from `rho` only where the variant has a single rho of its own, such as 1 without memory."""
     loss: float
     """Mean over the variant's finished trials, nats per token; NaN without any."""
     reference_loss: float
     difference: SeedDifferences | None
-    """None where the two share no seed that finished."""
+    """None where the two share no finished seed."""
 
 
 def rho_pairs(wanted: pd.DataFrame, order: list[str]) -> list[tuple[str, float, float]]:
-    """What is compared with the first variant of `order`: variant, its rho and the reference's rho.
+    """What is compared with the first variant of `order`, the reference: each variant, its rho and the reference's rho.
 
-    `wanted` are trials of one size and budget, any status. A variant is compared at each rho that the reference has too; one with a
-    single rho that the reference has not, at that rho with each of the reference's.
+    `wanted` are trials of one size and budget, of any status. A variant is compared at each rho that the reference has too; a variant
+    with a single rho, which the reference lacks, is compared with the reference at each rho of the latter.
     """
     rhos = {variant: sorted(group["rho"].unique().tolist()) for variant, group in wanted.groupby("variant")}
     names = [name for name in order if name in rhos]
@@ -44,7 +44,7 @@ def rho_pairs(wanted: pd.DataFrame, order: list[str]) -> list[tuple[str, float, 
 
 
 def compare_variants(losses: Losses | None, wanted: pd.DataFrame, order: list[str]) -> list[Comparison]:
-    """One for each of `rho_pairs`, in their order; `losses` are the finished trials among `wanted`, None without any."""
+    """A comparison for each of `rho_pairs`, in their order; `losses` are of the finished trials in `wanted`, None without any."""
     size, budget = str(wanted["size"].iloc[0]), float(wanted["budget_flops"].iloc[0])
     names = [name for name in order if name in set(wanted["variant"])]
     found = []

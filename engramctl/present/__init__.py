@@ -1,1 +1,1 @@
-"""How a person sees results: formats, the terminal, tables, figures, the report."""
+"""How people see results: number formats, terminal output, tables, figures, the report."""

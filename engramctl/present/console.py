@@ -1,6 +1,6 @@
-"""What a person sees: data on stdout, talk on stderr, errors as one line.
+"""Printing: data goes to stdout, talk to stderr, errors are one line.
 
-Rich decides about colour and width; a pipe or a file gets plain text at 140 columns unless COLUMNS says otherwise.
+Rich decides on colour and width; a pipe or a file gets plain text, 140 columns wide unless COLUMNS says otherwise.
 """
 
 import os
@@ -21,17 +21,17 @@ def _console(stderr: bool) -> Console:
 
 
 def out() -> Console:
-    """Console of the data a command was asked for (stdout)."""
+    """The console for the data that a command was asked for (stdout)."""
     return _console(stderr=False)
 
 
 def talk() -> Console:
-    """Console of progress, notes and errors (stderr)."""
+    """The console for progress, notes and errors (stderr)."""
     return _console(stderr=True)
 
 
 def error(message: str) -> None:
-    """Print one line for a user's mistake, never wrapped and never read as markup."""
+    """Print a user's mistake as one line, never wrapped and never read as markup."""
     talk().print(Text.assemble(("error: ", "bold red"), " ".join(message.split())), soft_wrap=True)
 
 
@@ -41,7 +41,7 @@ def note(message: str) -> None:
 
 
 def table(columns: Sequence[str], rows: Iterable[Sequence[object]], left: int = 1, title: str | None = None) -> Table:
-    """A compact table: the first `left` columns are text, the others are numbers and stand to the right."""
+    """A compact table: the first `left` columns are text, the others are numbers and right-aligned."""
     result = Table(title=title, title_justify="left", box=None, pad_edge=False, header_style="bold")
     for i, name in enumerate(columns):
         result.add_column(name, justify="left" if i < left else "right", no_wrap=True)

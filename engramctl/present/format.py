@@ -1,6 +1,6 @@
-"""How numbers, durations and trials are written for a person: one place for all.
+"""How numbers, durations and trials are written for people, in one place.
 
-Imports nothing of ours, so that errors and findings of any room can use it.
+It imports nothing of ours, so that every room can use it, also in error messages.
 """
 
 import math
@@ -10,36 +10,36 @@ if TYPE_CHECKING:
     from engram.config.trial import TrialConfig
 
 NO_VALUE = "-"
-"""Stands in tables where there is no number."""
+"""Stands in tables in place of a missing number."""
 
 
 def is_missing(value: float | None) -> bool:
-    """Whether there is no number: None or NaN."""
+    """Whether a number is missing: None or NaN."""
     return value is None or value != value
 
 
 def number(value: float | None, form: str = ".3f", missing: str = NO_VALUE) -> str:
-    """A number, or a dash where there is none."""
+    """A number, or `missing` (a dash) if there is none."""
     return missing if value is None or value != value else format(value, form)
 
 
 def bounds(low: float | None, high: float | None, form: str = ".3f") -> str:
-    """0.123 to 0.456, or a dash."""
+    """0.123 to 0.456; a dash if `low` is missing."""
     return NO_VALUE if is_missing(low) else f"{number(low, form)} to {number(high, form)}"
 
 
 def percent(share: float | None, form: str = ".1f") -> str:
-    """A share of 1 as a percentage without its sign: 0.123 -> 12.3; a dash where there is none."""
+    """A fraction as a percentage without the sign: 0.123 -> 12.3; a dash if there is none."""
     return number(None if share is None else 100 * share, form)
 
 
 def percent_bounds(low: float | None, high: float | None, form: str = ".1f") -> str:
-    """Two shares as percentages: 12.3 to 45.6, or a dash."""
+    """Two fractions as percentages: 12.3 to 45.6; a dash if `low` is missing."""
     return NO_VALUE if is_missing(low) else f"{percent(low, form)} to {percent(high, form)}"
 
 
 def human(value: float, digits: int = 3) -> str:
-    """1234567 -> 1.23M: significant digits and a suffix of thousands."""
+    """1234567 -> 1.23M: `digits` significant digits and a suffix for the power of a thousand."""
     if value != 0 and abs(value) >= 1e15:
         return f"{value:.{digits}g}"
     for limit, suffix in ((1e12, "T"), (1e9, "G"), (1e6, "M"), (1e3, "k")):
@@ -69,7 +69,7 @@ def format_flops(value: float) -> str:
 
 
 def format_rho(value: float) -> str:
-    """Two decimals, more only where they are needed: 0.6 -> 0.60, 0.775 -> 0.775."""
+    """Two decimals, or four significant digits where two decimals are too few: 0.6 -> 0.60, 0.775 -> 0.775."""
     return f"{value:.2f}" if math.isclose(value, round(value, 2), abs_tol=1e-9) else f"{value:.4g}"
 
 
@@ -79,7 +79,7 @@ def counted(n: int, noun: str) -> str:
 
 
 def last_line(text: object) -> str:
-    """The last line of a text, which of a traceback says what went wrong; empty for an empty one."""
+    """The last line of a text, which in a traceback says what went wrong; empty for an empty text."""
     return (str(text).strip().splitlines() or [""])[-1]
 
 
@@ -89,19 +89,19 @@ def series_name(size: str, budget_flops: float, variant: str = "") -> str:
 
 
 def trial_name(trial: "TrialConfig") -> str:
-    """A trial in a sentence or a table: 1m, rho = 0.40, seed 0."""
+    """A trial's name in a sentence or a table: 1m, rho = 0.40, seed 0."""
     return ", ".join([trial.size, *([trial.variant] if trial.variant else []), f"rho = {format_rho(trial.rho)}", f"seed {trial.seed}"])
 
 
 def short_trial_name(trial: "TrialConfig") -> str:
-    """A trial in a line of progress: 1m ρ=0.4 seed=0."""
+    """A trial's name in a line of progress: 1m ρ=0.4 seed=0."""
     variant = f" {trial.variant}" if trial.variant else ""
     return f"{trial.size}{variant} ρ={trial.rho:.3g} seed={trial.seed}"
 
 
 def plain(value: Any) -> Any:
-    """A value for strict JSON or Arrow: NumPy's become Python's, arrays and tuples lists; NaN, infinity and nulls are None."""
-    if hasattr(value, "tolist"):  # NumPy, which is not imported for the sake of a --help
+    """A value for strict JSON or Arrow: NumPy scalars become Python's, arrays and tuples lists; NaN, infinity and nulls None."""
+    if hasattr(value, "tolist"):  # NumPy, which is not imported here so that --help stays fast
         value = value.tolist()
     if isinstance(value, list | tuple):
         return [plain(inner) for inner in value]

@@ -1,4 +1,4 @@
-"""Strict JSON for programs: no NaN, no infinity, plain values."""
+"""Strict JSON for programs: plain values, no NaN, no infinity."""
 
 import json
 import sys
@@ -27,7 +27,7 @@ def records(frame: "pd.DataFrame") -> list[dict[str, Any]]:
 
 
 def fits_as_json(fits: "SweepFits", bands: bool) -> dict[str, Any]:
-    """Everything but the replicates, NaN as None; the fitted curves with their bands only if `bands`."""
+    """Everything but the bootstrap replicates, with NaN as None; fitted curves and their bands only if `bands`."""
 
     def of(value: Any) -> Any:
         if is_dataclass(value) and not isinstance(value, type):

@@ -1,4 +1,4 @@
-"""Progress of work that has named stages."""
+"""Progress of work in named stages."""
 
 import time
 from collections.abc import Callable
@@ -15,14 +15,14 @@ _SAY_EVERY_S = 60.0
 
 @dataclass
 class _Stage:
-    """When a stage began, when a line last spoke of it, and how much was done at its begin."""
+    """When a stage began, when it was last reported, and how much was done when it began."""
 
     began: float
     said: float
     first: int
 
     def line(self, done: int, total: int | None) -> str | None:
-        """What to add to the count once a minute; None: it is not time yet, or over."""
+        """What to add to the count, once a minute; None when it isn't time for a line yet, or the stage is done."""
         now = time.monotonic()
         if now - self.said < _SAY_EVERY_S or done == total:
             return None
@@ -33,9 +33,9 @@ class _Stage:
 
 
 class StageProgress:
-    """Progress of named stages: a live bar on a terminal; elsewhere a line when a stage begins, and one a minute while it goes on.
+    """Progress of named stages: live bars on a terminal; elsewhere a line when a stage begins, and one a minute until it ends.
 
-    Use as a context manager; call it as `progress(stage, done, total)`; total None means unknown.
+    Use as a context manager and call what it gives as `progress(stage, done, total)`, with total None if unknown.
     """
 
     def __init__(self) -> None:

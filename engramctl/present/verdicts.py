@@ -1,4 +1,4 @@
-"""Fits in a few words: for panels, table rows and legends."""
+"""Fits in a few words, for panels and legends."""
 
 from typing import TYPE_CHECKING
 
@@ -7,7 +7,7 @@ if TYPE_CHECKING:
 
 
 def short_verdict(fit: "AllocationFit", rho: str = "rho") -> str:
-    """What a curve has shown of its minimum; `rho` is how the word is written."""
+    """What a curve has shown about its minimum; `rho` is how that word is written."""
     star, verdict = fit.rho_star, fit.verdict
     if verdict.kind == "too-few-points":
         return "too few points for a curve"
@@ -22,13 +22,13 @@ def short_verdict(fit: "AllocationFit", rho: str = "rho") -> str:
 
 
 def short_drift(drift: "Drift") -> str:
-    """Slope for ten times the budget."""
+    """Slope of the best rho per factor of ten in budget."""
     slope = drift.slope
     return f"{slope.estimate:+.2f} ({slope.low:+.2f}, {slope.high:+.2f}) per \N{MULTIPLICATION SIGN}10 budget"
 
 
 def short_memory(fit: "MemoryFit") -> str:
-    """What ten times the slots change, or the exponent of the power law."""
+    """Change in loss per factor of ten in slots, or the exponent of the power law."""
     if fit.form == "log-linear":
         slope = fit.parameters[fit.form]["slope"]
         return f"{slope.estimate:+.3f} ({slope.low:+.3f}, {slope.high:+.3f}) per \N{MULTIPLICATION SIGN}10 slots"

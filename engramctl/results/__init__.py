@@ -1,1 +1,1 @@
-"""Results on disk: Parquet tables, the manifest, and the one way to open a sweep."""
+"""Results on disk: Parquet tables, the manifest, and `SweepResults`, the one way to open a sweep."""

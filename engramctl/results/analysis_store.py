@@ -1,4 +1,4 @@
-"""Findings as Parquet: a file for each model and kind; the latest of a kind replaces the one before."""
+"""Findings of `engramctl analyze` as Parquet: one file per model and kind, which a new finding of that kind replaces."""
 
 from pathlib import Path
 
@@ -10,18 +10,18 @@ from engramctl.results.schema.analysis import SCHEMAS
 
 
 class AnalysisStore:
-    """`analysis/` in the folder of a sweep or of a checkpoint."""
+    """`analysis/` in the folder of a sweep or a checkpoint."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder / "analysis"
         self.figures = folder / "figures"
 
     def path(self, name: str, kind: str) -> Path:
-        """Where the table of a model (a trial id, or two with a dot between) is."""
+        """The file of a table; `name` is the model's trial id, or two of them joined by a dot."""
         return self.folder / f"{name}.{kind}.parquet"
 
     def write(self, name: str, kind: str, columns: Columns) -> Path:
-        """Keep a table; UserError when the folder can't be written, ValueError when the columns are not those of the schema."""
+        """Write a table; UserError when the folder can't be written, ValueError when the columns are not those of the schema."""
         path = self.path(name, kind)
         table = as_table(SCHEMAS[kind], columns, kind)
         try:
@@ -35,5 +35,5 @@ class AnalysisStore:
         return read_table(self.path(name, kind), SCHEMAS[kind], SCHEMAS[kind].names).to_pandas()
 
     def names(self, kind: str) -> list[str]:
-        """Models that have a table of a kind, sorted."""
+        """Names of the models that have a table of a kind, sorted."""
         return sorted(path.name.removesuffix(f".{kind}.parquet") for path in self.folder.glob(f"[!.]*.{kind}.parquet"))

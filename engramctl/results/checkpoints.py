@@ -1,4 +1,4 @@
-"""Which sweep a checkpoint belongs to, and where what is found out about it is kept."""
+"""Which sweep a checkpoint belongs to, and where findings about it are kept."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,7 +10,7 @@ from engramctl.results.store import Store, list_sweeps
 from engramctl.results.trial_ids import find_trial
 
 EXTENSION_FILE = "extension.parquet"
-"""The row of an extension outside of a results folder, in the folder of its checkpoint."""
+"""Holds the row of an extension outside a results folder, in the folder of its checkpoint."""
 
 
 @dataclass(frozen=True)
@@ -18,19 +18,19 @@ class Home:
     """Where findings about a trained model go."""
 
     folder: Path
-    """Absolute: of the sweep that the model is a trial of, else of its checkpoint."""
+    """Absolute: the folder of the sweep that the model is a trial of, else that of its checkpoint."""
     sweep: Store | None
-    """None for a checkpoint outside of a sweep."""
+    """None for a checkpoint outside a sweep."""
 
 
 def home_of(final: Path, trial_id: str) -> Home:
     """The home of a model.
 
-    A checkpoint is a sweep's where it lies in `SWEEP/checkpoints/TRIAL` and the sweep has a manifest, or a row of the trial.
+    A checkpoint belongs to a sweep if it lies in `SWEEP/checkpoints/TRIAL` and the sweep has a manifest, or a row of the trial.
 
     Args:
-        final: folder with the final weights: `final`, or what was copied from it.
-        trial_id: of the trial or of the extension.
+        final: folder with the final weights: `final`, or a copy of it.
+        trial_id: id of the trial or extension.
     """
     own = final.absolute()
     if own.name == FINAL:
@@ -43,7 +43,7 @@ def home_of(final: Path, trial_id: str) -> Home:
 
 
 def checkpoint_of(typed: str, results: Path) -> Path:
-    """The checkpoint of SWEEP/TRIAL, where TRIAL is an id or its beginning; UserError when there is none."""
+    """The checkpoint of SWEEP/TRIAL, where TRIAL is an id or the beginning of one; UserError when there is none."""
     sweep, _, trial = typed.partition("/")
     if not trial or "/" in trial or (results.is_dir() and sweep not in list_sweeps(results)):
         raise UserError(f"'{typed}' is neither the folder of a checkpoint nor SWEEP/TRIAL, a trial of a sweep in {results}")
@@ -59,11 +59,11 @@ class ExtensionPlace:
     """Where the results of an extension are kept."""
 
     checkpoint: Path
-    """Folder that has, or will have, `final` with the extended model."""
+    """Folder that holds, or will hold, `final` with the extended model."""
     record: Path
-    """Parquet file with its row: the extension is done when it exists."""
+    """Parquet file with its row; the extension is done once it exists."""
     sweep: Store | None
-    """The sweep that they belong to."""
+    """The sweep that the extension belongs to; None outside a sweep."""
 
 
 def extension_place(source: Path, source_id: str, extension: TrialConfig, out: Path | None) -> ExtensionPlace:
@@ -71,9 +71,9 @@ def extension_place(source: Path, source_id: str, extension: TrialConfig, out: P
 
     Args:
         source: the final checkpoint that it starts from.
-        source_id: of the trial that it starts from.
+        source_id: id of the trial that it starts from.
         extension: its config.
-        out: folder that gets the checkpoint as a folder of its own; None: beside the source, in its sweep where it has one.
+        out: folder in which the checkpoint gets a folder of its own; None: next to the source, in the source's sweep if it has one.
     """
     home = home_of(source, source_id)
     if out is None and home.sweep is not None:

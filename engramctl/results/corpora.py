@@ -1,4 +1,4 @@
-"""Where the prepared text of a trial is."""
+"""Finding the prepared text of a trial in the cache."""
 
 import shlex
 from pathlib import Path
@@ -11,9 +11,9 @@ from engramctl.results.store import Store
 
 
 def find_corpus(trial: TrialConfig, cache: Path, sweep: Store | None) -> Corpus:
-    """The prepared corpus that a trial names by its fingerprints.
+    """The prepared corpus with the fingerprints that a trial names.
 
-    Raises UserError when the cache no longer has it, with the command that prepares it again where its sweep is known.
+    Raises UserError when the cache no longer has it, quoting the command that prepares it again if the sweep is known.
     """
     for folder in sorted((cache / "corpora").glob(f"{trial.corpus_fingerprint[:16]}-*")):
         try:

@@ -1,4 +1,4 @@
-"""Where results lie when nobody says otherwise, and the command to type next."""
+"""Default sweep and results folder, and how a command to type next is written."""
 
 from pathlib import Path
 
@@ -7,5 +7,5 @@ DEFAULT_RESULTS = Path("results")
 
 
 def command(name: str, sweep: str, results: Path) -> str:
-    """A command to type next, with --results where it is not the default."""
+    """A command to type next, with --results unless it is the default."""
     return f"`engramctl {name} {sweep}{'' if results == DEFAULT_RESULTS else f' --results {results}'}`"

@@ -1,4 +1,4 @@
-"""Which trials a sweep trains at this moment: written by the process that runs it, read by `engramctl status`."""
+"""Which trials a sweep is training right now: written by the process that runs it, read by `engramctl status`."""
 
 import contextlib
 import json
@@ -13,12 +13,12 @@ from engramctl.results.store import Store
 
 _REFRESH_S = 60.0
 _LOST_S = 600.0
-"""Age at which the word of a process on another machine is no longer believed: whether it lives can't be seen from here."""
+"""Age at which the file of a process on another machine is no longer trusted: whether it is alive can't be seen from here."""
 
 
 @dataclass(frozen=True)
 class Process:
-    """A process that can be recognised later."""
+    """A process that can be recognised later, even after its pid has been reused."""
 
     host: str
     pid: int
@@ -31,7 +31,7 @@ class Process:
         return cls(socket.gethostname(), os.getpid(), psutil.Process().create_time())
 
     def gone(self) -> bool:
-        """Whether it has ended; False when it lives on another machine."""
+        """Whether it has ended; False for a process on another machine."""
         if self.host != socket.gethostname():
             return False
         import psutil
@@ -44,18 +44,18 @@ class Process:
 
 @dataclass(frozen=True)
 class Running:
-    """What is being trained."""
+    """What is being trained right now."""
 
     process: Process
     """The process that runs the sweep."""
     trials: frozenset[str]
-    """Ids of the trials that it trains now."""
+    """Ids of the trials that it is training."""
 
 
 class RunningTrials:
-    """Keeps `running.json` of a sweep that this process holds the lock of.
+    """Keeps `running.json` of a sweep whose lock this process holds.
 
-    Use as a context manager. Nothing is raised when the file can't be written: training matters more than the news of it.
+    Use as a context manager. A file that can't be written raises nothing: training matters more than reporting it.
     """
 
     def __init__(self, store: Store) -> None:
@@ -73,7 +73,7 @@ class RunningTrials:
             self._path.unlink(missing_ok=True)
 
     def note(self, trial: str, runs: bool) -> None:
-        """Take note of a trial that runs, or does no longer; writes when that is news, and now and then to show that this process lives."""
+        """Note that a trial runs, or no longer does. Writes on a change, and now and then to show that this process is alive."""
         before = set(self._trials)
         self._trials = [t for t in self._trials if t != trial] + ([trial] if runs else [])
         if set(self._trials) != before or time.monotonic() - self._written > _REFRESH_S:
@@ -87,7 +87,7 @@ class RunningTrials:
 
 
 def read_running(store: Store) -> Running | None:
-    """What is being trained, or None when no living process runs the sweep: what a killed one left is not believed."""
+    """What is being trained; None when no living process runs the sweep: what a killed one left behind doesn't count."""
     try:
         age = time.time() - store.running.stat().st_mtime
         content = json.loads(store.running.read_bytes())

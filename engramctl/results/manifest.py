@@ -1,6 +1,6 @@
-"""`sweep.json`: what a sweep is, as the folder of its results keeps it.
+"""`sweep.json`: what a sweep is, kept with its results.
 
-Other than a sweep file it is read years later by other versions: it checks shapes, not whether the experiment could still be run.
+Unlike a sweep file it may be read years later by another version, so only its shape is checked, not whether the sweep could still be run.
 """
 
 import itertools
@@ -8,22 +8,22 @@ import json
 from pathlib import Path
 from typing import Any, Self
 
-from engram.config.errors import explain
 from pydantic import BaseModel, ConfigDict, ValidationError
 
+from engram.config.errors import explain
 from engram.errors import UserError
 from engramctl.results.parquet import require_version, write_atomically
 from engramctl.results.schema.columns import SCHEMA_VERSION
 
 
 class _Kept(BaseModel):
-    """Fields that this version does not know are kept as they are."""
+    """Fields unknown to this version are kept as they are."""
 
     model_config = ConfigDict(frozen=True, extra="allow")
 
 
 class DeclaredSweep(_Kept):
-    """The sweep's declaration (`sweep.spec.SweepSpec`) at its last run, with the command line's overrides."""
+    """The sweep's declaration (`sweep.spec.SweepSpec`) as of its last run, with the command line's overrides."""
 
     question: str = ""
     corpus: dict[str, Any] = {}
@@ -42,7 +42,7 @@ class DeclaredSweep(_Kept):
 
 
 class PinnedCorpus(_Kept):
-    """The prepared text that the sweep began with."""
+    """The prepared text that the sweep started with."""
 
     folder: str
     """Its name below `corpora/` in the cache."""
@@ -52,7 +52,7 @@ class PinnedCorpus(_Kept):
 
 
 class WantedTrial(_Kept):
-    """A trial that the sweep's table should have (columns `trial_table.IDENTITY`)."""
+    """A trial that the sweep's table should contain (columns `trial_table.IDENTITY`)."""
 
     trial_id: str
     size: str
@@ -63,24 +63,24 @@ class WantedTrial(_Kept):
 
 
 class Manifest(_Kept):
-    """What a sweep is: its declaration, its text, the FLOPs of its wall times, and the trials that were asked for."""
+    """What a sweep is: its declaration, its text, the FLOPs that its wall times came to, and the trials that were asked for."""
 
     sweep: DeclaredSweep = DeclaredSweep()
     fixed: dict[str, Any] | None = None
-    """What may not change while the sweep goes on (`SweepSpec.fixed`)."""
+    """What must not change when the sweep continues (`sweep.spec.SweepSpec.fixed`)."""
     corpus: PinnedCorpus | None = None
     budgets: dict[str, float] = {}
-    """FLOPs of a trial by wall time and sizes (`sweep.spec.budget_key`)."""
+    """FLOPs per trial by wall time and sizes (`sweep.spec.budget_key`)."""
     trials: tuple[WantedTrial, ...] | None = None
     """In the order in which they were asked for; None: every row is wanted."""
 
     @property
     def is_over_slots(self) -> bool:
-        """Whether the sweep varies memory slots on a fixed backbone in place of rho."""
+        """Whether the sweep varies memory slots on a fixed backbone instead of rho."""
         return bool(self.sweep.slots)
 
-    def place_of(self) -> dict[str, int]:
-        """The place of each trial, by its id, in the order that the sweep's author gave; empty without a list of trials."""
+    def positions(self) -> dict[str, int]:
+        """The position of each trial, by its id, in the order of the sweep's author; empty without a list of trials."""
         return {trial.trial_id: i for i, trial in enumerate(self.trials or ())}
 
     def without(self, ids: set[str]) -> Self:
@@ -89,14 +89,14 @@ class Manifest(_Kept):
 
 
 def write_manifest(path: Path, manifest: Manifest) -> None:
-    """Keep a manifest; the schema version is added. OSError when the disk refuses."""
+    """Write a manifest, with the schema version added. OSError when the disk refuses."""
     content = manifest.model_dump(mode="json", exclude_unset=True, exclude={"schema_version"})
     text = json.dumps({**content, "schema_version": SCHEMA_VERSION}, indent=2, allow_nan=False)
     write_atomically(path, (text + "\n").encode())
 
 
 def read_manifest(path: Path) -> Manifest | None:
-    """The manifest, None where there is none; UserError in one line when it is damaged, of another shape or of another version."""
+    """The manifest, or None if there is none; UserError in one line when it is damaged, of another shape or of another version."""
     try:
         content = json.loads(path.read_bytes())
     except FileNotFoundError:

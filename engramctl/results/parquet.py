@@ -17,18 +17,18 @@ from engram.errors import UserError
 from engramctl.results.schema.columns import SCHEMA_VERSION
 
 Columns = Mapping[str, Sequence[Any] | np.ndarray]
-"""A table as its columns, all of one length."""
+"""A table as a mapping of columns, all of the same length."""
 
 _READERS = 4
-"""Threads that read files side by side."""
+"""Threads that read files in parallel."""
 
 
 def write_atomically(path: Path, content: bytes) -> None:
-    """Write a file so that it is either absent (or its old self) or whole, even if the process is killed.
+    """Write a file so that, even if the process is killed, either the whole new file is there or what was there before.
 
     Raises OSError when the folder can't be written.
     """
-    # The suffix keeps it out of *.parquet, whoever globs; the unique part lets two processes write the same trial.
+    # The suffix keeps it out of any glob for *.parquet; the unique part lets two processes write the same trial.
     temp = path.with_name(f".{path.name}.{uuid.uuid4().hex}.tmp")
     try:
         with open(temp, "xb") as file:
@@ -42,7 +42,7 @@ def write_atomically(path: Path, content: bytes) -> None:
 
 
 def as_table(schema: pa.Schema, data: Columns, what: str) -> pa.Table:
-    """Columns as a table; ValueError when they are not exactly those of the schema, or a value is missing."""
+    """Columns as a table; ValueError when they are not exactly those of the schema, or a required value is missing."""
     names = set(schema.names)
     if data.keys() != names:
         raise ValueError(f"{what}: unknown columns {_names(data.keys() - names)}, missing columns {_names(names - data.keys())}")
@@ -58,11 +58,11 @@ def _names(names: Iterable[str]) -> str:
 
 
 def write_table(path: Path, table: pa.Table) -> None:
-    """Write a table atomically, and its folder where there is none; OSError when the disk refuses."""
+    """Write a table atomically, creating its folder if need be; OSError when the disk refuses."""
     path.parent.mkdir(parents=True, exist_ok=True)
     buffer = BytesIO()
     if table.num_rows == 1:
-        # Codecs and dictionaries make one row larger, and four times slower to read.
+        # Codecs and dictionaries make a single row larger, and four times slower to read.
         pq.write_table(table, buffer, compression="none", use_dictionary=False)
     else:
         pq.write_table(table, buffer, compression="zstd")
@@ -70,12 +70,12 @@ def write_table(path: Path, table: pa.Table) -> None:
 
 
 def write_row(path: Path, schema: pa.Schema, row: Mapping[str, Any]) -> None:
-    """Keep one row as a file of its own; raises like `as_table` and `write_table`."""
+    """Write a single row as a file of its own; raises like `as_table` and `write_table`."""
     write_table(path, as_table(schema, {name: [value] for name, value in row.items()}, path.name))
 
 
 def read_row(path: Path, schema: pa.Schema) -> dict[str, Any] | None:
-    """The row that `write_row` kept, None when there is none; UserError like `read_table`."""
+    """The row that `write_row` wrote, or None if there is none; UserError like `read_table`."""
     try:
         row: dict[str, Any] = read_table(path, schema, schema.names).to_pylist()[0]
     except FileNotFoundError:
@@ -86,7 +86,7 @@ def read_row(path: Path, schema: pa.Schema) -> dict[str, Any] | None:
 def read_table(path: Path, schema: pa.Schema, columns: Sequence[str]) -> pa.Table:
     """Some columns of a file; FileNotFoundError when there is none, UserError when it is damaged or not of this schema."""
     try:
-        # One read of the file: Arrow's own would be one for each column, and most of the time of a thousand small files.
+        # Read the file in one go: Arrow itself would read once per column, which takes most of the time of a thousand small files.
         file = pq.ParquetFile(pa.BufferReader(path.read_bytes()))
         metadata = file.metadata.metadata or {}
     except FileNotFoundError:
@@ -95,11 +95,11 @@ def read_table(path: Path, schema: pa.Schema, columns: Sequence[str]) -> pa.Tabl
         raise _damaged(path) from None
     with file:
         require_version(path, metadata.get(b"schema_version", b"").decode() or None)
-        # To build the schema of a file costs a fifth of reading it; its text is nearly always the one that this Arrow writes.
+        # Parsing a file's schema takes a fifth of the time of reading it; nearly always its text is the one that this Arrow writes.
         if metadata.get(b"ARROW:schema") != _written(schema) and not file.schema_arrow.equals(schema):
             raise UserError(f"{path} does not have the columns of schema version {SCHEMA_VERSION}; it was not written by engramctl")
         try:
-            # One row or a few thousand: threads would cost more than they save.
+            # At most a few thousand rows: threads would cost more than they save.
             return file.read(columns=list(columns), use_threads=False).select(columns)
         except (pa.ArrowException, OSError):
             raise _damaged(path) from None
@@ -116,14 +116,14 @@ def read_tables(paths: Sequence[Path], schema: pa.Schema, columns: Sequence[str]
 
     if len(paths) < 2:
         return [read(path) for path in paths]
-    # Most of the time of a small file is waiting for it, the more so in a shared folder of a cluster.
+    # Reading a small file is mostly waiting for it, all the more in a cluster's shared folder.
     with ThreadPoolExecutor(_READERS) as pool:
         return list(pool.map(read, paths))
 
 
 @cache
 def _written(schema: pa.Schema) -> bytes:
-    """A schema as Arrow writes it into a Parquet file."""
+    """A schema in the form in which Arrow writes it into a Parquet file."""
     buffer = BytesIO()
     pq.write_table(schema.empty_table(), buffer)
     written: bytes = pq.ParquetFile(buffer).metadata.metadata[b"ARROW:schema"]

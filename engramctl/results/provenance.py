@@ -13,7 +13,7 @@ _PACKAGES = ("engramctl", "torch", "numpy", "ray", "tokenizers")
 
 @lru_cache
 def git_sha() -> str:
-    """Revision of the checkout that this program runs from, `-dirty` when it has changes; empty outside a checkout."""
+    """Revision of the checkout that this program runs from, with `-dirty` if it has changes; empty outside a checkout."""
     folder = Path(__file__).resolve().parent
     try:
         sha = _git(folder, "rev-parse", "HEAD")
@@ -28,7 +28,7 @@ def _git(folder: Path, *arguments: str) -> str:
 
 
 def versions() -> str:
-    """Versions of Python, of the packages that decide a loss and of the compiled kernels in use, as JSON."""
+    """Versions of Python, of the packages that affect a loss and of the compiled kernels in use, as JSON."""
     from engram import kernels
 
     found = {"python": platform.python_version()} | {name: version(name) for name in _PACKAGES}

@@ -1,6 +1,6 @@
-"""Removing trials, or a whole sweep, so that a kill in the middle leaves whole trials and nothing that looks like one.
+"""Removing trials, or a whole sweep, so that a kill midway leaves whole trials and nothing that merely looks like one.
 
-What is a folder is first renamed to a hidden name, which no reader looks at; a later removal clears what a killed one left.
+Folders are first renamed to a hidden name, which no reader looks at; a later removal clears up what a killed one left behind.
 """
 
 import os
@@ -20,18 +20,18 @@ _SUFFIX = ".removed"
 
 @dataclass(frozen=True)
 class Removal:
-    """What would go."""
+    """What a removal would delete."""
 
     trials: list[str]
     """Ids."""
     statuses: dict[str, int]
-    """Number of trials by status; `extended` is an extension of a trial, `missing` has no row, `unreadable` one of another version."""
+    """Number of trials by status: also `extended` (an extension of a trial), `missing` (no row) and `unreadable` (rows can't be read)."""
     n_checkpoints: int
     n_bytes: int
 
 
 def sweep_removal(store: Store) -> Removal:
-    """What the removal of a whole sweep takes; UserError when its folder is a link, whose target is not ours to remove."""
+    """What removing a whole sweep would delete; UserError when its folder is a link, whose target is not ours to remove."""
     if store.folder.is_symlink():
         raise UserError(f"{store.folder} is a link to {store.folder.resolve()}; remove the folder and the link yourself")
     ids = sorted(path.stem for path in store.trials.glob("*.parquet"))
@@ -40,14 +40,14 @@ def sweep_removal(store: Store) -> Removal:
 
 
 def trials_removal(store: Store, ids: Collection[str]) -> Removal:
-    """What the removal of some trials takes."""
+    """What removing some trials would delete."""
     files = [path for trial_id in ids for path in _parts(store, trial_id)]
     checkpoints = sum(1 for i in ids for path in (store.checkpoints / i).glob("[!.]*") if path.is_dir())
     return Removal(list(ids), _statuses(store, ids), checkpoints, sum(map(_bytes, files)))
 
 
 def remove_sweep(store: Store) -> None:
-    """Remove a sweep's whole folder; hold its lock. UserError when it can't be."""
+    """Remove a sweep's whole folder; the caller holds its lock. UserError when that fails."""
     try:
         _clear_leftovers(store.results)
         hidden = _hide(store.folder)
@@ -57,7 +57,7 @@ def remove_sweep(store: Store) -> None:
 
 
 def remove_trials(store: Store, ids: Collection[str]) -> None:
-    """Remove all that a sweep has of some trials, their place in the manifest too; hold its lock.
+    """Remove everything that a sweep has of some trials, their manifest entries included; the caller holds its lock.
 
     The row goes first: without it the rest is no trial. Raises UserError when something can't be removed.
     """
@@ -72,8 +72,8 @@ def remove_trials(store: Store, ids: Collection[str]) -> None:
                 else:
                     path.unlink(missing_ok=True)
         manifest = store.read_manifest()
-        if manifest is not None and manifest.place_of().keys() & set(ids):
-            # What the sweep no longer asks for would be missing for ever; the same `engramctl sweep` names the others again.
+        if manifest is not None and manifest.positions().keys() & set(ids):
+            # A trial that the sweep no longer asks for would stay missing for ever; `engramctl sweep` adds the others again.
             store.write_manifest(manifest.without(set(ids)))
     except OSError as problem:
         raise UserError(f"trials of {store.folder} can't be removed: {problem.strerror} ({problem.filename})") from None
@@ -87,17 +87,17 @@ def _statuses(store: Store, ids: Collection[str]) -> dict[str, int]:
         counts = Counter(known.get(trial_id, "missing") for trial_id in ids)
         return {status: counts[status] for status in (*STATUSES, "extended", "missing") if counts[status]}
     except UserError:
-        # To get rid of results that can't be read is a good reason to remove them.
+        # Getting rid of unreadable results is a good reason to remove them.
         return {"unreadable": len(ids)} if ids else {}
 
 
 def _folders(store: Store) -> Iterator[Path]:
-    """Folders that have a file or folder for each trial, whatever kinds there will be."""
+    """Folders with a file or folder per trial, including kinds that don't exist yet."""
     return (path for path in store.folder.iterdir() if path.is_dir() and not path.name.startswith("."))
 
 
 def _parts(store: Store, trial_id: str) -> list[Path]:
-    """Everything that belongs to a trial: `<kind>/<id>` and `<kind>/<id>.<ending>`."""
+    """Everything that belongs to a trial: `<kind>/<id>` and `<kind>/<id>.<suffix>`."""
     return [path for folder in _folders(store) for path in (folder / trial_id, *folder.glob(f"{trial_id}.*")) if os.path.lexists(path)]
 
 

@@ -1,4 +1,4 @@
-"""What is scored: a task with its settings, and a model."""
+"""What is scored: a task with its settings (a request), and a model on it (a job)."""
 
 import hashlib
 import json
@@ -16,13 +16,14 @@ from engramctl.present.format import short_trial_name
 
 RULER = "ruler"
 DEFAULT_LENGTHS = (1024,)
-"""Of RULER's samples: the shortest power of two at which all tasks that need no texts from outside exist."""
+"""Tokens of RULER's samples: the shortest power of two at which every task that needs no outside text can be generated."""
 SHORTEST = 256
+"""Fewest tokens that a RULER sample may have."""
 
 
 @dataclass(frozen=True)
 class Settings:
-    """What the command line says about all tasks; paths are absolute."""
+    """Settings on the command line that apply to all tasks; paths are absolute."""
 
     limit: int | None = None
     fewshot: int | None = None
@@ -38,7 +39,7 @@ class Settings:
 
 @dataclass(frozen=True)
 class Request:
-    """One task or group, at one length if it is RULER's."""
+    """One task or group; for RULER, at one length."""
 
     task: str
     """As typed: `mmlu`, `ruler`, `ruler:vt`."""
@@ -51,7 +52,7 @@ class Request:
 
     @property
     def ruler_tasks(self) -> list[str]:
-        """The tasks of RULER that were named; none: all."""
+        """The RULER task that was named; empty: all of them."""
         _, _, name = self.task.partition(":")
         return [name] if name else []
 
@@ -60,7 +61,7 @@ class Request:
         return f"{self.task} at {self.length}" if self.is_ruler else self.task
 
     def identity(self, max_length: int) -> dict[str, Any]:
-        """Everything that the scores of a model depend on, as JSON values; what other tasks need is not in it."""
+        """Everything that the scores depend on besides the model, as JSON values; settings that only other tasks use are left out."""
         settings = self.settings
         common = {"task": self.task, "limit": settings.limit, "max_length": max_length}
         if self.is_ruler:
@@ -75,12 +76,12 @@ class Request:
 
 @dataclass(frozen=True)
 class Job:
-    """A request to a model."""
+    """One model to be scored on one request."""
 
     checkpoint: Path
     """Absolute."""
     folder: Path
-    """Where `evals/` and `eval_items/` are: the sweep's folder, or the checkpoint's."""
+    """The folder of `evals/` and `eval_items/`: the sweep's, or the checkpoint's."""
     trial: TrialConfig
     request: Request
 
@@ -90,24 +91,24 @@ class Job:
 
     @cached_property
     def identity(self) -> str:
-        """JSON of what was asked for."""
+        """What was asked for, as JSON."""
         return json.dumps(self.request.identity(self.max_length), sort_keys=True)
 
     @property
     def file_name(self) -> str:
-        """Of its rows and of its items: the same for the same trial, task and settings."""
+        """Name of the files of its rows and of its items; the same for the same trial, task and settings."""
         task = re.sub(r"[^A-Za-z0-9_-]+", "-", self.request.task.removesuffix(".yaml"))[-60:]
         digest = hashlib.sha256(self.identity.encode()).hexdigest()[:8]
         return f"{self.trial.id}.{task}.{digest}.parquet"
 
     @property
     def name(self) -> str:
-        """For a person."""
+        """The job in words, for a person."""
         return f"{short_trial_name(self.trial)} {self.request.name}"
 
 
 def requests_for(tasks: Sequence[str], lengths: Sequence[int] | None, settings: Settings) -> list[Request]:
-    """A request for each task, each of RULER's once for every length. UserError in one line for what can't be meant."""
+    """A request for each task, and for each length of a RULER task. UserError in one line for what makes no sense."""
     if lengths is not None and not any(_is_ruler(task) for task in tasks):
         raise UserError("--lengths is of ruler, which is not among the tasks")
     for length in lengths or ():

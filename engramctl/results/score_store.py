@@ -1,4 +1,4 @@
-"""Scores as Parquet: a file for each model, task and settings, its items beside it."""
+"""Scores as Parquet: one file per model, task and settings, and one for its items."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -11,28 +11,23 @@ from engramctl.results.schema.scores import EVAL_ITEM_SCHEMA, EVAL_SCHEMA
 
 
 class ScoreStore:
-    """`evals/` and `eval_items/` in the folder of a sweep or of a checkpoint. A file of `evals/` exists once both are whole."""
+    """`evals/` and `eval_items/` in the folder of a sweep or a checkpoint. A file in `evals/` exists only once both are complete."""
 
     def __init__(self, folder: Path) -> None:
         self.evals = folder / "evals"
         self.items = folder / "eval_items"
 
     def has(self, name: str) -> bool:
-        """Whether a file of scores is there."""
+        """Whether a score file exists."""
         return (self.evals / name).is_file()
 
     def write(self, name: str, rows: Columns, items: Columns) -> None:
-        """Keep the scores of a request; ValueError when the columns are not those of the schema, OSError when the disk refuses."""
+        """Write the scores of a request; ValueError when the columns are not those of the schema, OSError when the disk refuses."""
         write_table(self.items / name, as_table(EVAL_ITEM_SCHEMA, items, "items"))
         write_table(self.evals / name, as_table(EVAL_SCHEMA, rows, "scores"))
 
     def read(self, names: Sequence[str] | None = None) -> pd.DataFrame:
-        """Scores of some files, of all if None, one row for each task and group; UserError when one can't be read."""
+        """The scores in some files, or in all if None, one row per task and group; UserError when one can't be read."""
         paths = sorted(self.evals.glob("*.parquet")) if names is None else [self.evals / name for name in names]
         there = [table for table in read_tables(paths, EVAL_SCHEMA, EVAL_SCHEMA.names) if table is not None]
         return pa.concat_tables([EVAL_SCHEMA.empty_table(), *there]).to_pandas()
-
-    def read_items(self, name: str) -> pd.DataFrame:
-        """Items of one file, in the order of tasks and documents; empty when there is none."""
-        (table,) = read_tables([self.items / name], EVAL_ITEM_SCHEMA, EVAL_ITEM_SCHEMA.names)
-        return (EVAL_ITEM_SCHEMA.empty_table() if table is None else table).to_pandas()

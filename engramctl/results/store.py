@@ -1,6 +1,6 @@
-"""Results as Parquet: one trial is written atomically, all trials are read as one table.
+"""Results as Parquet: each trial is written atomically, all trials are read as one table.
 
-There is no database and no file that two trials share. A file that exists is whole; a trial whose row exists is done.
+There is no database, and no file is shared by two trials. A file that exists is complete; a trial whose row exists is done.
 """
 
 import json
@@ -25,7 +25,7 @@ from engramctl.results.schema.trials import CURVE_SCHEMA, DOCUMENT_SCHEMA, STATU
 from engramctl.results.trial_table import FAILED, FINISHED
 
 _STALE_TEMP_S = 3600.0
-"""Age at which a temporary file is debris of a killed process and not somebody's write in progress."""
+"""Age from which a temporary file counts as debris of a killed process rather than a write in progress."""
 
 
 def list_sweeps(results: Path) -> list[str]:
@@ -60,14 +60,14 @@ class Store:
 
     @classmethod
     def open_existing(cls, results: Path, sweep: str) -> Self:
-        """Open a sweep that has results; UserError naming the sweeps that there are when it has none."""
+        """Open a sweep that has results; when it has none, UserError naming the sweeps that do."""
         there = list_sweeps(results)
         if sweep not in there:
             raise UserError(f"sweep '{sweep}' has no results in {results}; there are: {', '.join(there) or 'none'}")
         return cls(results, sweep)
 
     def check_writable(self) -> None:
-        """Create the folders and try a write; UserError when that is not possible."""
+        """Create the folders and try to write to them; UserError when that fails."""
         try:
             for folder in (self.trials, self.curves, self.documents):
                 folder.mkdir(parents=True, exist_ok=True)
@@ -80,10 +80,10 @@ class Store:
     # Writing
 
     def write_trial(self, row: Mapping[str, Any], curve: Columns | None, documents: Columns | None) -> None:
-        """Keep one trial: its curve and documents, then its row, whose existence means that the trial is done.
+        """Write one trial: its curve and documents first, then its row, whose existence means that the trial is done.
 
-        An earlier attempt of the same trial is replaced. Raises ValueError when the columns are not exactly those of
-        the schema, when a value is missing, or when row, sweep and status don't agree; OSError when the disk refuses.
+        Replaces an earlier attempt at the same trial. Raises ValueError when the columns are not exactly those of the schema, a
+        required value is missing, or row, sweep and status disagree; OSError when the disk refuses.
         """
         row_table = as_table(TRIAL_SCHEMA, {name: [value] for name, value in row.items()}, "trial")
         if row["sweep"] != self.sweep:
@@ -100,37 +100,38 @@ class Store:
             if data is not None:
                 write_table(folder / file, as_table(schema, data, what))
             else:
-                # Left over from an earlier attempt, it would be taken for this one's.
+                # A leftover of an earlier attempt would be taken for this one's.
                 (folder / file).unlink(missing_ok=True)
         write_table(self.trials / file, row_table)
 
     def write_manifest(self, manifest: Manifest) -> None:
-        """Keep what the sweep is; OSError when the disk refuses."""
+        """Write the manifest, creating the sweep's folder if need be; OSError when the disk refuses."""
         self.folder.mkdir(parents=True, exist_ok=True)
         write_manifest(self.manifest, manifest)
 
     # Reading
 
     def read_trials(self, columns: Sequence[str] | None = None) -> pd.DataFrame:
-        """All trials, one row each, in the order of their ids; nulls of number columns are NaN.
+        """All trials, one row each, in the order of their ids; nulls in number columns are NaN.
 
-        `columns` are those that the caller needs; a thousand trials are read three times faster with a dozen than with all.
+        Args:
+            columns: those that the caller needs, None for all; a dozen of them are read three times faster.
 
-        UserError naming the file when one can't be read or has another schema version.
+        Raises UserError naming the file when one can't be read or has another schema version.
         """
         names = TRIAL_SCHEMA.names if columns is None else list(columns)
         tables = read_tables(sorted(self.trials.glob("*.parquet")), TRIAL_SCHEMA, names)
-        # `engramctl rm` took those that are None a moment ago.
+        # None: `engramctl rm` removed the file a moment ago.
         there = [table for table in tables if table is not None]
         return pa.concat_tables([TRIAL_SCHEMA.empty_table().select(names), *there]).to_pandas()
 
     def finished_ids(self) -> set[str]:
-        """Ids of the trials that need not run again: finished and diverged ones."""
+        """Ids of the trials that needn't run again: finished and diverged ones."""
         trials = self.read_trials(["trial_id", "status"])
         return set(trials.loc[trials["status"] != FAILED, "trial_id"])
 
     def status(self, trial_id: str) -> str | None:
-        """Status of one trial, None when it has no row; UserError like `read_trials`."""
+        """Status of a trial, or None if it has no row; UserError like `read_trials`."""
         try:
             status: str = read_table(self.trials / f"{trial_id}.parquet", TRIAL_SCHEMA, ["status"]).column("status")[0].as_py()
         except FileNotFoundError:
@@ -138,15 +139,18 @@ class Store:
         return status
 
     def read_curve(self, trial_id: str) -> pd.DataFrame:
-        """Training curve of a trial, one row a step; UserError when it has none."""
+        """Training curve of a trial, one row per recorded step; UserError when it has none."""
         return self._read_existing(self.curves, [trial_id], CURVE_SCHEMA, CURVE_SCHEMA.names, "curve")[0].to_pandas()
 
     def read_documents(self, trial_id: str) -> pd.DataFrame:
-        """Validation losses of a trial, one row a document; UserError when it has none."""
+        """Validation losses of a trial, one row per document; UserError when it has none."""
         return self.read_documents_tables([trial_id], DOCUMENT_SCHEMA.names)[0].to_pandas()
 
     def read_documents_tables(self, trial_ids: Sequence[str], columns: Sequence[str]) -> list[pa.Table]:
-        """Some columns of several trials as Arrow tables: pandas would take most of the time of a thousand small ones."""
+        """Some columns of the documents of several trials, as Arrow tables: for a thousand small ones pandas would take most of the time.
+
+        Raises UserError when a trial has none.
+        """
         return self._read_existing(self.documents, trial_ids, DOCUMENT_SCHEMA, columns, "documents")
 
     def _read_existing(
@@ -165,27 +169,27 @@ class Store:
         return pa.concat_tables([EXTENSION_SCHEMA.empty_table(), *(table for table in tables if table is not None)]).to_pandas()
 
     def extension_sources(self) -> dict[str, str]:
-        """The trial that each extension started from, by the extension's id; UserError when one can't be read."""
+        """The trial that each extension started from, by the extension's id; UserError like `read_extensions`."""
         rows = self.read_extensions()
         return dict(zip(rows["trial_id"], rows["source_trial_id"], strict=True))
 
     def read_manifest(self) -> Manifest | None:
-        """What the sweep is, or None before its first run; UserError when it is damaged or of another schema version."""
+        """The sweep's manifest, or None before its first run; UserError when it is damaged or of another schema version."""
         return read_manifest(self.manifest)
 
     def known_trials(self) -> set[str]:
-        """Ids of all trials that have a row or a checkpoint, or that the manifest names. UserError when the manifest can't be read."""
-        ids = set((self.read_manifest() or Manifest()).place_of())
+        """Ids of all trials that have a row or a checkpoint, or that the manifest names. UserError when it can't be read."""
+        ids = set((self.read_manifest() or Manifest()).positions())
         ids |= {path.stem for path in self.trials.glob("[!.]*.parquet")}
         return ids | {path.name for path in self.checkpoints.glob("[!.]*")}
 
-    # One process at a time
+    # Locking
 
     @contextmanager
     def lock(self) -> Iterator[None]:
-        """Hold the sweep for this process; UserError at once when another process holds it.
+        """Lock the sweep for this process; UserError right away when another process holds the lock.
 
-        The lock goes with the process, so a killed sweep leaves nothing to clean up.
+        The lock ends with the process, so a killed sweep leaves nothing to clean up.
         """
         self.check_writable()
         owner = self.folder / ".lock-owner.json"
@@ -193,7 +197,7 @@ class Store:
         try:
             lock.acquire(blocking=False)
         except Timeout:
-            raise UserError(f"sweep {self.sweep} is being run by {_owner(owner)}") from None
+            raise UserError(f"sweep {self.sweep} is being run by {_lock_holder(owner)}") from None
         try:
             write_atomically(owner, json.dumps({"pid": os.getpid(), "host": socket.gethostname()}).encode())
             self._remove_debris()
@@ -203,7 +207,7 @@ class Store:
             lock.release()
 
     def _remove_debris(self) -> None:
-        """Remove temporary files of killed processes, but not of an orphaned worker that may still be writing."""
+        """Remove temporary files of killed processes, but not those that an orphaned worker may still be writing."""
         for temp in (*self.folder.glob(".*.tmp"), *self.folder.glob("*/.*.tmp")):
             try:
                 if time.time() - temp.stat().st_mtime > _STALE_TEMP_S:
@@ -212,10 +216,10 @@ class Store:
                 continue
 
 
-def _owner(path: Path) -> str:
+def _lock_holder(path: Path) -> str:
     try:
         owner = json.loads(path.read_bytes())
         return f"process {owner['pid']} on {owner['host']}"
     except (OSError, ValueError, KeyError):
-        # Between taking the lock and writing its name, or just before letting go.
+        # It has taken the lock but not written its name yet, or is about to release the lock.
         return "another process"

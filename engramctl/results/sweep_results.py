@@ -1,4 +1,4 @@
-"""The one way to open a sweep: its trials against what its manifest wants."""
+"""The one way to open a sweep: its rows, compared with the trials that its manifest wants."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -13,7 +13,17 @@ from engramctl.present.format import format_flops, format_rho
 from engramctl.results.defaults import command
 from engramctl.results.manifest import Manifest
 from engramctl.results.store import Store
-from engramctl.results.trial_table import FAILED, FINDING_COLUMNS, FINISHED, IDENTITY, MISSING, SERIES, finished, missing_slots
+from engramctl.results.trial_table import (
+    DIVERGED,
+    FAILED,
+    FINDING_COLUMNS,
+    FINISHED,
+    IDENTITY,
+    MISSING,
+    SERIES,
+    finished,
+    missing_slots,
+)
 
 
 @dataclass(frozen=True, eq=False)
@@ -22,13 +32,13 @@ class SweepResults:
 
     store: Store
     manifest: Manifest
-    """An empty one where the folder has none: then every row is wanted."""
+    """An empty one if the folder has none; then every row is wanted."""
     trials: pd.DataFrame
-    """Rows of the trials that the sweep wants, any status."""
+    """Rows of the trials that the sweep wants, of any status."""
     missing: pd.DataFrame
     """Wanted trials without a row (columns IDENTITY)."""
     left_out: pd.DataFrame
-    """Rows that the manifest does not name: of an earlier version of the sweep. To mix them in would compare different configs."""
+    """Rows that the manifest doesn't name, from an earlier version of the sweep; mixing them in would compare different configs."""
 
     @classmethod
     def open(cls, results: Path, sweep: str, columns: Sequence[str] | None = FINDING_COLUMNS) -> Self:
@@ -37,20 +47,20 @@ class SweepResults:
         Args:
             results: folder that holds one folder for each sweep.
             sweep: name of the sweep.
-            columns: of the trials table that are needed; None: all.
+            columns: columns of the trials table that are needed; None: all.
 
-        Raises UserError when there is no such sweep, or a file of it can't be read.
+        Raises UserError when there is no such sweep, or one of its files can't be read.
         """
         return cls.of_store(Store.open_existing(results, sweep), columns)
 
     @classmethod
     def of_store(cls, store: Store, columns: Sequence[str] | None = FINDING_COLUMNS) -> Self:
-        """The same of a sweep whose folder is known; it may have no results yet."""
+        """The same for a sweep whose folder is known and which may have no results yet."""
         return cls.of_rows(store, store.read_manifest(), store.read_trials(columns))
 
     @classmethod
     def of_rows(cls, store: Store, manifest: Manifest | None, rows: pd.DataFrame) -> Self:
-        """Sort rows of the trials table by what the manifest wants."""
+        """Divide the rows of the trials table by whether the manifest wants them."""
         manifest = manifest or Manifest()
         if manifest.trials is None:
             return cls(store, manifest, rows, pd.DataFrame(columns=IDENTITY), rows.iloc[:0])
@@ -62,7 +72,7 @@ class SweepResults:
 
     @property
     def name(self) -> str:
-        """Of the sweep: its folder."""
+        """Name of the sweep, and of its folder."""
         return self.store.sweep
 
     @property
@@ -72,15 +82,15 @@ class SweepResults:
 
     @cached_property
     def wanted(self) -> pd.DataFrame:
-        """FINDING_COLUMNS of every wanted trial in the manifest's order; trials without a row have status MISSING and few other values."""
+        """FINDING_COLUMNS of every wanted trial, in the manifest's order; trials without a row have status MISSING and few other values."""
         known = {**self.manifest.sweep.variant_axes, **dict(zip(self.trials["variant"], self.trials["axes"], strict=True))}
         missing = self.missing.assign(status=MISSING, error=None, val_loss=float("nan"))
         missing["axes"] = [known.get(variant, "{}") for variant in missing["variant"]]
         missing["n_slots"] = missing_slots(self.trials, missing) if self.manifest.is_over_slots else 0
         frames = [frame for frame in (self.trials[FINDING_COLUMNS], missing) if len(frame)]
         both = pd.concat(frames, ignore_index=True) if frames else self.trials[FINDING_COLUMNS]
-        place = self.manifest.place_of()
-        return both.sort_values("trial_id", key=lambda ids: ids.map(place), kind="stable", ignore_index=True) if place else both
+        positions = self.manifest.positions()
+        return both.sort_values("trial_id", key=lambda ids: ids.map(positions), kind="stable", ignore_index=True) if positions else both
 
     @property
     def unfinished(self) -> pd.DataFrame:
@@ -88,23 +98,23 @@ class SweepResults:
         rows = self.trials[self.trials["status"] != FINISHED][[*IDENTITY, "status", "error"]]
         absent = self.missing.assign(status=MISSING, error=None)[[*IDENTITY, "status", "error"]]
         both = pd.concat([frame.astype(object) for frame in (absent, rows)], ignore_index=True)
-        order = both["status"].map({MISSING: 0, "diverged": 1, FAILED: 2})
+        order = both["status"].map({MISSING: 0, DIVERGED: 1, FAILED: 2})
         return both.assign(order=order).sort_values(["order", *SERIES, "rho", "seed"]).drop(columns="order").reset_index(drop=True)
 
     def require_finished(self) -> Self:
-        """Itself; UserError when no trial has finished, or two finished ones have the same place in the sweep."""
+        """The sweep itself; UserError when no trial has finished, or two finished ones are at the same point of the sweep."""
         if self.finished.empty:
             counts = ", ".join(f"{n} {status}" for status, n in self.unfinished["status"].value_counts(sort=False).items())
             more = f"{command('status', self.name, self.store.results)} tells more"
             raise UserError(f"sweep '{self.name}' in {self.store.results} has no finished trial ({counts or 'none was started'}); {more}")
         if self.finished.duplicated([*SERIES, "rho", "seed"]).any():
-            # What they differ in may be any column.
+            # They may differ in any column.
             require_one_trial_each(type(self).of_store(self.store, None).trials)
         return self
 
 
 def require_one_trial_each(trials: pd.DataFrame) -> None:
-    """UserError when a (size, budget, variant, rho, seed) has several finished trials: the sweep varies something else too."""
+    """UserError when a (size, budget, variant, rho, seed) has several finished trials, because the sweep varies something else too."""
     done = finished(trials)
     key = [*SERIES, "rho", "seed"]
     twins = done[done.duplicated(key, keep=False)]

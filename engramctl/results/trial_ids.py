@@ -1,4 +1,4 @@
-"""Trials as they are typed: an id or the beginning of one."""
+"""Trials as users type them: an id or the beginning of one."""
 
 from collections.abc import Iterable
 
@@ -8,7 +8,7 @@ _SHOWN = 5
 
 
 def find_trial(typed: str, ids: Iterable[str], sweep: str) -> str:
-    """The one id that begins with what was typed; UserError when there is none, or several."""
+    """The only id that begins with what was typed; UserError when there is none, or more than one."""
     ids = set(ids)
     if typed in ids:
         return typed

@@ -1,4 +1,4 @@
-"""The table of a sweep's trials: its key columns, and how it is cut into series, variants and finished trials."""
+"""The table of a sweep's trials: statuses, key columns, and how it divides into series and variants."""
 
 from typing import NamedTuple
 
@@ -8,9 +8,9 @@ FINISHED, DIVERGED, FAILED, MISSING = "finished", "diverged", "failed", "missing
 """Statuses of a trial; a missing one has no row."""
 
 SERIES = ["size", "budget_flops", "variant"]
-"""What makes one curve over rho."""
+"""Columns that identify a series: one curve over rho."""
 IDENTITY = ["trial_id", "size", "budget_flops", "variant", "rho", "seed"]
-"""What the manifest says about a trial."""
+"""Columns that the manifest has of a trial."""
 FINDING_COLUMNS = [
     *IDENTITY, "sweep", "status", "error", "axes", "val_loss", "p_total", "p_sparse", "p_engram", "n_slots", "n_routed_experts",
     "corpus_fingerprint", "tokenizer_fingerprint",
@@ -19,7 +19,7 @@ FINDING_COLUMNS = [
 
 
 class Series(NamedTuple):
-    """What makes one curve: the columns SERIES."""
+    """What identifies a curve: values of the columns SERIES."""
 
     size: str
     budget_flops: float
@@ -37,21 +37,21 @@ def of_series(trials: pd.DataFrame, series: Series) -> pd.DataFrame:
 
 
 def variant_order(trials: pd.DataFrame) -> list[str]:
-    """Variants in the order of the sweep's axes; the first is what the others are compared with."""
+    """Variants in the order of the sweep's axes; the others are compared with the first."""
     return list(dict.fromkeys(trials["variant"]))
 
 
 def series_order(trials: pd.DataFrame) -> list[Series]:
-    """Every series of the trials: by parameters, budget and the order of the variants."""
+    """Every series of the trials, sorted by parameters, size, budget and the order of the variants."""
     weight = trials.groupby("size")["p_total"].min().to_dict()
     place = {variant: i for i, variant in enumerate(variant_order(trials))}
     keys = {Series(*key) for key in zip(*(trials[name] for name in SERIES), strict=True)}
-    # A size without a single row has no known number of parameters: last.
+    # A size without a single row, whose number of parameters is unknown, comes last.
     return sorted(keys, key=lambda key: (weight[key.size] if weight[key.size] == weight[key.size] else 1e30, *key[:2], place[key.variant]))
 
 
 def missing_slots(trials: pd.DataFrame, missing: pd.DataFrame) -> list[int]:
-    """Slots of trials without a row, from their rho: the experts and the parameters of a slot are those of the trials that have one."""
+    """Slots of trials without a row, worked out from their rho and from the experts and the parameters per slot of trials with one."""
     slots = []
     for size, variant, rho in zip(missing["size"], missing["variant"], missing["rho"], strict=True):
         like = trials[(trials["size"] == size) & (trials["variant"] == variant) & (trials["n_slots"] > 0)]

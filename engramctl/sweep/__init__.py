@@ -1,1 +1,1 @@
-"""The declared experiment: its file, its trials, what they cost, and how they are carried out."""
+"""The declared experiment: its file, its trials, what they cost, and carrying them out."""

@@ -1,19 +1,19 @@
-"""Axes of a sweep beside size, rho, budget and seed: fields of the configs, or named variants of them.
+"""A sweep's axes besides size, rho, budget and seed: fields of the configs, or named variants of them.
 
 In a sweep file an axis is a field with its values,
 
     axes:
       train.learning_rate: [0.01, 0.02]
 
-or a name with variants, each a set of changes below `model` and `train`; `rhos` or `slots` give a variant
-values of its own:
+or a name with variants, each a set of changes to fields below `model` and `train`; with `rhos` or `slots` a variant
+gets values of its own:
 
     axes:
       design:
         engram: {}
         none: {model.memory.design: none, rhos: [1]}
 
-A trial is run for every combination. Its variant is the labels of that combination.
+Every combination is run. A trial's variant is made up of the labels of its combination.
 """
 
 import itertools
@@ -35,22 +35,18 @@ class Variant:
     """One combination of the axes' values."""
 
     labels: tuple[tuple[str, str], ...]
-    """Axis and label, in the order of the sweep file."""
+    """Pairs of axis and label, in the order of the sweep file."""
     changes: dict[str, Any]
-    """Nested changes of a sweep: keys `model`, `train`, `rhos` and `slots`."""
+    """Nested changes to a sweep: keys `model`, `train`, `rhos` and `slots`."""
 
     @property
     def name(self) -> str:
-        return variant_name(self.labels)
-
-
-def variant_name(labels: tuple[tuple[str, str], ...]) -> str:
-    """The labels in a line; empty where a sweep has no axes."""
-    return ", ".join(label for _, label in labels)
+        """The labels in one line; empty where the sweep has no axes."""
+        return ", ".join(label for _, label in self.labels)
 
 
 def normalised(axes: Any) -> dict[str, AxisValues]:
-    """Axes as in a sweep file -> axis -> label -> changes by path. ValueError names the axis and what is allowed."""
+    """Axes as written in a sweep file, as axis -> label -> changes by path. ValueError names the axis and what is allowed."""
     if not isinstance(axes, Mapping):
         raise ValueError(f"{axes!r} is not allowed: a mapping of axes is expected")
     return {str(name): _axis(str(name), values) for name, values in axes.items()}
@@ -104,7 +100,7 @@ def nested(changes: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def combinations(axes: Mapping[str, AxisValues]) -> list[Variant]:
-    """All variants; one without labels and changes where there are no axes. ValueError when two axes set one field."""
+    """All variants; without axes a single one that has no labels and no changes. ValueError when two axes set the same field."""
     variants = []
     for choice in itertools.product(*[list(values.items()) for values in axes.values()]):
         paths: dict[str, Any] = {}

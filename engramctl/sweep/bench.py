@@ -1,4 +1,4 @@
-"""`bench sweep`: what a sweep costs beside its training steps, measured on a real one in a temporary folder."""
+"""`bench sweep`: what a sweep costs on top of its training steps, measured on a real one in a temporary folder."""
 
 import json
 import tempfile
@@ -41,36 +41,37 @@ _STUDY_MODEL = {
     "attention": {"n_heads": STUDY.n_heads},
     "moe": {"expert_width": STUDY.expert_width, "top_k": STUDY.top_k, "shared_width": STUDY.shared_width},
 }
-"""What makes a study of the ladder's size of the same layers and width."""
+"""What turns the ladder's size with the same layers and width into `study`."""
 
 
 @dataclass
 class TrialTimes:
-    """Takes down when trials began and ended; times are of `time.monotonic`."""
+    """Records when trials began and ended, on the clock of `time.monotonic`."""
 
     begun: dict[str, float] = field(default_factory=dict)
-    """First training step by trial"""
+    """When each trial took its first training step, by id"""
     ended: dict[str, float] = field(default_factory=dict)
+    """When each trial ended, by id"""
 
     def take(self, event: Event, tokens_per_step: int, now: float) -> None:
-        """Take one event. The first report of a trial says how many steps it has made and at which speed: how long ago it began."""
+        """Take one event. A trial's first report tells its steps so far and its speed, and thereby how long ago it began."""
         if event.tokens_per_s and event.key not in self.begun:
             self.begun[event.key] = now - event.done * tokens_per_step / event.tokens_per_s
         if event.kind == ENDED:
             self.ended[event.key] = now
 
     def waiting(self, started: float, workers: int) -> float:
-        """Seconds of workers before their first step."""
+        """Worker seconds before the first step of each worker."""
         return sum(begun - started for begun in sorted(self.begun.values())[:workers])
 
     def idle_end(self, workers: int) -> float:
-        """Seconds of workers after their last trial."""
+        """Worker seconds after the last trial of each worker."""
         last = sorted(self.ended.values())[-workers:]
         return sum(last[-1] - end for end in last) if last else 0.0
 
 
 class _Timed:
-    """A watcher that also takes down the times of trials."""
+    """A watcher that also records the times of trials."""
 
     def __init__(self, watcher: Watcher, times: TrialTimes, tokens_per_step: int) -> None:
         self.watcher, self.times, self.tokens_per_step = watcher, times, tokens_per_step
@@ -93,7 +94,7 @@ class _Timed:
 
 
 def bench_spec(size: str, rho: float, trials: int, changes: Mapping[str, Any]) -> SweepSpec:
-    """The default sweep with `trials` seeds of one model; UserError like `load_sweep`."""
+    """The default sweep, cut down to `trials` seeds of one model; UserError like `load_sweep`."""
     axes: dict[str, Any] = {"rhos": [rho], "seeds": trials, "budgets": [f"{PROBE_BUDGET:g}"], "sizes": [size]}
     if size == STUDY.name:
         axes |= {"sizes": [STUDY_LIKE], "model": _STUDY_MODEL}
@@ -104,11 +105,11 @@ def measure_sweep(spec: SweepSpec, corpus: Corpus, resources: Resources, seconds
     """Run `spec` with a budget that keeps each trial training for about `seconds`.
 
     Args:
-        spec: of `bench_spec`; its budget is replaced.
+        spec: from `bench_spec`; its budget is replaced.
         corpus: its prepared text.
-        resources: this machine, with a number of workers.
-        seconds: training time of a trial.
-        watcher: whoever follows it.
+        resources: this machine, with the number of workers given.
+        seconds: training time of each trial.
+        watcher: who follows the sweep.
     """
     assert resources.workers is not None
     fingerprints = corpus.fingerprint, corpus.tokenizer_fingerprint
@@ -117,7 +118,7 @@ def measure_sweep(spec: SweepSpec, corpus: Corpus, resources: Resources, seconds
     with ray_session(resources):
         (speed,) = measure_speeds([probe], corpus.folder, resources, min(PROBE_S, seconds))
     steps = max(1, round(seconds / speed.step_s))
-    # Half a step more, so that rounding down the steps of a budget gives these.
+    # Half a step more, so that rounding down to whole steps gives this number.
     budget = (steps + 0.5) * flops_per_step(spec, ladder_size(spec.sizes[0]), corpus.vocab_size)
     spec = spec.model_copy(update={"budgets": (repr(budget),)})
     times = TrialTimes()
@@ -151,6 +152,6 @@ def measure_sweep(spec: SweepSpec, corpus: Corpus, resources: Resources, seconds
 
 
 def _machine(rows: pd.DataFrame, resources: Resources, train: TrainConfig) -> Machine:
-    """This machine as the workers trained on it."""
+    """This machine, described as the workers trained on it."""
     machine = replace(this_machine(train, resolve_device(resources.device)), threads=1)
     return replace(machine, kernels=json.loads(rows["versions"].iloc[0])["kernels"]) if len(rows) else machine

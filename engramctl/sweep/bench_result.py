@@ -7,7 +7,7 @@ from engram.benchmarks.results import Machine
 
 @dataclass(frozen=True)
 class SweepSpeed:
-    """Where the workers' time of a sweep went; all but `wall_s` and `startup_s` are seconds of workers, summed."""
+    """Where the workers' time went in a sweep; `train_s` to `idle_end_s` and `rest_s` are summed over workers."""
 
     machine: Machine
     workers: int
@@ -15,15 +15,15 @@ class SweepSpeed:
     steps: int
     """Of each trial"""
     tokens_per_s: float
-    """Of all workers together, over the whole wall time"""
+    """All workers together, over the whole wall time"""
     wall_s: float
     """From before Ray starts to after the last row"""
     startup_s: float | None
     """Until the first training step of the first trial"""
     train_s: float
-    """In optimiser steps (column `train_s`)"""
+    """Spent in optimiser steps (column `train_s`)"""
     validation_s: float
-    """In validations: the rest of column `wall_s`"""
+    """Spent in validations: the rest of column `wall_s`"""
     waiting_s: float
     """Until each worker's first training step"""
     idle_end_s: float
@@ -31,11 +31,11 @@ class SweepSpeed:
     shutdown_s: float
     """From the last row until Ray has stopped; not in the wall time"""
     problems: list[str]
-    """Trials that did not finish"""
+    """Trials that did not finish, a line each"""
 
     @property
     def efficiency(self) -> float:
-        """Share of the workers' time that is optimiser steps."""
+        """Share of the workers' time that goes into optimiser steps."""
         return self.train_s / (self.workers * self.wall_s)
 
     @property

@@ -1,4 +1,4 @@
-"""From a wall time for a whole sweep to FLOPs for each trial."""
+"""From a wall time for a whole sweep to a budget in FLOPs for each trial."""
 
 import heapq
 import math
@@ -9,11 +9,11 @@ from engram.errors import UserError
 from engram.training.speed import Speed
 
 SAFETY = 0.85
-"""Share of the wall time that is planned: machines are not steady, and the last trials of a sweep leave cores idle."""
+"""Share of the wall time that is planned for: speeds vary, and the last trials of a sweep leave cores idle."""
 
 
 def makespan(durations: Sequence[float], workers: int) -> float:
-    """Seconds until the last trial ends when `workers` take the trials in order as they come free."""
+    """Seconds until the last trial ends when `workers` take the trials in order as they become free."""
     free = [0.0] * workers
     for duration in durations:
         heapq.heapreplace(free, free[0] + duration)
@@ -21,15 +21,15 @@ def makespan(durations: Sequence[float], workers: int) -> float:
 
 
 def fit_wall_time(seconds: float, trials: Sequence[TrialConfig], speeds: dict[str, Speed], workers: int) -> float:
-    """The largest FLOPs for each trial with which all of them end within `seconds`, to two significant digits.
+    """The largest budget, in FLOPs per trial to two significant digits, with which all trials end within `seconds`.
 
     Args:
-        seconds: wall time that is left for training.
-        trials: the sweep's trials with any budget; their steps are in proportion to it.
+        seconds: wall time left for training.
+        trials: the sweep's trials at any budget, to which their steps are in proportion.
         speeds: the slowest speed of each size.
-        workers: trials at one time.
+        workers: trials at a time.
 
-    Raises UserError when not even a step of each trial fits.
+    Raises UserError when there isn't time for a single step of each trial.
     """
 
     def total(budget: float) -> float:

@@ -1,4 +1,4 @@
-"""From a sweep to its trials: every variant, size, budget, seed and rho (or number of slots)."""
+"""From a sweep to its trials: every combination of size, variant, budget, seed and rho (or number of slots)."""
 
 import itertools
 from collections.abc import Sequence
@@ -14,7 +14,7 @@ from engramctl.sweep.spec import SweepSpec, sweep_variants
 
 
 def flops_per_step(spec: SweepSpec, size: Size, vocab_size: int) -> int:
-    """Training FLOPs of a step in the paper's count, of the pure MoE: the same for every rho, so that all see the same tokens."""
+    """Training FLOPs per step in the paper's count, taken from the pure MoE: the same at every rho, so that all see as many tokens."""
     pure = 0 if spec.slots else 1
     base = sized_models(spec, size, [pure], vocab_size)[pure]
     return 6 * count_parameters(base).p_active * train_config(spec, size, 1).tokens_per_step
@@ -25,12 +25,13 @@ def expand(spec: SweepSpec, budgets: Sequence[float], vocab_size: int, corpus: s
 
     Args:
         spec: the sweep.
-        budgets: FLOPs for each trial; wall times are already resolved.
+        budgets: FLOPs per trial; wall times have been resolved.
         vocab_size: tokens of the tokenizer.
-        corpus, tokenizer: fingerprints.
+        corpus: fingerprint of the corpus.
+        tokenizer: fingerprint of the tokenizer.
 
-    Raises UserError when a budget does not pay for one step, when P_total or P_active differ too much over rho (over slots:
-    P_active) or the variants, or when two variants are the same trial.
+    Raises UserError when a budget doesn't pay for a single step, when P_total or P_active (over slots: P_active alone) differ too much
+    between values of rho or variants, or when two variants come to the same trial.
     """
     trials = []
     for name in spec.sizes:

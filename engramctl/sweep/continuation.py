@@ -1,4 +1,4 @@
-"""Whether a folder holds the sweep that is to go on, and what its manifest says next."""
+"""Continuing a sweep: whether a folder holds the same experiment, and what its manifest becomes."""
 
 from collections.abc import Iterable
 from typing import Any
@@ -13,7 +13,7 @@ from engramctl.sweep.units import parse_flops
 
 
 def check_same_sweep(store: Store, spec: SweepSpec, manifest: Manifest) -> None:
-    """A results folder holds one experiment: only its axes may grow."""
+    """UserError when the folder holds another experiment: only the axes of a sweep may grow."""
     if manifest.fixed is None:
         return
     kept = {axis: labels for axis, labels in manifest.sweep.axes.items() if axis in spec.axes}
@@ -32,8 +32,8 @@ def _differences(was: Any, now: Any, path: str) -> list[tuple[str, Any, Any]]:
     return [] if was == now else [(path, was, now)]
 
 
-def renewed(old: Manifest, spec: SweepSpec, corpus: Corpus) -> Manifest:
-    """The manifest of this run, with what earlier ones asked for."""
+def updated_manifest(old: Manifest, spec: SweepSpec, corpus: Corpus) -> Manifest:
+    """The manifest of this run, with the budgets and trials of earlier ones."""
     pinned = PinnedCorpus(
         folder=corpus.folder.name,
         fingerprint=corpus.fingerprint,
@@ -45,7 +45,7 @@ def renewed(old: Manifest, spec: SweepSpec, corpus: Corpus) -> Manifest:
 
 
 def with_trials(manifest: Manifest, trials: Iterable[TrialConfig]) -> Manifest:
-    """The manifest with the trials that are asked for now, after those that were asked for before."""
+    """The manifest with the trials asked for now, after those asked for before."""
     new = [
         WantedTrial(
             trial_id=trial.id,
@@ -62,5 +62,5 @@ def with_trials(manifest: Manifest, trials: Iterable[TrialConfig]) -> Manifest:
 
 
 def known_budget(spec: SweepSpec, text: str, manifest: Manifest) -> float | None:
-    """FLOPs of a budget; None for a wall time that was not turned into FLOPs yet."""
+    """FLOPs of a budget; None for a wall time that has not been turned into FLOPs yet."""
     return parse_flops(text) if wall_seconds(text) is None else manifest.budgets.get(budget_key(spec, text))

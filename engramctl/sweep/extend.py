@@ -1,4 +1,4 @@
-"""The work of `engramctl extend`: train the extension of a trial, measure both models, keep the row."""
+"""The work of `engramctl extend`: train the extension of a trial, measure both models, write the row."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -30,16 +30,16 @@ _REPORT_S = 1.0
 
 @dataclass(frozen=True)
 class Extension:
-    """What is to be done."""
+    """An extension to be trained and measured."""
 
     source: Restored
     trial: TrialConfig
     corpus: Corpus
     place: ExtensionPlace
     reference: Restored | None
-    """Model that finds the key tokens of LongPPL; None: the extended one."""
+    """The model that finds LongPPL's key tokens; None: the extended one."""
     val_tokens: int
-    """Tokens of long validation documents that LongPPL is measured on, at most."""
+    """Most tokens of long validation documents that LongPPL is measured on."""
 
     def __post_init__(self) -> None:
         length = self.trial.train.seq_len
@@ -50,15 +50,15 @@ class Extension:
                     f"--length is {length}, but the longest of the corpus's {len(lengths)} {split} documents has {lengths.max()} tokens:"
                     f" nothing in it teaches a longer context"
                 )
-        judge = self.reference
-        if judge is not None and judge.trial.tokenizer_fingerprint != self.trial.tokenizer_fingerprint:
-            raise UserError(f"--reference {judge.folder} has another tokenizer; a model of the same tokens is needed")
-        if judge is not None and judge.trial.train.seq_len < length:
-            raise UserError(f"--reference {judge.folder} reads {judge.trial.train.seq_len} tokens; one that reads {length} is needed")
+        reference = self.reference
+        if reference is not None and reference.trial.tokenizer_fingerprint != self.trial.tokenizer_fingerprint:
+            raise UserError(f"--reference {reference.folder} has another tokenizer; a model of the same tokens is needed")
+        if reference is not None and (reads := reference.trial.train.seq_len) < length:
+            raise UserError(f"--reference {reference.folder} reads {reads} tokens; one that reads {length} is needed")
 
     @property
     def documents(self) -> np.ndarray:
-        """Long validation documents that are measured, int64 [n, L + 1]."""
+        """The long validation documents to measure on, int64 [n, L + 1]."""
         return document_windows(self.corpus, self.trial.train.seq_len, self.val_tokens)
 
     @property
@@ -66,12 +66,12 @@ class Extension:
         return self.trial.id if self.reference is None else self.reference.trial.id
 
     def is_measured(self, row: dict[str, Any]) -> bool:
-        """Whether a kept row was measured as is asked for now."""
+        """Whether an existing row was measured in the way that is asked for now."""
         return (row["reference_trial_id"], row["long_documents"]) == (self.reference_id, len(self.documents))
 
 
 def train_extension(todo: Extension, device: torch.device, checkpoint_s: float, on_event: Callable[[Event], None]) -> dict[str, Any] | str:
-    """Train, from the last checkpoint if there is one, measure, and keep model and row. Returns the row, or why training diverged."""
+    """Train, from the last checkpoint if there is one, measure, and write model and row. Returns the row, or why training diverged."""
     key, before = todo.trial.id, _measure(todo, todo.source.model, device)
     trainer = Trainer(todo.trial, todo.corpus, todo.place.checkpoint, device, checkpoint_s, initial=todo.source.model.state_dict())
     on_event(Event(key, STARTED))
@@ -91,7 +91,7 @@ def train_extension(todo: Extension, device: torch.device, checkpoint_s: float, 
 
 
 def measure_again(todo: Extension, trained: Transformer, row: dict[str, Any], device: torch.device) -> dict[str, Any]:
-    """Measure a finished extension with another reference or on other documents, keep and return its row."""
+    """Measure a finished extension with another reference or on other documents; writes and returns its row."""
     row = row | _outcome(todo, _measure(todo, todo.source.model, device), _measure(todo, trained, device), device)
     write_row(todo.place.record, EXTENSION_SCHEMA, row)
     return row
@@ -159,10 +159,10 @@ def _trained(outcome: Outcome, device: torch.device) -> dict[str, Any]:
 
 
 def _outcome(todo: Extension, before: _Measured, after: _Measured, device: torch.device) -> dict[str, Any]:
-    judge = after.losses
+    reference = after.losses
     if todo.reference is not None:
-        judge = context_losses(todo.reference.model, todo.documents, judge.short_length, _autocast(todo, device))
-    old, new = long_ppl(before.losses, judge), long_ppl(after.losses, judge)
+        reference = context_losses(todo.reference.model, todo.documents, reference.short_length, _autocast(todo, device))
+    old, new = long_ppl(before.losses, reference), long_ppl(after.losses, reference)
     return {
         "val_loss_short_before": before.val_loss_short,
         "val_loss_short_after": after.val_loss_short,

@@ -1,4 +1,4 @@
-"""Sweep files: found by name, read, with the command line's overrides laid over."""
+"""Sweep files: finding them by name, and reading them with the command line's overrides."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -14,13 +14,13 @@ from engramctl.sweep.spec import SweepSpec
 
 
 def sweep_folders() -> list[Path]:
-    """Where names are looked up: `sweeps/` here, then the ones that came with the program."""
+    """Where names are looked up: `sweeps/` in the working directory, then the sweeps that come with the program."""
     package = Path(__file__).resolve().parents[1]
     return [Path("sweeps"), package / "_sweeps", package.parent / "sweeps"]
 
 
 def find_sweep(name: str) -> Path:
-    """The file of a sweep by name or path; UserError lists the names there are."""
+    """The file of a sweep, given by name or path; UserError lists the known names."""
     if name.endswith((".yaml", ".yml")) or "/" in name:
         path = Path(name)
         if not path.is_file():
@@ -35,7 +35,7 @@ def find_sweep(name: str) -> Path:
 
 
 def load_sweep(path: Path, overrides: Mapping[str, Any]) -> SweepSpec:
-    """Read a sweep file and lay overrides over it; UserError names the file and the line or the field."""
+    """Read a sweep file and apply overrides to it; UserError names the file and the line or the field."""
     try:
         content = yaml.safe_load(path.read_text(encoding="utf-8"))
     except UnicodeDecodeError as problem:
@@ -48,7 +48,7 @@ def load_sweep(path: Path, overrides: Mapping[str, Any]) -> SweepSpec:
     if not isinstance(content, dict):
         raise UserError(f"{path} must hold a mapping with the keys {', '.join(SweepSpec.model_fields)}")
     try:
-        spec = SweepSpec.model_validate(content)  # a mistake in the file is the file's, whatever the options say
+        spec = SweepSpec.model_validate(content)  # without overrides first: a mistake in the file is reported as the file's
     except ValidationError as problem:
         raise UserError(f"{path}: {explain(problem)}") from None
     if not overrides:

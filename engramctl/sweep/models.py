@@ -1,4 +1,4 @@
-"""The configs of a sweep's models and trainings: the ladder's and the recipe's, with the sweep's overrides."""
+"""Model and training configs of a sweep: those of the ladder and the recipe, with the sweep's overrides."""
 
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
@@ -21,8 +21,8 @@ DEFAULT_DESIGN, DEFAULT_ATTENTION = "engram", "mha"
 _LARGEST_NGRAM = 8
 
 
-def group(values: Mapping[str, Any], where: str, name: str) -> dict[str, Any]:
-    """The overrides of one group of fields; UserError when something else than a mapping stands there."""
+def override_group(values: Mapping[str, Any], where: str, name: str) -> dict[str, Any]:
+    """The overrides of one group of fields, such as `attention`; UserError when there is anything but a mapping."""
     found = values.get(name) or {}
     if not isinstance(found, dict):
         raise UserError(f"{where}.{name}: {found!r} is not allowed: fields of it are expected, such as {{kind: ...}} or {{design: ...}}")
@@ -30,17 +30,17 @@ def group(values: Mapping[str, Any], where: str, name: str) -> dict[str, Any]:
 
 
 def memory_design(spec: "SweepSpec") -> str:
-    """Name of the memory design of a sweep."""
-    return str(group(spec.model, "model", "memory").get("design", DEFAULT_DESIGN))
+    """Name of a sweep's memory design."""
+    return str(override_group(spec.model, "model", "memory").get("design", DEFAULT_DESIGN))
 
 
 def sized_models(spec: "SweepSpec", size: Size, points: Sequence[float], vocab_size: int) -> dict[float, ModelConfig]:
-    """The model of every rho, with equal P_total and P_active, or of every number of slots; with the sweep's overrides."""
+    """The model at each of `points`, with the sweep's overrides: at each rho, with equal P_total and P_active, or each number of slots."""
     changes = {name: value for name, value in spec.model.items() if name != "memory"}
-    attention = str(group(changes, "model", "attention").get("kind", DEFAULT_ATTENTION))
-    group(changes, "model", "moe")
+    attention = str(override_group(changes, "model", "attention").get("kind", DEFAULT_ATTENTION))
+    override_group(changes, "model", "moe")  # refuses what is not a mapping
     base = validated(ModelConfig, deep_merge(baseline(size, vocab_size, attention).model_dump(), changes), "model")
-    memory_changes, name = dict(group(spec.model, "model", "memory")), memory_design(spec)
+    memory_changes, name = dict(override_group(spec.model, "model", "memory")), memory_design(spec)
     if name == NONE:
         validated(ModelConfig, base.model_dump() | {"memory": memory_changes}, "model")
         return dict.fromkeys(points, base)
@@ -60,7 +60,7 @@ def sized_models(spec: "SweepSpec", size: Size, points: Sequence[float], vocab_s
 
 
 def train_config(spec: "SweepSpec", size: Size, steps: int) -> TrainConfig:
-    """Training of a size with the sweep's overrides."""
-    optimizer = str(group(spec.train, "train", "optimizer").get("kind", DEFAULT_RECIPE.optimizer))
-    group(spec.train, "train", "schedule")
+    """Training config of a size, with the sweep's overrides."""
+    optimizer = str(override_group(spec.train, "train", "optimizer").get("kind", DEFAULT_RECIPE.optimizer))
+    override_group(spec.train, "train", "schedule")  # refuses what is not a mapping
     return validated(TrainConfig, deep_merge(DEFAULT_RECIPE.train_defaults(size, optimizer), spec.train) | {"steps": steps}, "train")

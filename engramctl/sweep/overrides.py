@@ -1,4 +1,4 @@
-"""Laying changes over declared values."""
+"""Applying changes to nested settings."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -7,15 +7,15 @@ from engram.config.errors import CHOOSERS
 
 
 def lay_over(values: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
-    """`values` with the leaves of `changes` laid over them.
+    """`values` with the leaves of `changes` in place of their own.
 
-    Where `changes` choose another design or kind, the settings of the old one go: they would not fit.
+    Where `changes` choose another design or kind, the settings of the old one are dropped: they wouldn't fit.
     """
     return deep_merge(_without_old_choices(values, changes), changes)
 
 
 def deep_merge(base: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
-    """`base` with the leaves of `changes` laid over it."""
+    """`base` with the leaves of `changes` in place of its own."""
     merged = dict(base)
     for key, value in changes.items():
         old = merged.get(key)
@@ -24,7 +24,7 @@ def deep_merge(base: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str,
 
 
 def _without_old_choices(values: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
-    """`values` without the settings of designs and kinds that `changes` chooses another one for: they would not fit it."""
+    """`values` without the settings of designs and kinds that `changes` replaces by another."""
     kept = dict(values)
     for name, old in values.items():
         new = changes.get(name)

@@ -1,4 +1,4 @@
-"""What a sweep would train and cost, without training."""
+"""What a sweep would train and cost, without training anything."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -20,12 +20,12 @@ from engramctl.sweep.spec import SweepSpec, budget_key, wall_seconds
 
 _UNKNOWN = "unknown"
 _VALIDATION_SHARE = 1 / 3
-"""A validation token takes about a third of a training token's time: forward only."""
+"""A validation token takes about a third of a training token's time: there is no backward pass."""
 
 
 @dataclass(frozen=True)
 class Plan:
-    """The trials of a sweep as rows with Parquet column names, `estimated_s`, `memory_bytes` and `done` added."""
+    """The trials of a sweep as rows of Parquet columns, with `estimated_s`, `memory_bytes` and `done` added."""
 
     rows: list[dict[str, Any]]
     estimated_s: float
@@ -36,12 +36,12 @@ class Plan:
         return {"trials": self.rows, "estimated_s": self.estimated_s, "workers": self.workers}
 
 
-def planned_rows(spec: SweepSpec, store: Store, workers: int | None, device_name: str) -> Plan:
-    """Plan a sweep; speeds come from its finished trials of the same size, else from a quarter second of matrix products."""
+def plan_sweep(spec: SweepSpec, store: Store, workers: int | None, device_name: str) -> Plan:
+    """Plan a sweep. Speeds are those of its finished trials of the same size, else guessed from a quarter second of matrix products."""
     device = resolve_device(device_name)
     workers = workers or local_workers(device.type)
     manifest = store.read_manifest()
-    # Else this would be another experiment, which `sweep` refuses to put there.
+    # Otherwise the folder holds another experiment, and `sweep` would refuse to add this one.
     same = manifest is not None and manifest.fixed == spec.fixed
     pinned = manifest.corpus if manifest is not None and same else None
     vocab_size = pinned.vocab_size if pinned else _vocab_size(spec)
@@ -100,7 +100,7 @@ def planned_rows(spec: SweepSpec, store: Store, workers: int | None, device_name
 
 
 def _spread_note(spec: SweepSpec, rows: list[dict[str, Any]]) -> str:
-    """How equal the trials are that will be compared."""
+    """How equal in parameters the trials are that will be compared."""
     groups: dict[tuple[str, ...], list[dict[str, Any]]] = {}
     for row in rows:
         groups.setdefault((row["size"],) if spec.equal_across_variants else (row["size"], row["variant"]), []).append(row)
@@ -112,7 +112,7 @@ def _spread_note(spec: SweepSpec, rows: list[dict[str, Any]]) -> str:
 
 
 def _vocab_size(spec: SweepSpec) -> int:
-    """Tokens to expect before the corpus is there: those of the tokenizer that was named, or those it will be trained to."""
+    """The vocabulary to expect before the corpus is prepared: that of the named tokenizer, or the size that one will be trained to."""
     if spec.corpus.tokenizer is None:
         return spec.corpus.vocab_size
     from engram.tokenizer.bpe import load_tokenizer, vocabulary_size

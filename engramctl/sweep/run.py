@@ -1,4 +1,4 @@
-"""Carrying a sweep out: every trial that has no row yet is trained, on Ray."""
+"""Carrying out a sweep: every trial that has no row yet is trained on Ray."""
 
 import shutil
 import threading
@@ -24,38 +24,38 @@ from engramctl.results.rows.trials import SweepContext
 from engramctl.results.store import Store
 from engramctl.sweep.budget import fit_wall_time
 from engramctl.sweep.build import expand
-from engramctl.sweep.continuation import check_same_sweep, known_budget, renewed, with_trials
+from engramctl.sweep.continuation import check_same_sweep, known_budget, updated_manifest, with_trials
 from engramctl.sweep.spec import SweepSpec, budget_key, wall_seconds
 
 if TYPE_CHECKING:
     from engram.training.speed import Speed
 
 PROBE_S = 4.0
-"""Seconds for which the steps of a trial are timed."""
+"""Seconds for which a trial's steps are timed."""
 PROBE_BUDGET = 1e30
-"""Any budget that pays for a step: probes are stopped by the clock."""
+"""Any budget that pays for a step will do: probes are stopped by the clock."""
 _REPORT_S = 1.0
 
 Progress = Callable[[str, int, int | None], None]
-"""Takes a stage, how much of it is done, and of how much; None: unknown."""
+"""Called with a stage, how much of it is done, and of how much in all (None: unknown)."""
 
 
 class Watcher(Protocol):
-    """Whoever follows a sweep."""
+    """Who follows a sweep, such as the terminal."""
 
     def note(self, line: str) -> None:
         """Take a line of news."""
 
     def stages(self) -> AbstractContextManager[Progress]:
-        """What follows the stages of preparing a corpus."""
+        """Follow the stages of preparing a corpus, for the duration of a block."""
 
     def trials(self, left: Sequence[TrialConfig], done: int) -> AbstractContextManager[Callable[[Event], None]]:
-        """What follows the trials that are left to train; `done` others have a row already."""
+        """Follow the training of the trials that are left, for the duration of a block; `done` others have a row already."""
 
 
 @dataclass(frozen=True)
 class SweepRun:
-    """A sweep and how it is to be carried out; hold the store's lock while it is."""
+    """A sweep and how it is to be carried out."""
 
     store: Store
     spec: SweepSpec
@@ -72,27 +72,27 @@ class SweepRun:
 
 
 def run_sweep(run: SweepRun, cache: Path) -> list[TrialConfig]:
-    """Prepare the text and train every trial that has no row; returns all trials of the sweep.
+    """Prepare the text and train every trial that has no row. Returns all trials of the sweep.
 
-    Raises UserError when another process runs the sweep, when the folder holds another experiment, or when it can't be run here.
+    Raises UserError when another process is running the sweep, the folder holds another experiment, or the sweep can't be run here.
     """
     with run.store.lock():
         manifest = run.store.read_manifest() or Manifest()
         check_same_sweep(run.store, run.spec, manifest)
         if run.resources.address is None:
-            run = replace(run, resources=_local(run))
-        return train_missing(run, _corpus(run, manifest, cache), manifest)
+            run = replace(run, resources=_local_resources(run))
+        return train_missing(run, _prepared_corpus(run, manifest, cache), manifest)
 
 
 def train_missing(run: SweepRun, corpus: Corpus, manifest: Manifest) -> list[TrialConfig]:
-    """Train every trial of a sweep that has no row; hold the store's lock. Returns all trials of the sweep.
+    """Train every trial of a sweep that has no row; the caller holds the store's lock. Returns all trials of the sweep.
 
     Args:
         run: the sweep.
         corpus: its prepared text.
-        manifest: what the sweep was before; an empty one at its first run.
+        manifest: the sweep's manifest so far; an empty one on its first run.
     """
-    manifest = renewed(manifest, run.spec, corpus)
+    manifest = updated_manifest(manifest, run.spec, corpus)
     known = [known_budget(run.spec, b, manifest) for b in run.spec.budgets]
     trials = [] if None in known else run.expand([b for b in known if b], corpus)
     if not trials or {trial.id for trial in trials} - run.store.finished_ids():
@@ -107,29 +107,29 @@ def train_missing(run: SweepRun, corpus: Corpus, manifest: Manifest) -> list[Tri
             _check_text(run, corpus, trials)
             run.store.write_manifest(with_trials(manifest, trials))
             if run.tables.kind == "disk":
-                _say_disk(run, trials)
+                _check_disk(run, trials)
             _train(run, corpus, trials)
     return trials
 
 
 def longest_first(trials: Iterable[TrialConfig]) -> list[TrialConfig]:
-    """Larger budgets first, otherwise as they come: no worker is left alone with a long trial at the end."""
+    """Larger budgets first, otherwise in the given order, so that no worker is left alone with a long trial at the end."""
     return sorted(trials, key=lambda trial: -trial.budget_flops)
 
 
 # Before Ray starts
 
 
-def _local(run: SweepRun) -> Resources:
-    """The resources with the number of trials that this machine has room for; compiles kernels meanwhile."""
+def _local_resources(run: SweepRun) -> Resources:
+    """The resources with the number of workers filled in from what this machine has room for; starts compiling kernels."""
     from engram.training.machine import resolve_device
 
-    place = resolve_device(run.resources.device).type
-    room = local_workers(place, run.resources.devices)
+    device_type = resolve_device(run.resources.device).type
+    room = local_workers(device_type, run.resources.devices)
     workers = run.resources.workers or room
     run.tables.check_memory(workers)
-    if place == "cpu":
-        # While the text is read and Ray starts.
+    if device_type == "cpu":
+        # Meanwhile the text is read and Ray starts.
         threading.Thread(target=_prepare_kernels, args=(run.watcher,), daemon=True).start()
     return replace(run.resources, workers=workers)
 
@@ -141,8 +141,8 @@ def _prepare_kernels(watcher: Watcher) -> None:
         watcher.note(f"training without compiled kernels, more slowly: {reason}")
 
 
-def _corpus(run: SweepRun, manifest: Manifest, cache: Path) -> Corpus:
-    """The corpus the sweep began with if it is still in the cache, so that installing a package changes nothing; else prepared."""
+def _prepared_corpus(run: SweepRun, manifest: Manifest, cache: Path) -> Corpus:
+    """The corpus that the sweep started with if the cache still has it, so that installing a package changes nothing; else a new one."""
     from engram.corpus.prepare import prepare_corpus
 
     pinned = manifest.corpus
@@ -159,9 +159,9 @@ def _corpus(run: SweepRun, manifest: Manifest, cache: Path) -> Corpus:
 
 
 def check_devices(resources: Resources, store: Store, trials: Sequence[TrialConfig]) -> None:
-    """UserError when a trial can't be trained by so many processes, or was begun by another number of them.
+    """UserError when a trial can't be trained by `resources.devices` processes, or was begun by a different number of them.
 
-    No trials: their budget is a wall time that is not turned into FLOPs yet.
+    `trials` is empty while the budget is a wall time that has not been turned into FLOPs.
     """
     from engram.training.checkpoints.shards import check_begun
     from engram.training.replicas import check_processes
@@ -183,7 +183,7 @@ def check_devices(resources: Resources, store: Store, trials: Sequence[TrialConf
 
 
 def _timed_budget(run: SweepRun, corpus: Corpus) -> float:
-    """Time a few steps of the likely slowest trials of each size and take the largest budget that fits the wall time."""
+    """Time a few steps of the trials of each size that are likely slowest, and take the largest budget that fits the wall time."""
     text, resources = run.spec.budgets[0], run.resources
     seconds = wall_seconds(text)
     assert seconds is not None
@@ -206,7 +206,7 @@ def _timed_budget(run: SweepRun, corpus: Corpus) -> float:
 
 
 def _both_ends(trials: Iterable[TrialConfig]) -> list[TrialConfig]:
-    """Most experts and most memory of every size and variant: which of the two is slower depends on the machine."""
+    """For every size and variant the trials with most experts and with most memory: which is slower depends on the machine."""
     series: dict[tuple[str, str], list[TrialConfig]] = {}
     for trial in trials:
         if trial.seed == 0:
@@ -216,7 +216,7 @@ def _both_ends(trials: Iterable[TrialConfig]) -> list[TrialConfig]:
 
 
 def _check_text(run: SweepRun, corpus: Corpus, trials: Sequence[TrialConfig]) -> None:
-    """UserError when the text does not fill a sequence; a note when it is read more than once."""
+    """UserError when the text doesn't fill a sequence; a note when it will be read more than once."""
     for trial in {(t.train.seq_len, t.train.val_tokens): t for t in trials}.values():
         TrainBatches(corpus.train, trial.train.seq_len, trial.train.batch_size, trial.seed)
         validation_windows(corpus, trial.train.seq_len, trial.train.val_tokens)
@@ -228,8 +228,8 @@ def _check_text(run: SweepRun, corpus: Corpus, trials: Sequence[TrialConfig]) ->
             )
 
 
-def _say_disk(run: SweepRun, trials: Iterable[TrialConfig]) -> None:
-    """A note of the disk that tables will take while their trials run; UserError where it is not free."""
+def _check_disk(run: SweepRun, trials: Iterable[TrialConfig]) -> None:
+    """Note how much disk the tables will take while their trials run; UserError if less is free."""
     from engram.training.placed_tables import training_bytes
 
     finished, folder = run.store.finished_ids(), run.store.folder
@@ -266,7 +266,7 @@ def _train(run: SweepRun, corpus: Corpus, trials: Sequence[TrialConfig]) -> None
         with RunningTrials(run.store) as running, run.watcher.trials(left, len(trials) - len(left)) as watch:
 
             def tell(event: Event) -> None:
-                # One that reports runs, whatever came before: a process that died is started again without another word.
+                # A trial that reports is running, whatever came before: there is no event when a process that died is back.
                 running.note(event.key, runs=event.kind not in (ENDED, RETRY))
                 watch(event)
 

@@ -1,4 +1,4 @@
-"""Which models are scored: trials of a sweep, or one checkpoint."""
+"""Which models to score: trials of a sweep, or one checkpoint."""
 
 from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
@@ -26,16 +26,18 @@ def sweep_jobs(
     seeds: Collection[int],
     best: bool,
 ) -> tuple[list[Job], int]:
-    """Jobs of a sweep's finished trials, request by request, and the number of chosen trials that have no checkpoint.
+    """Jobs for a sweep's finished trials, request by request, and the number of chosen trials that have no checkpoint.
 
     Args:
-        results: folder of the results.
-        sweep: its name.
-        requests: what is scored.
-        rhos: only trials with these; empty: all. So `budgets` and `seeds`.
-        best: of every size, budget and variant, only the trial with the lowest validation loss.
+        results: the results folder.
+        sweep: name of the sweep.
+        requests: what to score.
+        rhos: only trials with these; empty: all.
+        budgets: likewise.
+        seeds: likewise.
+        best: only the trial with the lowest validation loss of each size, budget and variant.
 
-    Raises UserError when there is no such sweep, no such trial, or no checkpoint of any.
+    Raises UserError when there is no such sweep, no such trial, or none has a checkpoint.
     """
     opened = SweepResults.open(results, sweep).require_finished()
     done = finished(opened.wanted)
@@ -59,7 +61,7 @@ def sweep_jobs(
 
 
 def checkpoint_jobs(checkpoint: Path, requests: Sequence[Request]) -> list[Job]:
-    """Jobs of one checkpoint; UserError when there is none. Scores of a sweep's trial go to the sweep, others beside the checkpoint."""
+    """Jobs for one checkpoint; UserError when there is none. A sweep's trial has its scores with the sweep, others with the checkpoint."""
     final = final_folder(checkpoint).absolute()
     trial = read_trial(final)
     folder = home_of(final, trial.id).folder
@@ -67,7 +69,7 @@ def checkpoint_jobs(checkpoint: Path, requests: Sequence[Request]) -> list[Job]:
 
 
 def _only(done: pd.DataFrame, column: str, option: str, values: Collection[float], form: Callable[[Any], str], sweep: str) -> pd.DataFrame:
-    """Trials whose `column` is one of `values`, all if there are none; UserError names what there is instead of an unknown one."""
+    """Trials whose `column` is one of `values`, or all if `values` is empty; UserError for a value that no trial has."""
     if not values:
         return done
     there = sorted(done[column].unique())

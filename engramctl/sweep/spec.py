@@ -1,4 +1,4 @@
-"""The declared experiment: a sweep file's contents, validated."""
+"""The declared experiment: the contents of a sweep file, validated."""
 
 from typing import Any, Self
 
@@ -11,30 +11,30 @@ from engram.memory.designs.registry import NONE
 from engram.scaling.ladder import LADDER, size
 from engram.scaling.presets import PRESETS
 from engramctl.sweep.axes import AxisValues, Variant, combinations, normalised
-from engramctl.sweep.models import group, memory_design, sized_models, train_config
+from engramctl.sweep.models import memory_design, override_group, sized_models, train_config
 from engramctl.sweep.overrides import lay_over
 from engramctl.sweep.units import parse_bytes, parse_duration, parse_flops
 
 _FORBIDDEN_IN_TRAIN = {"steps"}
 _DECIDED_BY_RHO = {"table_sizes"}
-_FREE = {"question", "sizes", "rhos", "slots", "axes", "variants", "seeds", "budgets"}
+_NOT_FIXED = {"question", "sizes", "rhos", "slots", "axes", "variants", "seeds", "budgets"}
 
 
 class SweepSpec(FrozenConfig):
-    """A declared experiment: the contents of a sweep file with the command line's overrides."""
+    """A declared experiment: the contents of a sweep file, with the command line's overrides."""
 
     question: str
     corpus: CorpusSpec = CorpusSpec(source="python")
     sizes: tuple[str, ...] = Field(min_length=1)
     rhos: tuple[float, ...] = ()
     slots: tuple[int, ...] = ()
-    """Rows of all tables together, added to a fixed backbone (paper, 3.2), in place of rhos."""
+    """Rows of all tables together, added to a fixed backbone (paper, 3.2); instead of rhos."""
     axes: dict[str, AxisValues] = Field(default_factory=dict)
     """Fields or named variants (`engramctl.sweep.axes`)."""
     variants: tuple[str, ...] = ()
-    """Variants to run, by name; none given: all."""
+    """Names of the variants to run; empty: all."""
     equal_across_variants: bool = True
-    """Whether P_total and P_active must agree over the variants as they must over rho."""
+    """Whether P_total and P_active must agree across variants, as they must across rho."""
     seeds: int = Field(default=1, ge=1)
     budgets: tuple[str, ...] = Field(min_length=1)
     model: dict[str, Any] = Field(default_factory=dict)
@@ -112,7 +112,7 @@ class SweepSpec(FrozenConfig):
             raise ValueError(f"variants: there is no {self.variants[0]!r}; this sweep has no axes")
         for name in _FORBIDDEN_IN_TRAIN & self.train.keys():
             raise ValueError(f"train.{name} can't be set: the budget decides it")
-        for name in _DECIDED_BY_RHO & group(self.model, "model", "memory").keys():
+        for name in _DECIDED_BY_RHO & override_group(self.model, "model", "memory").keys():
             raise ValueError(f"model.memory.{name} can't be set: rho decides it; max_ngram sets the largest order")
         none = memory_design(self) == NONE
         if none and not (self.rhos == (1.0,) or self.slots == (0,)):
@@ -141,24 +141,24 @@ class SweepSpec(FrozenConfig):
 
     @property
     def fixed(self) -> dict[str, Any]:
-        """What can't change while a sweep goes on: everything but what may grow and the question."""
-        return self.model_dump(mode="json", exclude=_FREE)
+        """What can't change when a sweep continues: everything but the question and what may grow."""
+        return self.model_dump(mode="json", exclude=_NOT_FIXED)
 
 
 def variant_spec(spec: SweepSpec, variant: Variant) -> SweepSpec:
-    """The sweep of one variant: its changes laid over, without axes. ValidationError when they don't fit."""
+    """The sweep of a single variant: without axes, with the variant's changes applied. ValidationError when they don't fit."""
     values = spec.model_dump(exclude={"axes", "variants"})
     return SweepSpec.model_validate(lay_over(values, variant.changes))
 
 
 def sweep_variants(spec: SweepSpec) -> list[tuple[Variant, SweepSpec]]:
-    """The variants that a sweep runs, each with its sweep."""
+    """The variants that a sweep runs, each with its `variant_spec`."""
     wanted = [v for v in combinations(spec.axes) if not spec.variants or v.name in spec.variants]
     return [(variant, variant_spec(spec, variant) if spec.axes else spec) for variant in wanted]
 
 
 def _whole(value: Any) -> Any:
-    """1e5 is text in YAML and 1.0e+5 a float; what is no whole number is left for the validation to name."""
+    """A whole number as an int, also where YAML made it text (1e5) or a float (1.0e+5); anything else is left for validation to refuse."""
     try:
         return int(float(value)) if float(value).is_integer() else value
     except (TypeError, ValueError, OverflowError):
@@ -171,5 +171,5 @@ def wall_seconds(budget: str) -> float | None:
 
 
 def budget_key(spec: SweepSpec, budget: str) -> str:
-    """Name under which a sweep keeps the FLOPs of a wall time: other sizes need other FLOPs, other rhos and seeds join the same."""
+    """Key under which a sweep keeps the FLOPs of a wall time: other sizes get FLOPs of their own, other rhos and seeds share them."""
     return f"{budget} for {', '.join(spec.sizes)}"

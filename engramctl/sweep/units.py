@@ -1,4 +1,4 @@
-"""Quantities as a person types them."""
+"""Sizes, durations and FLOPs as a person types them."""
 
 import math
 import re

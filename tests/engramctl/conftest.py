@@ -85,8 +85,31 @@ def _opened(rows: Iterable[dict[str, Any]], missing: Iterable[dict[str, Any]] = 
     return SweepResults.of_rows(Store(Path("nowhere"), "allocation"), manifest, pd.DataFrame(rows, columns=TRIAL_SCHEMA.names))
 
 
+def _keys(value: Any, place: str = "$") -> dict[str, str]:
+    """The keys of every object by its place; the first element of a list stands for all of them."""
+    if isinstance(value, list):
+        return _keys(value[0], f"{place}[]") if value else {}
+    if not isinstance(value, dict) or not value or place.endswith(".left_out"):  # what is left out depends on the machine
+        return {}
+    found = {place: ", ".join(value)}
+    for key, inner in value.items():
+        found |= _keys(inner, f"{place}.{key}")
+    return found
+
+
 def _wanted(rows: Iterable[dict[str, Any]], missing: Iterable[dict[str, Any]] = (), **declared: Any) -> pd.DataFrame:
     return _opened(rows, missing, **declared).wanted
+
+
+@pytest.fixture(scope="session")
+def check_keys() -> Callable[[str, Any], None]:
+    """Compare the keys of a command's JSON with tests/data/golden.json."""
+    golden = json.loads((Path(__file__).parents[1] / "data" / "golden.json").read_text(encoding="utf-8"))["json"]
+
+    def check(name: str, value: Any) -> None:
+        assert _keys(value) == golden[name]
+
+    return check
 
 
 @pytest.fixture(scope="session")

@@ -1,4 +1,4 @@
-"""`engramctl analyze`: a file for each of its commands."""
+"""`engramctl analyze`: one module per subcommand."""
 
 import typer
 

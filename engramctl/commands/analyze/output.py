@@ -1,10 +1,11 @@
-"""What a command of `analyze` leaves behind: tables with the model, figures, and words or JSON on stdout."""
+"""What an `analyze` command produces: tables kept with the model, figures, and text or JSON on stdout."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from engramctl.commands.analyze.target import Target
+from engramctl.commands.process import one_blas_thread
 from engramctl.present import console
 
 if TYPE_CHECKING:
@@ -15,9 +16,7 @@ if TYPE_CHECKING:
 
 
 def begin(formats: str) -> tuple[str, ...]:
-    """Set up a command that draws: linear algebra on one thread, and the figures' formats, checked."""
-    from engramctl.commands.process import one_blas_thread
-
+    """Set up a command that draws: limit linear algebra to one thread, and check the figures' formats."""
     one_blas_thread()
     from engramctl.present.figures.save import check_formats
 
@@ -29,10 +28,10 @@ class Output:
 
     Args:
         target: the model that they are kept with.
-        results: the results folder of the command line.
+        results: the results folder given on the command line.
         figures: folder for the figures; None: with the model.
-        formats: of the figures.
-        as_json: whether stdout gets JSON in place of tables.
+        formats: formats of the figures.
+        as_json: whether stdout gets JSON instead of tables.
     """
 
     def __init__(self, target: Target, results: Path, figures: Path | None, formats: Sequence[str], as_json: bool) -> None:
@@ -43,13 +42,13 @@ class Output:
         self._shown: dict[str, pd.DataFrame] = {}
 
     def keep(self, kind: str, columns: "Columns", key: str, name: str | None = None) -> "pd.DataFrame":
-        """Keep a table and read it as it was kept.
+        """Write a table and read it back.
 
         Args:
-            kind: of `results.schema.analysis.TABLES`.
+            kind: kind of table, a key of `results.schema.analysis.TABLES`.
             columns: the table.
             key: its name in the JSON.
-            name: of the file; None: the trial's id.
+            name: name of the file; None: the trial's id.
 
         Raises UserError when the folder can't be written.
         """
@@ -65,7 +64,7 @@ class Output:
         self._drawn += save(figure, self._figures, name, self.formats)
 
     def print(self, *parts: Any) -> None:
-        """Tables and lines for a person, with an empty line after each table but the last part; empty lines of text are left out."""
+        """Print tables and lines of text, with an empty line after each table that isn't the last part; empty texts are skipped."""
         terminal = console.out()
         for i, part in enumerate(parts):
             if isinstance(part, str):
@@ -77,7 +76,7 @@ class Output:
                     terminal.print()
 
     def finish(self, known: Mapping[str, Any]) -> None:
-        """Print the JSON if it was asked for, say where everything is, and what to run next."""
+        """Print the JSON if it was asked for, and say where everything is and what to run next."""
         from engramctl.present.json import print_json, records
         from engramctl.results.defaults import command
 
@@ -87,6 +86,6 @@ class Output:
         console.note(f"tables: {', '.join(map(str, self._kept))}")
         console.note(f"figures: {', '.join(map(str, self._drawn))}")
         if sweep := self.target.home.sweep:
-            # A checkpoint that was named by its folder may lie in another results folder.
+            # A checkpoint given by its folder may lie in another results folder.
             where = self.results if (self.results / sweep.sweep).absolute() == sweep.folder else sweep.results
             console.note(f"next: {command('report', sweep.sweep, where)} shows it with the rest of the sweep")

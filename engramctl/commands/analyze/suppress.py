@@ -1,6 +1,5 @@
 """`engramctl analyze suppress`"""
 
-from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -10,6 +9,7 @@ from engramctl.commands.analyze.output import Output, begin
 from engramctl.commands.analyze.target import load_target
 from engramctl.commands.options import analyze as analysis_options
 from engramctl.commands.options.corpus import CacheOption
+from engramctl.commands.options.models import DataOption, LimitOption, OfflineOption
 from engramctl.commands.options.parse import existing, items
 from engramctl.commands.options.results import JsonOption, ResultsOption
 from engramctl.commands.options.sweep import DeviceOption
@@ -22,11 +22,9 @@ def suppress(
     tasks: Annotated[
         list[str] | None, typer.Option("--tasks", metavar="T", help="Benchmarks too, as `engramctl eval` names them, e.g. mmlu,bbh.")
     ] = None,
-    data: Annotated[
-        Path | None, typer.Option("--data", metavar="DIR", help="Folder with the tasks' data; what is not there comes from the hub.")
-    ] = None,
-    limit: Annotated[int | None, typer.Option("--limit", metavar="N", min=1, help="Most items of each task.", show_default="all")] = None,
-    offline: Annotated[bool, typer.Option("--offline", help="Never use the network.")] = False,
+    data: DataOption = None,
+    limit: LimitOption = None,
+    offline: OfflineOption = False,
     max_length: Annotated[
         int | None, typer.Option("--max-length", metavar="N", min=16, help="Most tokens read at a time.", show_default="as in training")
     ] = None,

@@ -1,4 +1,4 @@
-"""Which model is looked at: a checkpoint's folder, or a trial of a sweep."""
+"""The model to analyse: given as a checkpoint's folder, or as a trial of a sweep."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, eq=False)
 class Target:
-    """A trained model and where findings about it are kept."""
+    """A trained model, and where findings about it are kept."""
 
     restored: "Restored"
     home: "Home"
@@ -38,14 +38,14 @@ class Target:
         return find_corpus(self.trial, cache or default_cache(), self.home.sweep)
 
     def require_memory(self, layers: Sequence[int] | None = None) -> None:
-        """UserError when the model has no memory, or none in a wanted layer: said before any text is looked for."""
+        """UserError when the model has no memory, or none in one of the layers; called before any text is looked for."""
         from engram.analysis.capture import memory_sites
 
         memory_sites(self.restored.model, layers)
 
 
 def load_target(typed: str, results: Path, device: str) -> Target:
-    """Load the model of a checkpoint's folder or of SWEEP/TRIAL, where TRIAL is an id or its beginning.
+    """Load the model in a checkpoint's folder, or of SWEEP/TRIAL, where TRIAL is an id or the beginning of one.
 
     Raises UserError when there is no such model or device.
     """
@@ -53,6 +53,6 @@ def load_target(typed: str, results: Path, device: str) -> Target:
     from engram.training.machine import resolve_device
     from engramctl.results.checkpoints import checkpoint_of, home_of
 
-    folder, place = Path(typed), resolve_device(device)
-    restored = load_final(folder if folder.exists() else checkpoint_of(typed, results), place)
+    folder, where = Path(typed), resolve_device(device)
+    restored = load_final(folder if folder.exists() else checkpoint_of(typed, results), where)
     return Target(restored, home_of(restored.folder, restored.trial.id))

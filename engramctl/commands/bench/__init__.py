@@ -1,4 +1,4 @@
-"""`engramctl bench`: a file for each of its commands."""
+"""`engramctl bench`: one module per subcommand."""
 
 import typer
 

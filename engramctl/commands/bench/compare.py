@@ -1,5 +1,6 @@
 """`engramctl bench compare`"""
 
+from dataclasses import asdict
 from typing import Annotated
 
 import typer
@@ -52,6 +53,6 @@ def compare(
     with StageProgress() as progress:
         comparison = measure_comparison(setup, rho, table_rows, seconds, rounds, progress)
     if as_json:
-        print_json(setting("compare", setup, seconds, rounds, rho) | tables.as_json(comparison))
+        print_json(setting("compare", setup, seconds, rounds, rho) | asdict(comparison))
     else:
         tables.print_comparison(setup, rho, comparison)

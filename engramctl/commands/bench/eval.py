@@ -8,6 +8,7 @@ import typer
 
 from engramctl.commands.options import bench as bench_options
 from engramctl.commands.options import sweep as sweep_options
+from engramctl.commands.options.models import OfflineOption
 from engramctl.commands.options.results import JsonOption
 from engramctl.present.json import print_json
 
@@ -20,7 +21,7 @@ def evaluation(
         int, typer.Option("--max-length", metavar="N", min=16, help="Most tokens that the model reads at a time: enough for whole prompts.")
     ] = 4096,
     data: Annotated[Path | None, typer.Option("--data", metavar="DIR", help="Folder with the tasks' data.")] = None,
-    offline: Annotated[bool, typer.Option("--offline", help="Never use the network.")] = False,
+    offline: OfflineOption = False,
     rounds: bench_options.RoundsOption = 1,
     device: sweep_options.DeviceOption = "auto",
     as_json: JsonOption = False,
@@ -49,6 +50,6 @@ def evaluation(
     machine = replace(this_machine(restored.trial.train, restored.model.head_weight.device), precision=model.precision)
     if as_json:
         setting = {"task": task, "limit": limit, "max_length": max_length, "trial": restored.trial.id, "rounds": rounds}
-        print_json({"bench": "eval", "setting": setting, "machine": tables.as_json(machine), **tables.sharing_json(machine, sharing)})
+        print_json({"bench": "eval", "setting": setting, **tables.sharing_json(machine, sharing)})
     else:
         tables.print_sharing(task, machine, sharing)

@@ -1,5 +1,7 @@
 """`engramctl bench memory`"""
 
+from dataclasses import asdict
+
 from engram.scaling.recipe import DEFAULT_RECIPE
 from engramctl.commands.bench.setup import check_size, setting, settled
 from engramctl.commands.options import bench as bench_options
@@ -41,6 +43,6 @@ def memory(
     for name, reason in speed.left_out.items():
         console.note(f"{name} is left out: {reason}")
     if as_json:
-        print_json(setting("memory", setup, seconds, rounds) | tables.as_json(speed))
+        print_json(setting("memory", setup, seconds, rounds) | asdict(speed))
     else:
         tables.print_memory(setup, speed)

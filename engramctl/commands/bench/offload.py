@@ -153,7 +153,7 @@ def _settle_for_inference() -> None:
 
 
 def _teller(stage: str) -> Callable[[str], None]:
-    """Takes lines of news and notes them with the stage in front."""
+    """A function that prints a line of news after the name of the stage."""
     return lambda line: console.note(f"{stage} {line}")
 
 
@@ -173,7 +173,7 @@ def _show(inference: "ServingSpeed | None", training: "TrainingSpeed | None", fi
 
 
 def _folder_for_tables(folder: Path | None) -> "tempfile.TemporaryDirectory[str]":
-    """A folder for the tables that goes with what is in it."""
+    """A temporary folder for the tables, removed with everything in it."""
     try:
         return tempfile.TemporaryDirectory(prefix="engramctl-offload-", dir=folder or Path.cwd())
     except OSError as problem:

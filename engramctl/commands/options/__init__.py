@@ -1,1 +1,1 @@
-"""Typer arguments and options that several commands share, and how their values are read."""
+"""Typer arguments and options that several commands share, and parsing of their values."""

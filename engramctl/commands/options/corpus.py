@@ -1,4 +1,4 @@
-"""Typer options that say which text, and how it is tokenised."""
+"""Typer options that choose the text and its tokenisation."""
 
 from pathlib import Path
 from typing import Annotated

@@ -1,4 +1,4 @@
-"""Values as they are typed: lists with commas, numbers, whole numbers, files."""
+"""Parsing of option values: comma-separated lists, numbers, whole numbers, files."""
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -8,12 +8,12 @@ from engram.errors import FieldError, UserError
 
 
 def items(values: Sequence[str] | None) -> list[str]:
-    """Values of an option that may be given several times, each with commas."""
+    """The values of an option that may be repeated, and whose values may be comma-separated lists."""
     return [item.strip() for value in values or [] for item in value.split(",") if item.strip()]
 
 
 def numbers(option: str, values: Sequence[str] | None) -> list[float]:
-    """The same as numbers; UserError naming the option and what is not one."""
+    """The same, as numbers; UserError naming the option and what is not a number."""
     try:
         return [float(item) for item in items(values)]
     except ValueError as problem:
@@ -21,7 +21,7 @@ def numbers(option: str, values: Sequence[str] | None) -> list[float]:
 
 
 def whole_numbers(option: str, values: Sequence[str] | None) -> list[int]:
-    """The same as whole numbers from 0 up; UserError naming the option and what is not one."""
+    """The same, as whole numbers from 0 up; UserError naming the option and what is not one."""
     for item in items(values):
         if not item.isdigit():
             raise UserError(f"{option}: {item} is not a whole number; numbers are separated by commas")
@@ -36,7 +36,7 @@ def one_of(option: str, value: str, allowed: Sequence[str]) -> str:
 
 
 def existing(option: str, path: Path | None) -> Path | None:
-    """The path, absolute; UserError naming the option when nothing is there."""
+    """The path made absolute; UserError naming the option when it doesn't exist."""
     if path is None:
         return None
     if not path.exists():
@@ -55,7 +55,7 @@ def text_of(option: str, file: Path) -> str:
 
 
 def require_unicode(argument: str, text: str) -> None:
-    """UserError for an argument whose bytes Python could not decode and kept as surrogates."""
+    """UserError for an argument whose bytes Python could not decode, which leaves surrogates in the text."""
     try:
         text.encode()
     except UnicodeEncodeError:
@@ -64,7 +64,7 @@ def require_unicode(argument: str, text: str) -> None:
 
 @contextmanager
 def fields_named(**names: str) -> Iterator[None]:
-    """Errors about fields of the library that have an option of another name here: `fields_named(width="train_width")`."""
+    """Rename library fields in errors to the options that set them: `fields_named(width="train_width")`."""
     try:
         yield
     except FieldError as problem:

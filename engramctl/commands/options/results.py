@@ -1,4 +1,4 @@
-"""Typer arguments and options of the commands that read a results folder."""
+"""Typer arguments and options of commands that read a results folder."""
 
 from pathlib import Path
 from typing import Annotated

@@ -1,4 +1,4 @@
-"""Typer arguments and options that `sweep` and `plan` share, and what they say together."""
+"""Typer arguments and options about sweeps, and what their values come to."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -58,6 +58,9 @@ DEFAULT_TABLE_CACHE = "256MiB"
 TableCacheOption = Annotated[
     str, typer.Option("--table-cache", metavar="BYTES", help="RAM for the hot rows of tables on disk, for each trial.")
 ]
+AddressOption = Annotated[
+    str | None, typer.Option("--address", metavar="URL", help="A running Ray cluster: ray://HOST:10001, HOST:PORT or auto.")
+]
 DeviceOption = Annotated[str, typer.Option("--device", metavar="D", help="auto, cpu, cuda or cuda:N.")]
 
 CheckpointEveryOption = Annotated[
@@ -74,7 +77,7 @@ def axis_overrides(
     axis: Sequence[str] | None,
     variant: Sequence[str] | None,
 ) -> dict[str, Any]:
-    """What the options change in the axes of a sweep file; options that were not given change nothing."""
+    """The changes that the options make to the axes of a sweep file; an option that was not given changes nothing."""
     given = {
         "budgets": (budget, lambda: items(budget)),
         "rhos": (rho, lambda: numbers("--rho", rho)),
@@ -101,7 +104,7 @@ def _axis(text: str) -> tuple[str, Any]:
 
 
 def field_overrides(settings: Sequence[str] | None) -> dict[str, Any]:
-    """`model.memory.design=value` -> {"model": {"memory": {"design": "value"}}}; values are read as YAML."""
+    """`model.memory.design=value` -> {"model": {"memory": {"design": "value"}}}; values are parsed as YAML."""
     import yaml
 
     changes: dict[str, Any] = {}
@@ -126,7 +129,7 @@ def field_overrides(settings: Sequence[str] | None) -> dict[str, Any]:
 def corpus_overrides(
     corpus: str | None, corpus_bytes: str | None, text_column: str | None, tokenizer: str | None, vocab_size: int | None
 ) -> dict[str, Any]:
-    """Fields of a CorpusSpec that the options set."""
+    """The fields of a CorpusSpec that the options set."""
     from engramctl.sweep.units import parse_bytes
 
     fields = {
@@ -140,7 +143,7 @@ def corpus_overrides(
 
 
 def table_placement(tables: str, cache: str, devices: int) -> "TablePlacement":
-    """Where --tables and --table-cache put the memory tables of each trial."""
+    """Where each trial's memory tables go, from --tables and --table-cache."""
     from engram.memory.placement.settings import PLACES, TablePlacement
     from engram.training.replicas import check_placement
     from engramctl.sweep.units import parse_bytes
@@ -152,7 +155,7 @@ def table_placement(tables: str, cache: str, devices: int) -> "TablePlacement":
 
 
 def serving_placement(tables: str, cache: str, row_format: str) -> "ServingPlacement":
-    """Where --tables, --table-cache and --row-format put those of a trained model."""
+    """Where a trained model's memory tables go, from --tables, --table-cache and --row-format."""
     from engram.memory.placement.formats import FORMATS
     from engram.memory.placement.settings import PLACES, ServingPlacement
     from engramctl.sweep.units import parse_bytes
@@ -166,5 +169,5 @@ def serving_placement(tables: str, cache: str, row_format: str) -> "ServingPlace
 
 
 def sweep_name(argument: str, name: str | None) -> str:
-    """The results folder's name."""
+    """Name of the sweep's folder: that of --name, else the sweep file's."""
     return name or Path(argument).stem

@@ -1,1 +1,1 @@
-"""Figures from tables and fits: no training imports, no pyplot, the same bytes for the same data."""
+"""Figures from tables and fits: no training code, no pyplot, and the same bytes for the same data."""

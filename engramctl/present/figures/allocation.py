@@ -25,32 +25,33 @@ from engramctl.present.figures.style import (
     Style,
     band_handle,
     draw_trials,
+    finished_seeds,
     line_handle,
     point_handle,
-    series_label,
+    series_title,
     style,
 )
 from engramctl.present.format import format_rho
 from engramctl.present.verdicts import short_verdict
-from engramctl.results.trial_table import MISSING, Series, finished, of_series, series_order
+from engramctl.results.trial_table import MISSING, SERIES, Series, finished, of_series, series_order
 
 if TYPE_CHECKING:
     from engram.fitting.results import AllocationFit
 
 _FLAT = 0.3
-"""A series that fills less of a common axis than this looks flat there: every series then gets its own panel."""
+"""A series that spans less of a common axis than this would look flat, so every series gets its own panel."""
 _COMMON = 4
-"""Series that one axis can hold with their bands."""
+"""Most series, with their bands, that fit on common axes."""
 _TITLE_WIDTH = {1: 56, 2: 56, 3: 37}
-"""Characters of a title, by panels side by side."""
+"""Characters in a line of a title, by the number of panels side by side."""
 
 
 def allocation_figure(wanted: pd.DataFrame, fits: SweepFits) -> Figure:
     """Validation loss against rho, one series for each size, budget and variant.
 
-    `wanted` are the trials of `wanted.wanted_trials`. Every seed is a point; the fitted curve has its 95 % band, and the bar under it
-    is the interval of its lowest point. Where there are too few points for a fit, a line joins the means and a star marks the lowest.
-    Trials without a loss are marks at the edges. Series whose losses are too far apart for one axis get a panel each.
+    `wanted` is `SweepResults.wanted`. Every seed is a point; a fitted curve has its 95 % band, with the interval of its lowest point as a
+    bar below. Where there are too few points for a fit, a line joins the means and a star marks the lowest. Trials without a loss are
+    marked at the edges. Series whose losses are too far apart for common axes get a panel each.
     """
     keys = series_order(wanted)
     summary = allocation_summary(wanted[wanted["status"] != MISSING])
@@ -64,7 +65,7 @@ def allocation_figure(wanted: pd.DataFrame, fits: SweepFits) -> Figure:
             edges = Edges(axes, height=0.055 if len(panels) == 1 else 0.08)
             for key in group:
                 trials = of_series(wanted, key)
-                _draw_series(axes, trials, _points(summary, key), fitted[key], looks[key])
+                _draw_series(axes, trials, of_series(summary, key), fitted[key], looks[key])
                 edges.mark(trials, "rho", looks[key].color if common else GREY)
             if not common:
                 axes.set_title(_title(wanted, group[0], fitted[group[0]], _TITLE_WIDTH[n_columns(len(panels))]), loc="left")
@@ -82,19 +83,15 @@ def allocation_figure(wanted: pd.DataFrame, fits: SweepFits) -> Figure:
 
 def _needs_panels(summary: pd.DataFrame) -> bool:
     done = summary[summary["n_seeds"] > 0]
-    by_series = done.groupby(["size", "budget_flops", "variant"])
+    by_series = done.groupby(SERIES)
     ranges = by_series.agg(low=("val_loss_min", "min"), high=("val_loss_max", "max"), n=("rho", "size"))
     total = ranges["high"].max() - ranges["low"].min()
     spans = (ranges["high"] - ranges["low"])[ranges["n"] > 1]
     return len(ranges) > 1 and len(spans) > 0 and bool(spans.min() < _FLAT * total)
 
 
-def _points(summary: pd.DataFrame, key: Series) -> pd.DataFrame:
-    return of_series(summary, key)
-
-
 def _title(wanted: pd.DataFrame, key: Series, fit: "AllocationFit | None", width: int) -> str:
-    label = textwrap.fill(series_label(key, of_series(wanted, key)), width)
+    label = textwrap.fill(f"{series_title(key)}, {finished_seeds(of_series(wanted, key))}", width)
     return label if fit is None else f"{label}\n{textwrap.fill(short_verdict(fit, RHO), width)}"
 
 
@@ -106,7 +103,7 @@ def _draw_series(axes: Axes, trials: pd.DataFrame, points: pd.DataFrame, fit: "A
         axes.fill_between(band.x, band.low, band.high, color=look.color, alpha=BAND_ALPHA, lw=0, zorder=1)
         axes.plot(band.x, band.loss, color=look.color, ls=look.line, lw=1.2, zorder=2)
         return
-    # A rho without a finished trial breaks the line: nothing is known there.
+    # A rho without a finished trial breaks the line, as nothing is known there.
     means = points.set_index("rho")["val_loss"].astype(float)
     line = means.reindex(sorted({*means.index, *trials["rho"]}))
     axes.plot(line.index, line, color=look.color, ls=look.line, lw=1.2, marker="_", ms=5, zorder=2)
@@ -128,7 +125,7 @@ def _draw_series(axes: Axes, trials: pd.DataFrame, points: pd.DataFrame, fit: "A
 
 
 def _finish(axes: Axes, edges: Edges, fitted: dict[Series, Any], looks: dict[Series, Style], hint: bool) -> None:
-    """The paper's optimum, the bars of the lowest points, limits and labels."""
+    """Draw the paper's optimum and the bars of the lowest points, and set limits and labels."""
     axes.axvspan(*PAPER_OPTIMUM, color=PAPER_GREY, lw=0, zorder=0)
     axes.set_xlim(-0.03, 1.03)
     axes.set_xticks([0, 0.2, 0.4, 0.6, 0.8, 1.0])
@@ -141,7 +138,7 @@ def _finish(axes: Axes, edges: Edges, fitted: dict[Series, Any], looks: dict[Ser
     for key, fit in bars.items():
         star, look, y = fit.rho_star, looks[key], rows[key]
         axes.plot([star.low, star.high], [y, y], color=look.color, lw=1.4, marker="|", ms=4.5, mew=1.0, transform=where, zorder=4)
-        # Filled where it is shown to be a minimum.
+        # Filled if it has been shown to be a minimum.
         face = look.color if fit.verdict.kind == "interior" else "white"
         axes.plot([star.estimate], [y], color=look.color, marker=look.marker, ms=4, mfc=face, mew=0.8, transform=where, zorder=5)
         axes.plot(
@@ -158,7 +155,7 @@ def _finish(axes: Axes, edges: Edges, fitted: dict[Series, Any], looks: dict[Ser
 
 def _x_label(summary: pd.DataFrame) -> str:
     label = f"{RHO}: share of inactive parameters in routed experts"
-    seeds = summary.groupby(["size", "budget_flops", "variant"])["n_seeds"].max()
+    seeds = summary.groupby(SERIES)["n_seeds"].max()
     if (seeds == 1).any():
         which = "one seed" if (seeds == 1).all() else "series of one seed"
         label += f"\n{which}: differences between neighbours may be noise"

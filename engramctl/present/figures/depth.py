@@ -1,4 +1,4 @@
-"""Effective depth of two models: how soon each is near its prediction, and which layers are alike."""
+"""Effective depth of two models: how early each gets close to its prediction, and which layers are similar."""
 
 import matplotlib
 import numpy as np
@@ -12,12 +12,13 @@ from engramctl.present.figures.panels import legend, new_figure
 from engramctl.present.figures.style import BAND_ALPHA, PAGE, POINT, RC, band_handle, style
 
 _LINEAR_LAYERS = 4
-"""With fewer layers than this the divergence is drawn on a linear axis: a logarithm has no place for the zero at the last layer."""
+"""With fewer layers than this the divergence is drawn on a linear axis: a logarithmic one has no place for the last layer's zero."""
 
 
 def depth_figure(frame: pd.DataFrame) -> Figure:
-    """Left: KL divergence of each layer's prediction from the model's own, with 95 % bands. Right: CKA of all pairs of layers; dashed where
-    each layer of B stands in A.
+    """Left: KL divergence of each layer's prediction from the model's own, with 95 % bands. Right: CKA of all pairs of layers.
+
+    The dashed line on the right shows where each layer of B stands in A.
 
     Args:
         frame: a table `depth`.
@@ -47,7 +48,7 @@ def _divergence(axes: Axes, frame: pd.DataFrame) -> None:
     rows = {model: frame[frame["quantity"] == f"divergence_{model}"] for model in "ab"}
     log = max(map(len, rows.values())) >= _LINEAR_LAYERS
     for i, (model, values) in enumerate(rows.items()):
-        if log:  # the last layer's zero is exact and says nothing
+        if log:  # the last layer's divergence is 0 by definition
             values = values[values["value"] > 0]
         look, layer = style(i), values[f"layer_{model}"].astype(float)
         axes.plot(layer, values["value"], color=look.color, ls=look.line, marker=look.marker, ms=POINT, mfc="white", mew=0.7, lw=1.2)
@@ -55,8 +56,8 @@ def _divergence(axes: Axes, frame: pd.DataFrame) -> None:
         axes.fill_between(layer, low, high, color=look.color, alpha=BAND_ALPHA, lw=0)
     if log:
         axes.set_yscale("log")
-        for place in (axes.yaxis.set_major_formatter, axes.yaxis.set_minor_formatter):
-            place(_Plain(minor_thresholds=(2, 0.4)))
+        for set_formatter in (axes.yaxis.set_major_formatter, axes.yaxis.set_minor_formatter):
+            set_formatter(_Plain(minor_thresholds=(2, 0.4)))
     else:
         axes.set_ylim(bottom=0)
     axes.set_xlabel("layer")

@@ -11,7 +11,13 @@ if TYPE_CHECKING:
 
 
 def draw(kind: str, wanted: pd.DataFrame, fits: "SweepFits") -> "Figure":
-    """The figure of a kind of `kinds.KINDS`, of the trials of `wanted.wanted_trials` and what `fits.sweep_fits` made of them."""
+    """Draw the figure of a kind, one of `findings.questions.KINDS`.
+
+    Args:
+        kind: the kind.
+        wanted: the trials, `SweepResults.wanted`.
+        fits: what `findings.fits.sweep_fits` made of them.
+    """
     from engramctl.present.figures import allocation, drift, layers, memory, variants
 
     figures = {

@@ -1,4 +1,4 @@
-"""Whether the best rho, and what memory gains there, move with the budget."""
+"""Whether the best rho, and the gain there, change with the budget."""
 
 import math
 from typing import Any
@@ -30,11 +30,11 @@ from engramctl.present.verdicts import short_drift
 from engramctl.results.trial_table import series_order
 
 _APART = 0.025
-"""Distance between the points of two models at one budget, as a share of the axis."""
+"""Distance between the points of two models at the same budget, as a share of the axis."""
 
 
 def drift_figure(wanted: pd.DataFrame, fits: SweepFits) -> Figure:
-    """The lowest point's rho and the gain over rho = 1 against the budget, each with its 95 % interval; a line for each size and variant.
+    """The lowest point's rho, and the gain over rho = 1, against the budget, with 95 % intervals; one line per size and variant.
 
     Trials without a loss are marked at their budget. A budget without a fit has no point.
     """
@@ -77,7 +77,7 @@ def _draw_model(axes: Axes, found: dict[float, Any], look: Style) -> None:
 
 
 def _budget_axis(axes: Axes, budgets: list[float]) -> None:
-    """A logarithmic axis with a tick at each budget, as long as their labels do not touch."""
+    """A logarithmic axis with a tick at each budget, labelled where the labels don't touch."""
     axes.set_xscale("log")
     room = math.log10(budgets[-1] / budgets[0]) or 1.0
     axes.set_xlim(budgets[0] * 10 ** (-0.12 * room), budgets[-1] * 10 ** (0.12 * room))

@@ -11,23 +11,23 @@ from matplotlib.lines import Line2D
 
 from engramctl.findings.scores import task_label
 from engramctl.present.figures.panels import legend, new_figure
-from engramctl.present.figures.style import COLUMN, GREY, INTERVAL, PAGE, RC, RHO, draw_trials, flops_label, line_handle, style
-from engramctl.results.trial_table import SERIES, Series
+from engramctl.present.figures.style import COLUMN, GREY, INTERVAL, PAGE, RC, RHO, draw_trials, line_handle, series_title, style
+from engramctl.results.trial_table import SERIES, Series, of_series
 
 _MOST_COLUMNS = 4
 _HEIGHT = 1.35
-"""Of a panel, inches."""
+"""Height of a panel, inches."""
 _Z = 1.96
 
 
 def evals_figure(scores: pd.DataFrame) -> Figure:
-    """Two panels for each task: its score, and bits per byte of the right answers; a line for each size, budget and variant.
+    """Two panels per task: its score, and bits per byte of the right answers; one line per size, budget and variant.
 
-    Points are trials, lines join their means, bars are 95 % intervals of the mean over the items that were asked (the spread between
-    seeds is in the points). Dashed is chance, dotted the score of an echo.
+    Points are trials, lines join their means, and bars are 95 % intervals of the mean over the items (the points show the spread between
+    seeds). The dashed line is chance, the dotted one the score of an echo.
 
     Args:
-        scores: `evals.summary.comparable`; one row at least.
+        scores: from `findings.scores.comparable`; at least one row.
     """
     tasks = list(dict.fromkeys(task_label(row) for _, row in scores.iterrows()))
     labels = scores.apply(task_label, axis=1)
@@ -52,7 +52,7 @@ def evals_figure(scores: pd.DataFrame) -> Figure:
                 axes.set_xlim(-0.04, 1.04)
             top.tick_params(labelbottom=False)
         figure.supxlabel(f"{RHO}, the experts' share", fontsize="medium")
-        entries: list[Any] = [line_handle(_name(key, scores), style(i)) for i, key in enumerate(keys)]
+        entries: list[Any] = [line_handle(series_title(key), style(i)) for i, key in enumerate(keys)]
         if scores["chance"].notna().any():
             entries.append(Line2D([], [], color=GREY, lw=0.8, ls="--", label="chance"))
         if scores["floor"].notna().any():
@@ -64,8 +64,7 @@ def evals_figure(scores: pd.DataFrame) -> Figure:
 def _draw(axes: Axes, rows: pd.DataFrame, keys: list[Series], column: str) -> None:
     for i, key in enumerate(keys):
         look = style(i)
-        mine = rows[(rows["size"] == key.size) & (rows["budget_flops"] == key.budget_flops) & (rows["variant"] == key.variant)]
-        mine = mine[mine[column].notna()]
+        mine = of_series(rows[rows[column].notna()], key)
         if mine.empty:
             continue
         draw_trials(axes, mine["rho"], mine[column], look)
@@ -92,8 +91,3 @@ def _title(task: str, rows: pd.DataFrame) -> str:
 
 def _unit(rows: pd.DataFrame) -> str:
     return "score (%)" if rows["is_percent"].all() else str(rows["metric"].iloc[0])
-
-
-def _name(key: Series, scores: pd.DataFrame) -> str:
-    several = [key.size, f"{flops_label(key.budget_flops)} FLOPs", *([key.variant] if key.variant else [])]
-    return ", ".join(several)

@@ -1,4 +1,4 @@
-"""A text with its gates, as in the paper's Figure 7: tokens in lines, each the darker the more its gate is open."""
+"""A text with its gates, as in the paper's Figure 7: the more a token's gate is open, the darker its background."""
 
 from dataclasses import dataclass
 
@@ -23,13 +23,13 @@ _ADVANCE = 0.602 * _FONT / 72
 _LABEL = 0.62
 """Room for the names of layers and branches, inches."""
 _TEXT, _CELL, _GAP = 0.15, 0.085, 0.09
-"""Heights of a line of text, of a row of cells without text, and of the space below, inches."""
+"""Heights of a line of text, a row of cells without text, and the space below them, inches."""
 _COLOURS = LinearSegmentedColormap.from_list("gate", [gate_colour(0), gate_colour(1)])
 
 
 @dataclass(frozen=True)
 class _Place:
-    """A token, or the part of one that is on a line."""
+    """A token, or the part of one that falls on a line."""
 
     token: int
     line: int
@@ -39,10 +39,10 @@ class _Place:
 
 
 def gate_text_figure(frame: pd.DataFrame) -> Figure:
-    """One layer and branch: the text on its gates. Several: each line of text, and under it a row of cells for each of them.
+    """The text with its gates as the background; with several layers or branches, as rows of cells under each line of text.
 
     Args:
-        frame: a table `gate_text`; of a long text the first 400 tokens are drawn.
+        frame: a table `gate_text`; only the first 400 tokens of a long text are drawn.
     """
     tokens = frame.drop_duplicates("position").sort_values("position")["token"].tolist()
     sites = sorted(set(zip(frame["layer"], frame["branch"], strict=True)))
@@ -97,7 +97,7 @@ def _key(figure: Figure, axes: Axes, height: float, top: float, title: str, site
 
 
 def _laid_out(tokens: list[str], width: int) -> list[_Place]:
-    """Tokens in lines of at most `width` characters, broken where the text breaks and between tokens; a longer token is cut."""
+    """Tokens laid out in lines of at most `width` characters; lines break where the text does and between tokens, long tokens are cut."""
     places: list[_Place] = []
     line, column = 0, 0
     for number, token in enumerate(tokens):
@@ -111,7 +111,7 @@ def _laid_out(tokens: list[str], width: int) -> list[_Place]:
 
 
 def _put(places: list[_Place], token: int, text: str, line: int, column: int, width: int) -> tuple[int, int]:
-    """Add a text at a place, or on the next line where there is no room for it; the place behind it."""
+    """Add a text at a place, or on the next line if there is no room for it; returns the line and column after it."""
     text = text if len(text) <= width else text[: width - 1] + "…"
     if column + len(text) > width:
         line, column = line + 1, 0

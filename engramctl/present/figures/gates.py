@@ -1,4 +1,4 @@
-"""Mean gates by group of tokens, and the phrases that open them."""
+"""Mean gates by group of tokens, and the phrases that open them most."""
 
 from typing import Any
 
@@ -11,22 +11,23 @@ from matplotlib.lines import Line2D
 
 from engramctl.present.figures.groups import LINE, group_rows, label_rows
 from engramctl.present.figures.panels import legend, new_figure
-from engramctl.present.figures.readable import readable
+from engramctl.present.figures.readable import MONO, readable
 from engramctl.present.figures.style import INTERVAL, PAGE, RC, style
 from engramctl.present.tables.gates import gate_top
 from engramctl.present.tokens import visible
 
 _LONGEST = 22
-"""Characters of a phrase."""
+"""Most characters that are shown of a phrase."""
 
 
 def gates_figure(groups: pd.DataFrame, phrases: pd.DataFrame) -> Figure:
-    """Left: mean gate by group, a mark for each branch and a colour for each layer (of one: each branch), with 95 % intervals.
-    Right: the phrases with the highest mean gate.
+    """Left: mean gate by group, with 95 % intervals. Right: the phrases with the highest mean gate.
+
+    On the left, markers tell branches apart, colours tell layers apart, or branches if there is only one layer.
 
     Args:
         groups: a table `gates`.
-        phrases: its table `gate_phrases`.
+        phrases: the table `gate_phrases` that belongs to it.
     """
     places = group_rows(groups)
     height = 0.85 + LINE * (max(places.values()) + 1)
@@ -68,7 +69,7 @@ def _phrases(axes: Axes, phrases: pd.DataFrame, layers: list[int], n_lines: int,
         names += [readable(_short(visible(text))) for text in rows["text"]]
         places += at.tolist()
         y += len(rows)
-    axes.set_yticks(places, names, fontfamily="DejaVu Sans Mono", fontsize=6)
+    axes.set_yticks(places, names, fontfamily=MONO, fontsize=6)
     axes.tick_params(axis="y", length=0)
     axes.set_ylim(y - 0.4, -0.6)
     axes.set_xlim(0, top)

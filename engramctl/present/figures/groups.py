@@ -1,4 +1,4 @@
-"""Rows of groups of tokens, as two figures have them: a heading for each grouping, a row for each group."""
+"""Rows for groups of tokens, which two figures share: a heading per grouping, a row per group."""
 
 from collections.abc import Iterator
 
@@ -12,7 +12,7 @@ LINE = 0.135
 
 
 def group_rows(frame: pd.DataFrame) -> dict[tuple[str, str], float]:
-    """Place of every group (grouping, label) from the top; one more row before each grouping holds its name."""
+    """Row of every group (grouping, label), counted from the top; an extra row before each grouping is for its name."""
     places: dict[tuple[str, str], float] = {}
     y = 0.0
     for grouping, label in dict.fromkeys(zip(frame["grouping"], frame["label"], strict=True)):
@@ -33,7 +33,7 @@ def _headings(places: dict[tuple[str, str], float]) -> Iterator[tuple[str, float
 
 
 def label_rows(axes: Axes, frame: pd.DataFrame, places: dict[tuple[str, str], float], names: bool = True) -> None:
-    """Names of the groups at the left, of groupings in their own row, and how many tokens a group has."""
+    """Label each row with its group and the group's number of tokens, and put the groupings' names into their own rows."""
     tokens = frame.groupby(["grouping", "label"])["n_tokens"].first()
     labels = [f"{'all tokens' if key == ('all', 'all') else key[1]}  ({_thousands(int(tokens[key]))})" for key in places]
     axes.set_yticks(list(places.values()), labels if names else [])

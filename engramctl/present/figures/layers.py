@@ -18,9 +18,9 @@ from engramctl.present.format import format_rho
 def layers_figure(wanted: pd.DataFrame, fits: SweepFits) -> Figure:
     """Validation loss against the layer of a single module; several modules together are horizontal lines.
 
-    A panel for each size, budget, rho and choice of the other axes. Every seed is a small point. The 95 % intervals are those of the
-    difference to the mean over the single layers: two layers can be compared by them, but not with another text. Trials without a loss
-    are marks at the edges; those of several modules stand right of the last layer.
+    One panel per size, budget, rho and choice of the other axes. Every seed is a small point. The 95 % intervals are those of the
+    difference from the mean over the single layers: they serve to compare layers with each other, not losses with those on another text.
+    Trials without a loss are marked at the edges, those of several modules to the right of the last layer.
     """
     panels: dict[tuple[Any, ...], list[LayerLoss]] = {}
     for one in fits.layers:
@@ -61,7 +61,7 @@ def _draw_panel(axes: Axes, group: list[LayerLoss], wanted: pd.DataFrame) -> Non
 
 
 def _interval(one: LayerLoss) -> tuple[float, float]:
-    """Loss less and plus what the difference to the other layers leaves open."""
+    """The loss with the interval of its difference from the other layers."""
     if one.difference is None:
         return one.loss, one.loss
     interval = one.difference.paired.difference
@@ -90,7 +90,7 @@ def _draw_several(axes: Axes, one: LayerLoss, look: Style, ends: tuple[float, fl
 
 
 def _placed(wanted: pd.DataFrame, head: LayerLoss, places: dict[tuple[int, ...], float]) -> pd.DataFrame:
-    """The trials of a panel with the place of their mark, `at`."""
+    """The trials of a panel, with the position of their mark in the column `at`."""
     here = wanted[(wanted["size"] == head.size) & (wanted["budget_flops"] == head.budget_flops) & (wanted["rho"] == head.rho)]
     keys = [layers_of(axes) for axes in here["axes"]]
     mine = [key is not None and key[1] == head.others for key in keys]

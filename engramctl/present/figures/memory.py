@@ -23,10 +23,11 @@ from engramctl.present.figures.style import (
     Style,
     band_handle,
     draw_trials,
-    flops_label,
+    finished_seeds,
     line_handle,
     point_handle,
     power_of_ten,
+    series_title,
     style,
 )
 from engramctl.present.verdicts import short_memory
@@ -36,19 +37,19 @@ if TYPE_CHECKING:
     from engram.fitting.results import MemoryFit
 
 _LIGHT = 0.5
-"""How much of its colour an extrapolated curve keeps."""
+"""Opacity of an extrapolated curve."""
 
 
 def memory_figure(wanted: pd.DataFrame, fits: SweepFits) -> Figure:
-    """Validation loss against slots on a logarithmic axis, a panel for each size and budget and a series for each variant.
+    """Validation loss against slots on a logarithmic axis, one panel per size and budget and one series per variant.
 
-    Every seed is a point; the fitted law has its 95 % band and goes on, dashed and lighter, where there are no measurements. The loss
-    without memory is a horizontal line. Trials without a loss are marks at the edges, those without memory at the left end.
+    Every seed is a point; the fitted law has its 95 % band and continues, dashed and lighter, beyond the measurements. The loss without
+    memory is a horizontal line. Trials without a loss are marked at the edges, those without memory at the left end.
     """
     keys = series_order(wanted)
     panels = list(dict.fromkeys(key[:2] for key in keys))
     variants = list(dict.fromkeys(key.variant for key in keys))
-    # Dashes are for what is extrapolated; the markers tell the series apart without colour.
+    # Dashes mean extrapolation here; without colour the markers tell the series apart.
     looks = {variant: style(i)._replace(line="-") for i, variant in enumerate(variants)}
     with matplotlib.rc_context(RC):
         figure, all_axes = grid(len(panels), height=2.0, extra=0.9, single=3.0 + 0.2 * len(variants))
@@ -87,11 +88,11 @@ def _draw_panel(axes: Axes, wanted: pd.DataFrame, keys: list[Series], fits: Swee
     _slots_axis(axes, left, slots)
     edges.fit(*axes.dataLim.intervaly)
     axes.ticklabel_format(axis="y", useOffset=False)
-    axes.set_title(f"{keys[0].size}, {flops_label(keys[0].budget_flops)} FLOPs, {_seeds(here)}", loc="left")
+    axes.set_title(f"{series_title(keys[0]._replace(variant=''))}, {finished_seeds(here)}", loc="left")
 
 
 def _slots_axis(axes: Axes, left: float, slots: pd.Series) -> None:
-    """Powers of ten from the fewest slots on, and 0 at the left end, where a logarithm has none."""
+    """Ticks at powers of ten from the fewest slots on, and one for 0, which a logarithmic axis doesn't have, at the left end."""
     axes.set_xlim(left / 1.6, None)
     if slots.empty:
         return
@@ -110,7 +111,7 @@ def _draw_law(axes: Axes, fit: "MemoryFit", look: Style) -> None:
     axes.fill_between(band.x[inside], band.low[inside], band.high[inside], color=look.color, alpha=BAND_ALPHA, lw=0, zorder=1)
     axes.plot(band.x[inside], band.loss[inside], color=look.color, ls="-", lw=1.2, zorder=2)
     for beyond in (band.x >= high, band.x <= low):
-        # The nearest measured point joins the two parts.
+        # Start at the nearest measured point, so that the two parts join.
         joined = beyond | np.roll(beyond, -1) if beyond[-1] else beyond | np.roll(beyond, 1)
         if not beyond.any() or beyond.sum() < 2:
             continue
@@ -132,13 +133,8 @@ def _draw_none(axes: Axes, none: NoMemory) -> None:
         )
 
 
-def _seeds(trials: pd.DataFrame) -> str:
-    n = finished(trials)["seed"].nunique()
-    return f"{n} seed{'' if n == 1 else 's'}"
-
-
 def _label(variant: str, fits: SweepFits, keys: list[Series]) -> str:
-    """The variant, and its law where there is one panel."""
+    """The variant, and its fitted law if there is only one panel."""
     name = variant or "memory"
     found = [fits.memory[key] for key in keys if key.variant == variant and key in fits.memory]
     return f"{name}\n{short_memory(found[0]).replace('-', MINUS)}" if found else name

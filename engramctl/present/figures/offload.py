@@ -1,4 +1,4 @@
-"""What tables outside of the model cost: throughput of inference and step time of training by placement, and by length of the table."""
+"""What tables outside the model cost: time added to inference and to training, by placement and by length of the table."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -12,12 +12,14 @@ from engramctl.present.figures.panels import legend, new_figure
 from engramctl.present.figures.style import GREY, INTERVAL, PAGE, RC, line_handle, style
 
 Cost = tuple[str, float, Measured, int | None]
-"""A case, its time over that of the case it is compared with (all rounds), the median of the rounds, rows of its tables"""
+"""Name of a case; its time over that of the case it is compared with, in all rounds together and as the rounds' median; table rows."""
 
 
 def offload_figure(inference: ServingSpeed | None, training: TrainingSpeed | None) -> Figure:
-    """Left of each: time over that without a table (inference) or with it in the process (training), in per cent, median of the rounds and
-    its 95 % interval. Right, where several lengths were measured: the same over the number of rows."""
+    """Time added over having no table (inference) or a table in the process (training), in per cent: the rounds' median with interval.
+
+    One panel each for inference and training; where several table lengths were measured, one more against the number of rows.
+    """
     panels = [(name, costs) for name, costs in (("inference", _inference(inference)), ("training", _training(training))) if costs]
     by_length = [(name, lengths) for name, costs in panels if len(lengths := _lengths(costs)) > 1]
     with matplotlib.rc_context(RC):
@@ -39,12 +41,12 @@ def offload_figure(inference: ServingSpeed | None, training: TrainingSpeed | Non
 
 
 def _inference(speed: ServingSpeed | None) -> list[Cost]:
-    """Ratios of time: those of throughput the other way round."""
+    """Ratios of time, which are those of throughput inverted."""
     found: list[Cost] = []
     for case in speed.cases if speed is not None else ():
         if case.ratio is not None and case.total_ratio is not None and case.name != NO_TABLE:
-            turned = Measured(1 / case.ratio.median, 1 / case.ratio.high, 1 / case.ratio.low)
-            found.append((case.name, 1 / case.total_ratio, turned, case.rows))
+            inverted = Measured(1 / case.ratio.median, 1 / case.ratio.high, 1 / case.ratio.low)
+            found.append((case.name, 1 / case.total_ratio, inverted, case.rows))
     return found
 
 
@@ -56,7 +58,7 @@ def _training(speed: TrainingSpeed | None) -> list[Cost]:
 
 
 def _lengths(costs: Sequence[Cost]) -> list[Cost]:
-    """The cases that differ in length only: on disk, fetched ahead, with the same cache."""
+    """The cases that differ only in the length of the table: on disk, fetched ahead, with the same cache."""
     return sorted((cost for cost in costs if " rows" in cost[0]), key=lambda cost: cost[3] or 0)
 
 
@@ -89,7 +91,7 @@ def _point(axes: Axes, x: float, ratio: Measured, number: int) -> None:
 
 
 def _around_zero(axes: Axes, costs: Sequence[Cost]) -> None:
-    """Room for all medians and their intervals, and for zero."""
+    """Set limits that show all medians with their intervals, and zero."""
     ends: list[Any] = [0.0, *(_added(end) for cost in costs for end in (cost[2].median, cost[2].low, cost[2].high))]
     low, high = min(ends), max(ends)
     axes.set_ylim(low - 0.08 * (high - low) - 0.2, high + 0.08 * (high - low) + 0.2)

@@ -1,4 +1,4 @@
-"""Axes of a figure: one panel or a grid of them, and the rows at the edges where trials without a loss are marked."""
+"""Panels of a figure: one or a grid of them, the rows at their edges where trials without a loss are marked, labels and legends."""
 
 from collections import Counter
 from collections.abc import Iterable, Sequence
@@ -11,18 +11,18 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from engramctl.present.figures.style import COLUMN, GREY, PAGE
-from engramctl.results.trial_table import MISSING
+from engramctl.results.trial_table import DIVERGED, FAILED, MISSING
 
-EDGE = {"diverged": ("x", "diverged"), "failed": ("$!$", "failed"), MISSING: ("$?$", "missing (not run)")}
-"""Mark and label of trials without a loss: missing ones at the bottom edge, the others at the top, where a lost loss went."""
-_MARK, _PEN = {"diverged": 4.0, "failed": 6.0, MISSING: 6.0}, {"diverged": 0.9, "failed": 0.2, MISSING: 0.2}
-"""Size and pen of the marks, points: a thick pen would close the gaps of a letter."""
+EDGE = {DIVERGED: ("x", "diverged"), FAILED: ("$!$", "failed"), MISSING: ("$?$", "missing (not run)")}
+"""Marker and label of trials without a loss: missing ones go to the bottom edge, the others to the top, where a diverging loss goes."""
+_MARK, _PEN = {DIVERGED: 4.0, FAILED: 6.0, MISSING: 6.0}, {DIVERGED: 0.9, FAILED: 0.2, MISSING: 0.2}
+"""Size and line width of the markers, points: a thick line would fill the gaps in a letter."""
 _GAP = 0.02
-"""Between the data and the rows of marks, as a share of the axes."""
+"""Space outside the rows of marks, as a share of the axes."""
 
 
 def n_columns(n_panels: int) -> int:
-    """Panels side by side."""
+    """How many panels stand side by side."""
     return 1 if n_panels == 1 else 2 if n_panels <= 4 else 3
 
 
@@ -34,7 +34,7 @@ def new_figure(width: float, height: float) -> Figure:
 
 
 def grid(n: int, height: float, extra: float, single: float) -> tuple[Figure, list[Axes]]:
-    """A figure of n panels: `single` inches high for one of a column's width, else `height` for each row and `extra` for all."""
+    """A figure of n panels: a single one is a column wide and `single` inches high, else each row takes `height` and the rest `extra`."""
     columns = n_columns(n)
     rows = -(-n // columns)
     figure = new_figure(COLUMN, single) if n == 1 else new_figure(PAGE, extra + height * rows)
@@ -50,7 +50,7 @@ def is_lowest(i: int, n: int) -> bool:
 
 
 def draw_mark(axes: Axes, status: str, at: tuple[float, float], n: int, color: str, where: Any) -> None:
-    """The mark of n trials without a loss at a place in the coordinates `where`, with their number where it is not one."""
+    """Mark n trials without a loss at a point in the coordinates `where`, with their number if there are several."""
     pen: Any = {"color": color, "clip_on": False, "zorder": 6}
     axes.plot([at[0]], [at[1]], marker=EDGE[status][0], ms=_MARK[status], mew=_PEN[status], ls="", transform=where, **pen)
     if n > 1:
@@ -59,20 +59,20 @@ def draw_mark(axes: Axes, status: str, at: tuple[float, float], n: int, color: s
 
 
 class Edges:
-    """Rows along the lower and upper edge of axes, outside the data: each is a share `height` of them."""
+    """Rows along the lower and upper edges of axes, clear of the data; each is a share `height` of the axes."""
 
     def __init__(self, axes: Axes, height: float) -> None:
         self.axes, self.height = axes, height
         self._used = {"bottom": _GAP, "top": _GAP}
 
     def row(self, edge: str) -> float:
-        """Take the next row from outside: its middle, as a share of the axes."""
+        """Take the next row inwards from an edge; returns its middle, as a share of the axes."""
         y = self._used[edge] + self.height / 2
         self._used[edge] += self.height
         return y if edge == "bottom" else 1 - y
 
     def mark(self, trials: pd.DataFrame, x: str, color: str = GREY) -> None:
-        """Mark the trials without a loss at their `x`, a row for each status, with their number where it is not one."""
+        """Mark the trials without a loss at their `x`, one row per status, with their number where there are several."""
         where = self.axes.get_xaxis_transform()
         for status in EDGE:
             counts = Counter(trials.loc[trials["status"] == status, x].tolist())
@@ -83,10 +83,10 @@ class Edges:
                 draw_mark(self.axes, status, (at, y), n, color, where)
 
     def fit(self, low: float, high: float, *, label: float = 0.0) -> None:
-        """Set the limits so that data from `low` to `high` stay clear of the rows; `label` is room under the data for text."""
+        """Set limits that keep data from `low` to `high` clear of the rows; `label` is extra room below the data, for text."""
         if not low <= high:
             return
-        # A single point needs a range of its own.
+        # A single point has no range, so it is given one.
         span = max(high - low, 0.01)
         below = self._used["bottom"] + 0.03 + label
         whole = span / (1 - 0.03 - below - self._used["top"])
@@ -94,7 +94,7 @@ class Edges:
 
 
 def label_axes(figure: Figure, axes: Sequence[Axes], x: str, y: str, pad: float = 3.0) -> None:
-    """Name what the axes show: at the axes if there is one panel, `pad` points below the ticks, else once for all."""
+    """Label the axes: a single panel at its own axes, the x label `pad` points below the ticks, several panels once for all."""
     if len(axes) == 1:
         axes[0].set_xlabel(x, labelpad=pad)
         axes[0].set_ylabel(y)
@@ -102,12 +102,12 @@ def label_axes(figure: Figure, axes: Sequence[Axes], x: str, y: str, pad: float 
         figure.supxlabel(x, fontsize="medium")
         figure.supylabel(y, fontsize="medium")
         for axis in (axis for one in axes for axis in (one.xaxis, one.yaxis)):
-            # Any place: without one of their own these labels, which have no text, would be moved clear of the ticks in every drawing.
+            # Any fixed place will do for these empty labels; otherwise each drawing would spend time on moving them clear of the ticks.
             axis.set_label_coords(0, 0)
 
 
 def edge_handles(statuses: Iterable[str]) -> list[Line2D]:
-    """Legend entries of the marks that are there."""
+    """Legend entries for those marks that occur."""
     present = set(statuses)
     return [
         Line2D([], [], color=GREY, marker=symbol, ms=_MARK[status], mew=_PEN[status], ls="", label=label)
@@ -117,7 +117,7 @@ def edge_handles(statuses: Iterable[str]) -> list[Line2D]:
 
 
 def legend(figure: Figure, entries: Iterable[Any], columns: int, where: str = "center") -> None:
-    """A legend above the axes, where constrained layout puts nothing else; an entry is a handle, or a pair of handles and a label."""
+    """A legend above the axes, where constrained layout puts nothing else; an entry is a handle, or a pair of (handles, label)."""
     listed = list(entries)
     handles = [entry[0] if isinstance(entry, tuple) else entry for entry in listed]
     labels = [entry[1] if isinstance(entry, tuple) else str(entry.get_label()) for entry in listed]

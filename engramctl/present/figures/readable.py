@@ -1,4 +1,4 @@
-"""Text that the figures' font has signs for."""
+"""Text that the figures' font can show."""
 
 from functools import lru_cache
 
@@ -14,5 +14,5 @@ def _known() -> frozenset[int]:
 
 
 def readable(text: str) -> str:
-    """The text with a sign for what the font has not, and dollars that start no formula."""
+    """The text with characters that the font lacks replaced by a sign, and with dollars escaped so that they start no formula."""
     return "".join(c if ord(c) in _known() else "\N{REPLACEMENT CHARACTER}" for c in text).replace("$", r"\$")

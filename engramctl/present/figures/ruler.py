@@ -1,4 +1,4 @@
-"""RULER's categories against length."""
+"""Scores in RULER's categories against length."""
 
 from collections.abc import Mapping
 from typing import Any, cast
@@ -14,14 +14,14 @@ from engramctl.present.format import format_rho
 
 _COLUMNS = 4
 _HEIGHT = 1.35
-"""Of a panel, inches."""
+"""Height of a panel, inches."""
 
 
 def ruler_figure(groups: Mapping[str, pd.DataFrame]) -> Figure:
-    """A panel for each category, a block of panels for each way in which trials are alike (`evals.matched.matched`).
+    """One panel per category, one block of panels per comparison (`findings.ruler.matched`).
 
-    A line for each rho and budget, the mean over seeds; solid for models that were extended to longer sequences, dashed for others.
-    Dotted is the score of an echo of the prompt's end.
+    Each rho and budget is a line, the mean over seeds: solid for models that were extended to longer sequences, dashed for the others.
+    The dotted line is the score of an echo of the prompt's end.
     """
     from engram.evaluation.ruler import CATEGORIES
 

@@ -1,4 +1,4 @@
-"""Figures as files: equal figures give equal bytes."""
+"""Figures as files: the same figure gives the same bytes."""
 
 from collections.abc import Callable, Sequence
 from io import BytesIO
@@ -16,7 +16,7 @@ from engramctl.results.parquet import write_atomically
 FORMATS = ("png", "svg", "pdf")
 _DPI = 300
 _METADATA: dict[str, Any] = {"png": None, "svg": {"Date": None}, "pdf": {"CreationDate": None}}
-"""Without the time of day."""
+"""Leaves out the time of creation."""
 _PRINT: dict[str, Callable[..., None]] = {
     "png": lambda figure, *args, **kwargs: backend_agg.FigureCanvasAgg(figure).print_png(*args, **kwargs),
     "svg": lambda figure, *args, **kwargs: backend_svg.FigureCanvasSVG(figure).print_svg(*args, **kwargs),
@@ -25,7 +25,7 @@ _PRINT: dict[str, Callable[..., None]] = {
 
 
 def check_formats(text: str) -> tuple[str, ...]:
-    """`png,svg` -> the formats, each once; UserError names the one that is unknown."""
+    """`png,svg` as a tuple of formats, each once; UserError names an unknown one."""
     names = [name.strip().lower() for name in text.split(",") if name.strip()]
     for name in names:
         if name not in FORMATS:
@@ -41,13 +41,13 @@ def save(figure: Figure, folder: Path, name: str, formats: Sequence[str] = FORMA
     try:
         folder.mkdir(parents=True, exist_ok=True)
         with matplotlib.rc_context(RC):
-            # Laid out once, for all: the layout takes as long as the drawing, and differs a little from format to format.
+            # One layout for all formats: it takes as long as the drawing, and would differ a little between formats.
             figure.draw_without_rendering()
             figure.set_layout_engine("none")
             for kind in formats:
                 buffer = BytesIO()
                 figure.dpi = _DPI
-                # Not `savefig`: it draws every file twice, once for a layout that is fixed here.
+                # Not `savefig`, which draws every file twice, once for the layout, which is fixed by now.
                 _PRINT[kind](figure, buffer, metadata=_METADATA[kind])
                 paths.append(folder / f"{name}.{kind}")
                 write_atomically(paths[-1], buffer.getvalue())

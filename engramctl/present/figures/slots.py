@@ -1,4 +1,4 @@
-"""How the rows of a memory are read: Zipf curves, norms, and what each head brings alone."""
+"""How the rows of a memory are used: Zipf curves, norms, and what each head brings on its own."""
 
 from typing import Any
 
@@ -13,12 +13,13 @@ from engramctl.present.figures.style import GREY, INTERVAL, PAGE, RC, line_handl
 
 
 def slots_figure(heads: pd.DataFrame, rows: pd.DataFrame) -> Figure:
-    """Left: reads of a row by its rank, a line for each head. Middle: norm of the rows by how often they are read. Right: share of the
-    gain of all heads that a head brings alone, with 95 % intervals.
+    """Left: reads of a row against its rank. Middle: norm of the rows against their reads. Right: what each head brings on its own.
+
+    On the left and in the middle each head is a line. On the right its gain is a share of the gain of all heads, with 95 % intervals.
 
     Args:
         heads: a table `memory`.
-        rows: its table `memory_rows`.
+        rows: the table `memory_rows` that belongs to it.
     """
     orders = sorted(heads["order"].unique())
     with matplotlib.rc_context(RC):

@@ -1,4 +1,4 @@
-"""How figures look: sizes, colours, markers and lines, and how numbers are written in them."""
+"""How figures look: sizes, colours, markers and lines, and how they write numbers and names."""
 
 from typing import Any, NamedTuple
 
@@ -6,16 +6,16 @@ import pandas as pd
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 
-from engramctl.present.format import format_flops
+from engramctl.present.format import counted, format_flops
 from engramctl.results.trial_table import Series, finished
 
 COLUMN = 3.4
-"""Width of a column of a journal, inches."""
+"""Width of a journal's column, inches."""
 PAGE = 6.9
-"""Width of its page."""
+"""Width of a journal's page, inches."""
 
 PAPER_OPTIMUM = (0.75, 0.80)
-"""Where the paper finds the lowest validation loss."""
+"""Range of rho in which the paper finds the lowest validation loss."""
 
 RHO = "\N{GREEK SMALL LETTER RHO}"
 MINUS = "\N{MINUS SIGN}"
@@ -26,7 +26,7 @@ POINT = 3.0
 """Size of a trial's marker, points."""
 NATS = "validation loss (nats per token)"
 INTERVAL: Any = {"elinewidth": 1.0, "capsize": 2.2, "capthick": 1.0}
-"""Bars of an interval."""
+"""How the bars of an interval are drawn."""
 
 RC: Any = {
     "font.family": "sans-serif",
@@ -38,7 +38,7 @@ RC: Any = {
     "axes.titlesize": 7,
     "axes.labelsize": 7,
     "axes.titlepad": 4,
-    # Where nothing is above the axes but the title, its place is known: to search for it is a sixth of the drawing.
+    # Nothing but the title is above the axes, so its place is known; searching for one takes a sixth of the drawing time.
     "axes.titley": 1.0,
     "xtick.labelsize": 6.5,
     "ytick.labelsize": 6.5,
@@ -59,20 +59,20 @@ RC: Any = {
     "legend.labelspacing": 0.35,
     "legend.borderaxespad": 0.2,
     "svg.hashsalt": "engramctl",
-    # Text of a PDF stays text: journals ask for TrueType.
+    # Text in a PDF stays text: journals ask for TrueType fonts.
     "pdf.fonttype": 42,
 }
 
 
 class Style(NamedTuple):
-    """Of one series: what colour says, marker and line say too."""
+    """The look of a series: marker and line tell series apart as well as the colour does."""
 
     color: str
     marker: str
     line: Any
 
 
-# Okabe & Ito (2008), without yellow, which is lost on white, ordered so that neighbours differ in lightness too.
+# The palette of Okabe & Ito (2008) without yellow, which is lost on white, ordered so that neighbours also differ in lightness.
 STYLES = (
     Style("#0072B2", "o", "-"),
     Style("#D55E00", "s", "--"),
@@ -92,7 +92,7 @@ def style(i: int) -> Style:
 def signed(value: float, digits: int = 3) -> str:
     """+0.012 or −0.012, with a minus as wide as the plus."""
     text = f"{value:+.{digits}f}"
-    # Zero has no sign, from whichever side it was rounded.
+    # A zero has no sign, whichever side it was rounded from.
     return text[1:] if not float(text) else text.replace("-", MINUS)
 
 
@@ -113,15 +113,18 @@ def flops_label(flops: float) -> str:
     return power if mantissa == "1" else f"{mantissa}×{power}"
 
 
-def series_label(series: Series, trials: pd.DataFrame) -> str:
-    """Size, budget, variant and number of seeds that finished."""
-    n = finished(trials)["seed"].nunique()
-    parts = [series.size, f"{flops_label(series.budget_flops)} FLOPs", *([series.variant] if series.variant else [])]
-    return ", ".join([*parts, f"{n} seed{'' if n == 1 else 's'}"])
+def series_title(series: Series) -> str:
+    """1m, 8.2×10¹² FLOPs, wider."""
+    return ", ".join([series.size, f"{flops_label(series.budget_flops)} FLOPs", *([series.variant] if series.variant else [])])
+
+
+def finished_seeds(trials: pd.DataFrame) -> str:
+    """How many seeds have finished: 2 seeds."""
+    return counted(finished(trials)["seed"].nunique(), "seed")
 
 
 def line_handle(label: str, look: Style) -> Line2D:
-    """Legend entry of a whole series."""
+    """Legend entry of a series."""
     return Line2D([], [], color=look.color, marker=look.marker, linestyle=look.line, lw=1.2, ms=POINT, mfc="white", mew=0.7, label=label)
 
 
@@ -131,7 +134,7 @@ def point_handle(label: str, look: Style) -> Line2D:
 
 
 def band_handle(label: str, look: Style) -> tuple[Any, str]:
-    """Legend entry of a curve on its band: the handles that are drawn over each other, and the label."""
+    """Legend entry of a curve with its band: the handles to draw on top of each other, and the label."""
     line = Line2D([], [], color=look.color, linestyle=look.line, lw=1.2)
     return (Patch(facecolor=look.color, alpha=BAND_ALPHA, lw=0), line), label
 

@@ -14,8 +14,9 @@ from engramctl.present.figures.style import GREY, INTERVAL, PAGE, RC, STYLES
 
 
 def suppression_figure(frame: pd.DataFrame) -> Figure:
-    """Left: validation loss with the memory on and off. Right: retained share of the right token's probability. Bars: 95 %.
-    Groups with tokens of one document only, which have no interval, are left out.
+    """Left: validation loss with the memory on and off. Right: the share of the right token's probability that is retained.
+
+    Bars are 95 % intervals. Groups whose tokens come from a single document have no interval and are left out.
 
     Args:
         frame: a table `suppress`.
@@ -44,8 +45,9 @@ def suppression_figure(frame: pd.DataFrame) -> Figure:
 
 
 def suppressed_tasks_figure(frame: pd.DataFrame) -> Figure:
-    """Left: retained share of each benchmark's score, the most on top, with 95 % intervals over items and the scores on and off. Right:
-    bits per byte of the right answers with the memory on and off.
+    """Left: the share of each benchmark's score that is retained. Right: bits per byte of the right answers, with the memory on and off.
+
+    The benchmark that retains most is on top. Bars are 95 % intervals over items; beside them are the scores on and off.
 
     Args:
         frame: a table `suppress_tasks`.
@@ -89,6 +91,6 @@ def _head(figure: Figure, frame: pd.DataFrame) -> None:
 
 
 def _bars(frame: pd.DataFrame, column: str, scale: float = 1.0) -> Any:
-    """Lengths of the bars to both sides; none where there is no interval."""
+    """Lengths of the error bars to both sides; 0 where there is no interval."""
     middle, low, high = (frame[name].astype(float) for name in (column, f"{column}_low", f"{column}_high"))
     return [(scale * (middle - low)).clip(lower=0).fillna(0), (scale * (high - middle)).clip(lower=0).fillna(0)]

@@ -1,4 +1,4 @@
-"""Each variant against the first one: designs, components."""
+"""Each variant against the first, such as designs or components."""
 
 import math
 import textwrap
@@ -17,17 +17,17 @@ from engramctl.present.figures.style import COLUMN, GREY, INTERVAL, PAGE, RC, RH
 from engramctl.present.format import format_rho
 
 _LABEL_WIDTH = 20
-"""Characters of a line of a variant's name."""
+"""Characters in a line of a variant's name."""
 _LINE = 0.13
 """Height of a line of text in a row, inches."""
 
 
 def variants_figure(wanted: pd.DataFrame, fits: SweepFits) -> Figure:
-    """A row for each variant: its difference to the first variant, paired by seed, with its 95 % interval.
+    """One row per variant: its difference from the first variant, paired by seed, with its 95 % interval.
 
     The best is on top; where variants are compared at several rhos, each has its rows in the order of rho. Every seed is a small point.
-    A panel for each size and budget; the first variant is the zero line and has a row of its own. Trials without a loss are marked in
-    their variant's row.
+    One panel per size and budget. The first variant is the zero line and has a row of its own. Trials without a loss are marked in their
+    variant's row.
     """
     panels: dict[tuple[str, float], list[Comparison]] = {}
     for one in fits.variants:
@@ -61,7 +61,7 @@ def variants_figure(wanted: pd.DataFrame, fits: SweepFits) -> Figure:
 
 
 def _labels(one: Comparison, group: list[Comparison]) -> str:
-    """Name of a row: the variant, and its rho where the panel compares at several."""
+    """Label of a row: the variant, and its rho if the panel compares at several."""
     several = len({other.reference_rho for other in group}) > 1
     where = f", {RHO} = {format_rho(one.reference_rho)}" if several else ""
     if one.rho != one.reference_rho:
@@ -105,18 +105,18 @@ def _draw_panel(axes: Axes, group: list[Comparison], trials: pd.DataFrame) -> No
         )
     for y, one in enumerate(rows):
         variant, rho = (one.variant, one.rho) if one else (reference.reference, reference.reference_rho)
-        # The reference has one row for all its rhos.
+        # The reference has a single row for all its rhos.
         mine = trials[(trials["variant"] == variant) & ((trials["rho"] == rho) | (several and one is None))]
         present = [status for status in EDGE if (mine["status"] == status).any()]
         for i, status in enumerate(present):
-            # In a column of their own between the axes and the numbers.
+            # Marks have a column of their own between the axes and the numbers.
             n = int((mine["status"] == status).sum())
             draw_mark(axes, status, (1.03 + 0.07 * i, y), n, GREY, axes.get_yaxis_transform())
     axes.set_title(f"{reference.size}, {flops_label(reference.budget_flops)} FLOPs{_at_rho(group)}", loc="left")
 
 
 def _sorted(group: list[Comparison]) -> list[Comparison | None]:
-    """The best on top, None for the reference; those without a difference, which have no place in the order, at the bottom."""
+    """The best on top, None for the reference; those without a difference come last, as they can't be ranked."""
 
     def place(one: Comparison) -> float:
         return one.difference.paired.difference.estimate if one.difference else math.inf

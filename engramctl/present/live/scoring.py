@@ -1,4 +1,4 @@
-"""Live view of requests that are being scored: bars on a terminal, plain lines elsewhere."""
+"""Live view of scoring: bars on a terminal, plain lines elsewhere."""
 
 import time
 from collections.abc import Sequence
@@ -17,7 +17,10 @@ _KINDS = {"loglikelihood": "choices", "loglikelihood_rolling": "texts", "generat
 
 
 class ScoringDisplay:
-    """Feed it events; use as a context manager. Everything goes to stderr."""
+    """Progress of scoring jobs; feed it events.
+
+    Use as a context manager. Everything goes to stderr.
+    """
 
     def __init__(self, jobs: Sequence[Job], already_done: int) -> None:
         self.jobs, self.already_done = {job.file_name: job for job in jobs}, already_done
@@ -70,7 +73,7 @@ class ScoringDisplay:
         for task, why in event.left_out.items():
             reasons.setdefault(why, []).append(task)
         for why, tasks in reasons.items():
-            if why not in self._told:  # every model of a sweep leaves out the same
+            if why not in self._told:  # it is the same for every model of a sweep
                 self._told.add(why)
                 self._say(f"{job.request.name} without {', '.join(tasks)}: {why}")
         if event.status == FINISHED:

@@ -22,7 +22,7 @@ _SHOWN_WAITING = 3
 
 
 class _Trial:
-    """What is known of a trial on its way."""
+    """What is known about a trial while it trains."""
 
     def __init__(self, config: TrialConfig) -> None:
         self.config = config
@@ -35,8 +35,9 @@ class _Trial:
         self.started: float | None = None
         self.seconds: float | None = None
         self.first: tuple[int, float] | None = None
-        """Step and time of the first report of this run: a continued trial does not begin at 0."""
+        """Step and time of the first report in this run: a continued trial does not begin at 0."""
         self.last = 0.0
+        """Time of the last report."""
 
     @property
     def over(self) -> bool:
@@ -44,7 +45,7 @@ class _Trial:
 
     @property
     def pace(self) -> tuple[int, float]:
-        """Tokens trained between the first and the last report, and the seconds that took, validation included."""
+        """Tokens trained between the first and the last report, and the seconds that this took, validation included."""
         if self.first is None:
             return 0, 0.0
         return (self.step - self.first[0]) * self.config.train.tokens_per_step, self.last - self.first[1]
@@ -55,7 +56,7 @@ class _Trial:
 
 
 class SweepDisplay:
-    """Shows every trial's progress, loss and speed and the time left of the sweep; feed it events.
+    """Progress, loss and speed of every trial, and the time left for the sweep; feed it events.
 
     Use as a context manager. Everything goes to stderr.
     """
@@ -125,11 +126,11 @@ class SweepDisplay:
         console.note(line)
 
     def time_left(self) -> float | None:
-        """Seconds until the sweep ends at the present speed; None before there is one."""
+        """Seconds until the sweep ends at its speed so far; None while there is no speed yet."""
         running = [t for t in self.trials.values() if t.state == "running"]
 
         def pace(size: str | None) -> float | None:
-            """Tokens per second of the trials of a size so far; None: of all."""
+            """Tokens per second so far of the trials of a size (None: of all); None before the second report."""
             paces = [t.pace for t in self.trials.values() if size in (None, t.config.size)]
             tokens, seconds = (sum(part) for part in zip(*paces, strict=True))
             return tokens / seconds if tokens and seconds else None

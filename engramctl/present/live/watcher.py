@@ -1,4 +1,4 @@
-"""The terminal as the watcher of a sweep."""
+"""The terminal as a sweep's watcher."""
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager

@@ -1,1 +1,1 @@
-"""`engramctl report`: what a sweep has shown, on one page that needs nothing else."""
+"""The report: what a sweep has shown, on one self-contained page."""

@@ -1,4 +1,4 @@
-"""What the memory does: the figures and tables of `engramctl analyze` on the page, read from the sweep's `analysis/`."""
+"""What the memory does: the report's figures and tables from `engramctl analyze`, read from the sweep's `analysis/`."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import pandas as pd
 
 from engramctl.findings.memory_size import judge
-from engramctl.present.report.content import ReportTable, number
+from engramctl.present.report.content import NO_VALUE, ReportTable, number
 from engramctl.results.analysis_store import AnalysisStore
 from engramctl.results.store import Store
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Finding:
-    """One figure of a model with what belongs to it."""
+    """One figure about a model, with its caption, tables and sentence."""
 
     figure: "Figure"
     kind: str
@@ -27,7 +27,7 @@ class Finding:
 
 
 def findings(sweep: Store) -> Iterator[Finding]:
-    """All that is kept in the sweep's `analysis/`; nothing where there is none. UserError when a table can't be read."""
+    """Everything in the sweep's `analysis/`; nothing if it has none. UserError when a table can't be read."""
     from engramctl.present.figures.depth import depth_figure
     from engramctl.present.figures.gate_text import gate_text_figure
     from engramctl.present.figures.gates import gates_figure
@@ -72,7 +72,7 @@ def _suppression(frame: pd.DataFrame) -> ReportTable:
             number(r["loss_off"], ".3f"),
             number(r["difference"], "+.3f"),
             number(100 * r["retained"], ".1f"),
-            f"{number(100 * r['retained_low'], '.1f')} to {number(100 * r['retained_high'], '.1f')}" if r["retained_low"] > 0 else "–",
+            f"{number(100 * r['retained_low'], '.1f')} to {number(100 * r['retained_high'], '.1f')}" if r["retained_low"] > 0 else NO_VALUE,
         )
         for r in frame.to_dict("records")
     ]

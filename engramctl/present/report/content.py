@@ -1,4 +1,4 @@
-"""What the report says beside its figures and fits: points, cost, configs, origin; from the tables alone."""
+"""The report's tables apart from those of fits and analyses: points, benchmarks, extensions, cost, configs, origin, trials."""
 
 import json
 from collections.abc import Iterator, Mapping, Sequence
@@ -9,15 +9,15 @@ import pandas as pd
 
 from engramctl.findings.allocation import allocation_summary
 from engramctl.findings.scores import task_label
-from engramctl.present import format as shown
 from engramctl.present.format import duration, format_flops, format_rho, human, is_missing, series_name
+from engramctl.present.format import number as format_number
 from engramctl.results.sweep_results import SweepResults
-from engramctl.results.trial_table import DIVERGED, FAILED, SERIES
+from engramctl.results.trial_table import DIVERGED, FAILED, MISSING, SERIES
 
 
 @dataclass(frozen=True)
 class ReportTable:
-    """A table of the page: text cells, the first `left` columns are words, the others numbers."""
+    """A table on the page: cells are text, the first `left` columns are words, the others numbers."""
 
     title: str
     columns: tuple[str, ...]
@@ -26,13 +26,17 @@ class ReportTable:
     note: str = ""
 
 
+NO_VALUE = "–"
+"""Stands in the page's tables in place of a missing number."""
+
+
 def number(value: float | None, form: str) -> str:
-    """A number, or a dash where there is none."""
-    return shown.number(value, form, missing="–").replace("-", "−")
+    """A number with a typographic minus, or a dash if there is none."""
+    return format_number(value, form, missing=NO_VALUE).replace("-", "−")
 
 
 def points(trials: pd.DataFrame) -> list[ReportTable]:
-    """Mean loss, spread and difference to rho = 1 at every point, a table for each size and budget."""
+    """Mean loss, spread and difference from rho = 1 at every point, one table per size and budget."""
     summary = allocation_summary(trials)
     variants = bool((summary["variant"] != "").any())
     tables = []
@@ -58,7 +62,7 @@ def points(trials: pd.DataFrame) -> list[ReportTable]:
 
 
 def benchmarks(scores: pd.DataFrame | None) -> list[ReportTable]:
-    """Benchmark scores (`evals.summary.comparable`), a row for each task and trial; no table without scores."""
+    """Benchmark scores (`findings.scores.comparable`), one row per task and trial; no table without scores."""
     if scores is None:
         return []
     rows = []
@@ -73,7 +77,7 @@ def benchmarks(scores: pd.DataFrame | None) -> list[ReportTable]:
 
 
 def extensions(rows: pd.DataFrame | None) -> list[ReportTable]:
-    """Extensions to longer sequences (`Store.read_extensions`), losses before and after; no table without any."""
+    """Losses before and after extension to longer sequences (`Store.read_extensions`); no table without extensions."""
     if rows is None or rows.empty:
         return []
     cells = []
@@ -98,7 +102,7 @@ def cost(trials: pd.DataFrame) -> ReportTable:
     rows = []
     for key, block in trials.groupby(["size", "budget_flops"], sort=True):
         size, budget = cast("tuple[str, float]", key)
-        rows.append((f"{size}, {format_flops(budget)} FLOPs", *_cost_cells(block)))
+        rows.append((series_name(size, budget), *_cost_cells(block)))
     rows.append(("all", *_cost_cells(trials)))
     columns = ("trials of", "trials", "tokens", "FLOPs (6 P_active tokens)", "trial time", "time in all", "tokens/s", "peak memory")
     note = "Time is that of optimiser steps and validations, one trial after the other; means are over trials."
@@ -110,10 +114,10 @@ def _cost_cells(block: pd.DataFrame) -> tuple[str, ...]:
         str(len(block)),
         human(block["tokens"].sum()),
         format_flops(float(block["train_flops"].sum())),
-        duration(block["wall_s"].mean()) if block["wall_s"].notna().any() else "–",
+        duration(block["wall_s"].mean()) if block["wall_s"].notna().any() else NO_VALUE,
         duration(block["wall_s"].sum()),
-        human(block["tokens_per_s"].mean()) if block["tokens_per_s"].notna().any() else "–",
-        f"{human(block['peak_rss_bytes'].max())}B" if block["peak_rss_bytes"].notna().any() else "–",
+        human(block["tokens_per_s"].mean()) if block["tokens_per_s"].notna().any() else NO_VALUE,
+        f"{human(block['peak_rss_bytes'].max())}B" if block["peak_rss_bytes"].notna().any() else NO_VALUE,
     )
 
 
@@ -126,7 +130,7 @@ def _leaves(value: Any, path: str = "") -> Iterator[tuple[str, str]]:
 
 
 def configs(trials: pd.DataFrame) -> tuple[ReportTable, ReportTable]:
-    """Every field of the trials' configs: those that varied with their values, and those that did not."""
+    """Every field of the trials' configs with its values: first the fields that varied, then those that didn't."""
     values: dict[str, dict[str, None]] = {}
     n = 0
     for text in trials["config"]:
@@ -146,7 +150,7 @@ def configs(trials: pd.DataFrame) -> tuple[ReportTable, ReportTable]:
 
 
 def _in_order(text: str) -> tuple[float, str]:
-    """Numbers by size, the rest by name."""
+    """Sort key: numbers by value, everything else after them by its text."""
     value = json.loads(text)
     return (float(value), "") if isinstance(value, int | float) else (float("inf"), text)
 
@@ -175,7 +179,7 @@ def origin(trials: pd.DataFrame) -> ReportTable:
 
 
 def every_trial(sweep: SweepResults) -> ReportTable:
-    """All trials, also those without a loss."""
+    """All trials, including those without a loss."""
     columns = ("trial", "size", "FLOPs", "variant", "rho", "seed", "status", "loss", "se", "bits/byte", "time")
     rows = []
     for t in sweep.trials.sort_values([*SERIES, "rho", "seed"]).to_dict("records"):
@@ -191,10 +195,10 @@ def every_trial(sweep: SweepResults) -> ReportTable:
                 number(t["val_loss"], ".4f"),
                 number(t["val_loss_se"], ".4f"),
                 number(t["val_bpb"], ".4f"),
-                "–" if is_missing(t["wall_s"]) else duration(t["wall_s"]),
+                NO_VALUE if is_missing(t["wall_s"]) else duration(t["wall_s"]),
             )
         )
     for t in sweep.missing.to_dict("records"):
         known = (t["trial_id"], t["size"], format_flops(t["budget_flops"]), t["variant"], format_rho(t["rho"]), str(t["seed"]))
-        rows.append((*known, "missing", "–", "–", "–", "–"))
+        rows.append((*known, MISSING, *[NO_VALUE] * 4))
     return ReportTable("", columns, rows, 7)

@@ -1,4 +1,4 @@
-"""Verdicts and fitted numbers of a sweep as words and tables, and as one flat table to keep."""
+"""A sweep's verdicts and fitted numbers as sentences and tables, and as the flat table that is saved."""
 
 from typing import TYPE_CHECKING, Any
 
@@ -6,18 +6,18 @@ import pandas as pd
 
 from engramctl.findings.fits import SweepFits
 from engramctl.present.format import is_missing, series_name
-from engramctl.present.report.content import ReportTable, number
+from engramctl.present.report.content import NO_VALUE, ReportTable, number
 
 if TYPE_CHECKING:
     from engram.fitting.results import Interval
     from engramctl.findings.losses import SeedDifferences
 
 FIT_COLUMNS = ["fit", "size", "budget_flops", "variant", "rho", "quantity", "unit", "estimate", "low", "high"]
-"""Columns of `fit_rows`: what was fitted, of what, and its number with the bounds of its 95 % interval."""
+"""Columns of `fit_rows`: which fit of which series, and a number of it with the bounds of its 95 % interval."""
 
 
 def verdicts(fits: SweepFits) -> list[tuple[str, str]]:
-    """What each sentence is of, and the sentence."""
+    """Pairs of what a sentence is about, and the sentence."""
     found = [(series_name(*key), fit.verdict.text) for key, fit in fits.allocation.items()]
     found += [(f"{size}{f', {variant}' if variant else ''}, over the budgets", drift.text) for (size, variant), drift in fits.drift.items()]
     found += [(series_name(*key), fit.text) for key, fit in fits.memory.items()]
@@ -31,21 +31,21 @@ def verdicts(fits: SweepFits) -> list[tuple[str, str]]:
 
 
 def interval_text(interval: "Interval", form: str) -> str:
-    """0.38 (0.25 to 0.52); a dash where there is none."""
+    """0.38 (0.25 to 0.52); a dash if there is no estimate."""
     if is_missing(interval.estimate):
-        return "–"
+        return NO_VALUE
     bounds = "" if is_missing(interval.low) else f" ({number(interval.low, form)} to {number(interval.high, form)})"
     return f"{number(interval.estimate, form)}{bounds}"
 
 
 def fit_tables(fits: SweepFits) -> list[ReportTable]:
-    """One table for each kind of fit that the sweep has."""
+    """A table for each kind of fit that the sweep has."""
     tables = []
     if fits.allocation:
         rows = [
             (
                 series_name(*key),
-                fit.form or "–",
+                fit.form or NO_VALUE,
                 interval_text(fit.rho_star, ".2f"),
                 interval_text(fit.gain, ".4f"),
                 interval_text(fit.crossing, ".2f"),
@@ -87,13 +87,13 @@ def fit_tables(fits: SweepFits) -> list[ReportTable]:
 
 def _difference(difference: "SeedDifferences | None") -> tuple[str, str, str]:
     if difference is None:
-        return "–", "–", "0"
+        return NO_VALUE, NO_VALUE, "0"
     paired = difference.paired
     return interval_text(paired.difference, "+.4f"), number(paired.p_value, ".2g"), str(paired.n_pairs)
 
 
 def fit_rows(fits: SweepFits) -> pd.DataFrame:
-    """Every fitted number, one a row (FIT_COLUMNS): what `fits.parquet` holds."""
+    """Every fitted number, one per row (FIT_COLUMNS): what `fits.parquet` holds."""
     rows: list[dict[str, Any]] = []
 
     def add(fit: str, size: str, budget: float, variant: str, rho: float, numbers: "dict[str, tuple[str, Interval]]") -> None:

@@ -1,4 +1,4 @@
-"""The page: one HTML file with its figures inside."""
+"""The page: a single HTML file with its figures inside."""
 
 import base64
 from collections.abc import Iterable, Sequence
@@ -27,10 +27,10 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class PageFigure:
-    """A figure with the words around it."""
+    """A figure with its caption, ready for the page."""
 
     svg: str
-    """Base64."""
+    """SVG in Base64."""
     width: int
     """CSS pixels."""
     alt: str
@@ -38,7 +38,7 @@ class PageFigure:
 
 
 _PIXELS = 125
-"""CSS pixels for an inch of the figure: its small print is made for paper."""
+"""CSS pixels per inch of a figure: more than 96, because its text is sized for paper."""
 
 CAPTIONS = {
     "allocation": "Validation loss against rho, the experts' share of the inactive parameters. Points are trials, lines are fits.",
@@ -52,7 +52,7 @@ CAPTIONS = {
 
 
 def page_figure(kind: str, figure: "Figure", caption: str | None = None) -> PageFigure:
-    """A figure as SVG with its caption, which is that of its kind if not given."""
+    """A figure as SVG; without a caption of its own it gets that of its kind."""
     from engramctl.present.figures.style import RC
 
     buffer = BytesIO()
@@ -73,12 +73,12 @@ def render(
     """The whole page as text.
 
     Args:
-        sweep: with all columns of the trials table.
+        sweep: the sweep, opened with all columns of the trials table.
         fits: what it has shown.
-        figures: the figures of the fits and of the scores.
-        commands: what makes the same numbers in a terminal.
-        scores: of benchmarks (`findings.scores.comparable`).
-        findings: of `engramctl analyze`.
+        figures: the figures of fits and scores.
+        commands: commands that print the same numbers in a terminal.
+        scores: benchmark scores (`findings.scores.comparable`).
+        findings: what `engramctl analyze` has found.
     """
     trials, done = sweep.trials, sweep.finished
     environment = Environment(loader=FileSystemLoader(Path(__file__).parent), autoescape=True, undefined=StrictUndefined, trim_blocks=True)

@@ -1,1 +1,1 @@
-"""Tables in the terminal."""
+"""What commands print in the terminal, mostly tables."""

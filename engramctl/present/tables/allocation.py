@@ -1,4 +1,4 @@
-"""Losses over rho, and trials without one, in the terminal."""
+"""Losses over rho, and trials without a loss, in the terminal."""
 
 from collections.abc import Iterable
 from typing import TYPE_CHECKING
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 
 def print_series(terminal: "Console", blocks: Iterable[tuple[pd.DataFrame, list[str]]], over_slots: bool) -> None:
-    """A table for each series of `findings.allocation.allocation_summary`, and under it its remarks (over rho alone)."""
+    """A table for each series of `findings.allocation.allocation_summary`, followed by its remarks unless it is over slots."""
     for series, lines in blocks:
         terminal.print(_series_table(series, over_slots))
         for line in [] if over_slots else lines:
@@ -24,7 +24,7 @@ def print_series(terminal: "Console", blocks: Iterable[tuple[pd.DataFrame, list[
 
 
 def print_unfinished(terminal: "Console", absent: pd.DataFrame) -> None:
-    """The trials without a loss (`SweepResults.unfinished`); nothing where there are none."""
+    """The trials without a loss (`SweepResults.unfinished`), if any."""
     if len(absent):
         terminal.print(_unfinished_table(absent))
         terminal.print()
@@ -54,7 +54,7 @@ def _series_table(series: pd.DataFrame, over_slots: bool) -> "Table":
 
 
 def _unfinished_table(absent: pd.DataFrame) -> "Table":
-    """One row for each status, series and rho."""
+    """One row per status, series and rho."""
     rows = []
     for _, group in absent.groupby(["status", *SERIES, "rho"], sort=False):
         first, seeds = group.iloc[0], ", ".join(str(seed) for seed in group["seed"])

@@ -1,4 +1,4 @@
-"""What the commands of `engramctl bench` print: tables for a person, JSON for a program."""
+"""What the `engramctl bench` commands print: tables for people, JSON for programs."""
 
 from collections.abc import Iterator
 from dataclasses import asdict
@@ -9,20 +9,15 @@ from rich.console import Console
 from engram.benchmarks.results import COUNTED, Comparison, Machine, Measured, MemorySpeed, PrefixSharing, SideBySide, TrainSpeed
 from engram.scaling.accounting import count_parameters
 from engramctl.present import console
-from engramctl.present.format import human
-from engramctl.sweep.bench import SweepSpeed
+from engramctl.present.format import counted, human
+from engramctl.sweep.bench_result import SweepSpeed
 
 if TYPE_CHECKING:
     from engram.benchmarks.shapes import Setup
 
 
-def as_json(result: Any) -> dict[str, Any]:
-    """A result whose fields are numbers, text and dataclasses of them."""
-    return asdict(result)
-
-
 def train_json(speed: TrainSpeed, side: SideBySide | None) -> dict[str, Any]:
-    """`bench train`"""
+    """JSON of `bench train`."""
     counts = count_parameters(speed.model)
     return {
         "machine": asdict(speed.machine),
@@ -55,17 +50,17 @@ def _side_json(speed: TrainSpeed, side: SideBySide) -> dict[str, Any]:
 
 
 def _kept(speed: TrainSpeed, side: SideBySide) -> float:
-    """Speed of a copy beside the others over that of one alone."""
+    """Speed of a copy among others over that of a copy alone."""
     return side.total_tokens_per_s / len(side.tokens_per_s) / speed.tokens_per_s.median
 
 
 def sweep_json(speed: SweepSpeed) -> dict[str, Any]:
-    """`bench sweep`"""
+    """JSON of `bench sweep`."""
     return asdict(speed) | {"efficiency": speed.efficiency, "rest_s": speed.rest_s}
 
 
 def print_train(setup: "Setup", rho: float, speed: TrainSpeed, side: SideBySide | None) -> None:
-    """`bench train`"""
+    """Tables of `bench train`."""
     out = console.out()
     counts, whole = count_parameters(speed.model), speed.step_s.median
     print_machine(out, speed.machine)
@@ -105,7 +100,7 @@ def print_train(setup: "Setup", rho: float, speed: TrainSpeed, side: SideBySide 
 
 
 def print_memory(setup: "Setup", speed: MemorySpeed) -> None:
-    """`bench memory`"""
+    """Tables of `bench memory`."""
     out = console.out()
     print_machine(out, speed.machine)
     out.print(f"{setup.size.name}, {setup.optimizer}, {speed.tokens_per_step:,} tokens a step")
@@ -129,7 +124,7 @@ def print_memory(setup: "Setup", speed: MemorySpeed) -> None:
 
 
 def print_comparison(setup: "Setup", rho: float, comparison: Comparison) -> None:
-    """`bench compare`"""
+    """Tables of `bench compare`."""
     out = console.out()
     print_machine(out, comparison.machine)
     out.print(f"{setup.size.name}, rho {rho:g}, ours with {setup.optimizer}, {setup.tokens_per_step:,} tokens a step")
@@ -154,7 +149,7 @@ def print_comparison(setup: "Setup", rho: float, comparison: Comparison) -> None
 
 
 def print_sweep(size: str, rho: float, optimizer: str, speed: SweepSpeed) -> None:
-    """`bench sweep`"""
+    """Tables of `bench sweep`."""
     out = console.out()
     print_machine(out, speed.machine)
     out.print(f"{size}, rho {rho:g}, {optimizer}, {speed.trials} trials of {speed.steps:,} steps, {speed.workers} at a time")
@@ -167,12 +162,12 @@ def print_sweep(size: str, rho: float, optimizer: str, speed: SweepSpeed) -> Non
 
 
 def sharing_json(machine: Machine, sharing: PrefixSharing) -> dict[str, Any]:
-    """`bench eval`"""
+    """JSON of `bench eval`."""
     return {"machine": asdict(machine)} | asdict(sharing) | {"fewer_tokens": sharing.fewer_tokens}
 
 
 def print_sharing(task: str, machine: Machine, sharing: PrefixSharing) -> None:
-    """`bench eval`"""
+    """Tables of `bench eval`."""
     out = console.out()
     print_machine(out, machine)
     out.print(f"{task}: {sharing.n_requests:,} choices")
@@ -207,16 +202,16 @@ def _shares(speed: SweepSpeed) -> Iterator[tuple[str, str, str]]:
 
 
 def print_machine(out: Console, machine: Machine) -> None:
-    """The machine that the numbers are of."""
+    """The machine that the numbers were measured on."""
     gpu = f", {machine.gpu}" if machine.gpu else ""
     out.print(
-        f"{machine.cpu}, {machine.cores} cores{gpu}; PyTorch {machine.pytorch} on {machine.device}, {machine.threads}"
-        f" thread{'s' if machine.threads > 1 else ''} a process, kernels {machine.kernels}, {machine.precision}"
+        f"{machine.cpu}, {machine.cores} cores{gpu}; PyTorch {machine.pytorch} on {machine.device},"
+        f" {counted(machine.threads, 'thread')} a process, kernels {machine.kernels}, {machine.precision}"
     )
 
 
 def show_range(value: Measured, show: Any) -> str:
-    """Median and range over the rounds, each number as `show` writes it."""
+    """Median and range over the rounds, each number formatted by `show`."""
     return f"{show(value.median)} ({show(value.low)}..{show(value.high)})"
 
 

@@ -1,4 +1,4 @@
-"""What `engramctl bench offload` prints: tables for a person, JSON for a program."""
+"""What `engramctl bench offload` prints: tables for people, JSON for programs."""
 
 from dataclasses import asdict
 from typing import Any
@@ -10,7 +10,7 @@ from engramctl.present.tables.bench import print_machine, show_range
 
 
 def as_json(inference: ServingSpeed | None, training: TrainingSpeed | None) -> dict[str, Any]:
-    """Every number of what was measured."""
+    """Every number that was measured, as JSON."""
     return {
         "inference": None if inference is None else asdict(inference),
         "training": None if training is None else asdict(training),
@@ -18,7 +18,7 @@ def as_json(inference: ServingSpeed | None, training: TrainingSpeed | None) -> d
 
 
 def print_offload(inference: ServingSpeed | None, training: TrainingSpeed | None) -> None:
-    """Both as tables of ratios."""
+    """Tables of inference and training, whichever were measured."""
     if inference is not None:
         _print_inference(inference)
     if training is not None:
@@ -85,7 +85,7 @@ def _print_training(speed: TrainingSpeed) -> None:
 
 
 def _median(rounds: int) -> str:
-    """Heading of a median with what stands beside it: few rounds have no interval yet."""
+    """Heading of a column of medians: with few rounds the range stands beside them, an interval only with more."""
     return "median (95 %)" if rounds >= FEWEST else "median (range)"
 
 

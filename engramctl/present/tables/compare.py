@@ -4,7 +4,7 @@ from typing import TYPE_CHECKING
 
 from engramctl.findings.compare import SweepComparison, TrialComparison
 from engramctl.present import console
-from engramctl.present.format import counted, format_flops, format_rho
+from engramctl.present.format import NO_VALUE, counted, format_flops, format_rho
 
 if TYPE_CHECKING:
     from engram.fitting.results import PairedDifference
@@ -20,7 +20,7 @@ def print_trials(found: TrialComparison) -> None:
     rows = []
     for name, row in (("A", found.a), ("B", found.b)):
         trial = f"{row['sweep']}/{row['trial_id']}"
-        model = [row["size"], row["variant"] or "-", format_flops(row["budget_flops"]), format_rho(row["rho"]), row["seed"]]
+        model = [row["size"], row["variant"] or NO_VALUE, format_flops(row["budget_flops"]), format_rho(row["rho"]), row["seed"]]
         rows.append([name, trial, *model, f"{row['val_loss']:.4f}"])
     terminal = console.out()
     terminal.print(console.table(["", "trial", "size", "variant", "FLOPs", "rho", "seed", "val_loss"], rows, left=4))
@@ -32,7 +32,7 @@ def print_trials(found: TrialComparison) -> None:
 
 
 def print_sweeps(a: str, b: str, found: SweepComparison) -> None:
-    """The difference at each point and over all."""
+    """The difference at each point and over all of them."""
     variants = any(point.variant for point in found.points)
     rows = [
         [
@@ -54,6 +54,6 @@ def print_sweeps(a: str, b: str, found: SweepComparison) -> None:
     terminal.print(console.table(["variant", *names] if variants else names, rows, left=1 + variants))
     terminal.print()
     terminal.print(found.overall.text, markup=False)
-    for name, alone in ((a, found.alone_a), (b, found.alone_b)):
-        if alone:
-            console.note(f"left out: {counted(len(alone), 'finished trial')} of {name} without a partner")
+    for name, unpaired in ((a, found.unpaired_a), (b, found.unpaired_b)):
+        if unpaired:
+            console.note(f"left out: {counted(len(unpaired), 'finished trial')} of {name} without a partner")

@@ -6,7 +6,7 @@ import pandas as pd
 
 from engram.analysis.cka import TOP_LAYERS
 from engramctl.present import console
-from engramctl.present.format import bounds, number
+from engramctl.present.format import NO_VALUE, bounds, number
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -27,9 +27,9 @@ def depth_tables(frame: pd.DataFrame) -> list["Table"]:
     stands = []
     for row in rows["alignment"].to_dict("records"):
         column = similar[similar["layer_b"] == row["layer_b"]]
-        # A layer whose states do not vary is similar to none.
+        # A layer whose states don't vary is similar to none.
         best = column.loc[column["value"].idxmax()] if column["value"].notna().any() else None
-        most = ["-", "-"] if best is None else [f"{best['layer_a']:.0f}", number(best["value"])]
+        most = [NO_VALUE, NO_VALUE] if best is None else [f"{best['layer_a']:.0f}", number(best["value"])]
         where = [number(row["value"], ".2f"), bounds(row["value_low"], row["value_high"], ".2f")]
         stands.append([f"{row['layer_b']:.0f}", *where, *most])
     return [

@@ -14,7 +14,7 @@ _SPLITS = (("train", "training"), ("val", "validation"))
 
 
 def print_extension(terminal: "Console", checkpoint: Path, row: Mapping[str, Any]) -> None:
-    """Losses and perplexities before and after, of a row of `results.schema.extensions`."""
+    """Losses and perplexities before and after, from a row of the columns `results.schema.extensions.EXTENSION_COLUMNS`."""
     short, long = row["source_length"], row["length"]
     terminal.print(f"trial {row['source_trial_id']} extended from {short} to {long} tokens: {checkpoint}", soft_wrap=True)
     counts = [f"{row[f'{split}_long_documents']:,} of {row[f'{split}_documents']:,} {name} documents" for split, name in _SPLITS]

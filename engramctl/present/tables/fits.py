@@ -1,4 +1,4 @@
-"""Fits as tables and sentences in a terminal."""
+"""Fits in the terminal: tables and sentences."""
 
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
@@ -15,11 +15,11 @@ if TYPE_CHECKING:
     from engramctl.findings.losses import SeedDifferences
 
 _ROOMY = 116
-"""Width from which an interval fits beside its estimate; else it stands below."""
+"""Terminal width from which an interval fits beside its estimate; otherwise it goes below."""
 
 
 def print_fits(terminal: "Console", fits: SweepFits) -> None:
-    """A table for each kind of fit, and under it what it has shown in words."""
+    """A table for each kind of fit, followed by what the fits have shown in words."""
     break_at = " " if terminal.width >= _ROOMY else "\n"
     for table, sentences in _blocks(fits, break_at):
         terminal.print(table)
@@ -46,7 +46,7 @@ def _blocks(fits: SweepFits, break_at: str) -> "Iterator[tuple[Table, list[str]]
 
 
 def _interval(interval: "Interval", form: str, break_at: str) -> str:
-    """Estimate and bounds; a dash where there is none."""
+    """Estimate and bounds; a dash if there is no estimate."""
     if is_missing(interval.estimate):
         return NO_VALUE
     bounds = "" if is_missing(interval.low) else f"{break_at}({interval.low:{form}}, {interval.high:{form}})"
@@ -70,7 +70,7 @@ def _allocation_table(fits: SweepFits, break_at: str) -> "Table":
 
 
 def _table(names: list[str], rows: list[list[object]], left: int, fold: tuple[int, ...], title: str | None = None) -> "Table":
-    """A table whose columns `fold` break between words where the terminal is narrow; numbers stay whole."""
+    """A table whose columns `fold` break between words in a narrow terminal, while numbers stay whole."""
     table = console.table(names, rows, left=left, title=title)
     for i in fold:
         table.columns[i].no_wrap, table.columns[i].overflow = False, "fold"

@@ -19,7 +19,7 @@ PHRASES_SHOWN = 10
 
 
 def group_table(frame: pd.DataFrame) -> "Table":
-    """Mean gate by group, a row for each layer and branch."""
+    """Mean gate by group, one row per layer and branch."""
     several = len(frame.drop_duplicates(SITE)) > 1
     rows = [
         [
@@ -37,14 +37,14 @@ def group_table(frame: pd.DataFrame) -> "Table":
 
 
 def phrase_table(frame: pd.DataFrame) -> "Table":
-    """The phrases that open each layer most."""
+    """The phrases that open the gates of each layer most."""
     top = frame[frame["rank"] <= PHRASES_SHOWN]
     rows = [[r["layer"], visible(r["text"]), number(r["gate"]), r["occurrences"]] for r in top.to_dict("records")]
     return console.table(["layer", "phrase", "gate", "times"], rows, left=2)
 
 
 def coloured_texts(frame: pd.DataFrame) -> Iterator[Text]:
-    """The text once for each layer and branch, the background of a token as dark as its gate is open."""
+    """The text once for each layer and branch; the more a token's gate is open, the darker its background."""
     top = gate_top(frame)
     for (layer, branch), rows in frame.groupby(SITE, sort=True):
         heading = f"layer {layer}, branch {branch}: mean gate {rows['gate'].mean():.3f}\n"
@@ -53,7 +53,7 @@ def coloured_texts(frame: pd.DataFrame) -> Iterator[Text]:
 
 
 def number_lines(frame: pd.DataFrame) -> Iterator[str]:
-    """A line for each token: its number, its text as JSON would write it, its gates by layer and branch."""
+    """A line per token: its position, its text as in JSON, its gates by layer and branch."""
     wide = frame.pivot_table(index="position", columns=SITE, values="gate")
     tokens = frame.drop_duplicates("position").set_index("position")["token"]
     yield "\t".join(["position", "token", *(f"layer {site[0]}.{site[1]}" for site in wide.columns.tolist())])
@@ -62,10 +62,10 @@ def number_lines(frame: pd.DataFrame) -> Iterator[str]:
 
 
 def gate_top(frame: pd.DataFrame) -> float:
-    """The gate at which colours end: 1, or 2 where gates go so far."""
+    """The upper end of the scale of gates: 1, or 2 if any gate exceeds 1."""
     return 2.0 if frame["gate"].max() > 1 else 1.0
 
 
 def phrase_note(frame: pd.DataFrame) -> str:
-    """Where the other phrases are, if there are more than are shown."""
+    """How many phrases are shown, if not all; else empty."""
     return f"the first {PHRASES_SHOWN} of {frame.groupby('layer').size().max()} phrases" if (frame["rank"] > PHRASES_SHOWN).any() else ""

@@ -1,4 +1,4 @@
-"""Use of a memory's rows in the terminal."""
+"""How the rows of a memory are used, in the terminal."""
 
 from typing import TYPE_CHECKING
 
@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
 
 def head_table(frame: pd.DataFrame) -> "Table":
-    """Rows, collisions, hottest rows and what each head brings alone."""
+    """Rows, collisions, hottest rows and what each head brings on its own."""
     several = frame["table_set"].nunique() > 1
     rows = [
         [

@@ -14,7 +14,7 @@ from engramctl.sweep.plan import Plan
 
 
 def plan_tables(plan: Plan) -> Iterator[Table]:
-    """One table for each size, budget and number of tokens; seeds are alike and share a line."""
+    """One table per size, budget and number of tokens; seeds share a line, as they only differ in what is done."""
     keys = dict.fromkeys((row["size"], row["budget_flops"], row["tokens"]) for row in plan.rows)
     for size, budget, tokens in keys:
         block = [row for row in plan.rows if (row["size"], row["budget_flops"], row["tokens"]) == (size, budget, tokens)]
@@ -47,9 +47,9 @@ def plan_tables(plan: Plan) -> Iterator[Table]:
 
 
 def _choices(rows: list[dict[str, Any]]) -> str:
-    """What of design, branches, attention and optimiser is not the default, in brackets."""
+    """In brackets, whatever differs from the default in design, branches, attention and optimiser."""
     if any(row["variant"] for row in rows):
-        return ""  # the variants say it
+        return ""  # the variants' names say it
     first, designs = rows[0], {row["memory_design"] for row in rows} - {NONE, DEFAULT_DESIGN}
     chosen = [*sorted(designs)]
     chosen += [f"{first['branches']} branches"] if first["branches"] > 1 else []

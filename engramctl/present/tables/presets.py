@@ -1,4 +1,4 @@
-"""The parameters of one of the paper's models by group: counted, never allocated."""
+"""Parameters of the paper's models by group: counted, never allocated."""
 
 from collections.abc import Sequence
 from dataclasses import fields
@@ -9,6 +9,7 @@ from rich.table import Table
 from engram.scaling.accounting import ParameterCounts, count_parameters, table_rows
 from engram.scaling.presets import PRESETS
 from engramctl.present import console
+from engramctl.present.format import NO_VALUE
 
 _GROUPS = {
     "embedding": "vocabulary embedding and head",
@@ -32,7 +33,7 @@ _TOTALS = {
 
 
 def preset_row(name: str) -> dict[str, Any]:
-    """Totals, rho and groups of a preset."""
+    """Parameter totals, rho, groups and config of a preset."""
     config = PRESETS[name]
     counts = count_parameters(config)
     groups = {field.name: getattr(counts, field.name) for field in fields(ParameterCounts)}
@@ -46,11 +47,11 @@ def preset_table(names: Sequence[str]) -> Table:
     rows = [preset_row(name) for name in names]
 
     def line(label: str, values: list[int]) -> list[str]:
-        return [label, *(f"{value:,}" if value else "-" for value in values)]
+        return [label, *(f"{value:,}" if value else NO_VALUE for value in values)]
 
     cells = [line(label, [row["groups"][group] for row in rows]) for group, label in _GROUPS.items()]
     cells.append(line("all", [row["p_total"] + row["p_embedding"] for row in rows]))
     cells.append([""] * (len(rows) + 1))
     cells += [line(label, [row[total] for row in rows]) for total, label in _TOTALS.items() if total != "p_embedding"]
-    cells.append(["rho: experts' share of P_sparse", *(f"{row['rho']:.4f}" if row["p_sparse"] else "-" for row in rows)])
+    cells.append(["rho: experts' share of P_sparse", *(f"{row['rho']:.4f}" if row["p_sparse"] else NO_VALUE for row in rows)])
     return console.table(("parameters", *names), cells)

@@ -1,4 +1,4 @@
-"""Scores in the terminal."""
+"""Benchmark scores in the terminal."""
 
 from typing import TYPE_CHECKING, cast
 
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 
 def shown_rows(scores: pd.DataFrame) -> pd.DataFrame:
-    """The rows for a person: what was asked for and, of a single model, the groups in it and RULER's tasks."""
+    """The rows to show: what was asked for and, for a single model, the groups in it and RULER's tasks."""
     shown = asked_for(scores)
     if scores["trial_id"].nunique() == 1:
         shown = scores[scores.index.isin(shown.index) | scores["is_group"] | scores["length"].notna()]
@@ -22,7 +22,7 @@ def shown_rows(scores: pd.DataFrame) -> pd.DataFrame:
 
 
 def score_table(scores: pd.DataFrame) -> "Table":
-    """Score, chance and bits per byte, task by task, in each the trials by rho."""
+    """Score, chance and bits per byte, task by task, with the trials of each task sorted by rho."""
     rows = shown_rows(scores)
     models = rows.drop_duplicates("trial_id")
     several = len(models) > 1
@@ -59,7 +59,7 @@ def _task_keys(rows: pd.DataFrame) -> list[tuple[str, str, float]]:
 
 
 def remarks(scores: pd.DataFrame) -> list[str]:
-    """What a reader of the table has to know."""
+    """What a reader of the table needs to know, a line each."""
     lines = []
     if scores["floor"].notna().any():
         lines.append("* of an answer that repeats the end of its prompt")
@@ -73,14 +73,14 @@ def remarks(scores: pd.DataFrame) -> list[str]:
 
 
 def print_scores(terminal: "Console", scores: pd.DataFrame) -> None:
-    """The table of scores and what a reader has to know."""
+    """The table of scores and the remarks on it."""
     terminal.print(score_table(scores))
     for line in remarks(scores):
         terminal.print(line, markup=False, style="dim", soft_wrap=True)
 
 
 def ruler_table(name: str, rows: pd.DataFrame) -> "Table":
-    """RULER's categories of one comparison of `matched.matched`: means over seeds, a column for each length."""
+    """RULER's categories in one comparison of `findings.ruler.matched`: means over seeds, one column per length."""
     lengths = sorted(rows["length"].unique())
     cells = []
     for key, mine in rows.groupby(["category", "rho", "budget_flops", "extended"], sort=False):

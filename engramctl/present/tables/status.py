@@ -6,7 +6,7 @@ import pandas as pd
 
 from engramctl.findings.status import RUNNING, STATUSES
 from engramctl.present import console
-from engramctl.present.format import format_flops, format_rho, last_line
+from engramctl.present.format import NO_VALUE, format_flops, format_rho, last_line
 from engramctl.results.trial_table import DIVERGED, FAILED, FINISHED, MISSING, SERIES
 
 if TYPE_CHECKING:
@@ -16,15 +16,15 @@ MARKS = {FINISHED: "●", DIVERGED: "x", FAILED: "!", RUNNING: "◐", MISSING: "
 
 
 def print_overview(overview: list[dict[str, Any]]) -> None:
-    """A line for each sweep."""
+    """One line per sweep."""
     rows = []
     for line in overview:
         budgets = [format_flops(b) for b in line["budget_flops"]]
         # To the minute; --json has the seconds.
-        last = (line["finished_at"] or "-")[:16].replace("T", " ")
+        last = (line["finished_at"] or NO_VALUE)[:16].replace("T", " ")
         rows.append([line["sweep"], *(line[f"n_{name}"] for name in STATUSES), "-".join(dict.fromkeys(budgets[:1] + budgets[-1:])), last])
     table = console.table(["sweep", "done", *STATUSES[1:], "FLOPs", "last (UTC)"], rows)
-    # In a narrow terminal a long name folds, so that nothing is cut.
+    # In a narrow terminal a long name is folded, so that nothing is cut off.
     table.columns[0].no_wrap, table.columns[0].overflow = False, "fold"
     console.out().print(table)
 
@@ -51,19 +51,17 @@ def print_sweep(terminal: "Console", trials: pd.DataFrame) -> None:
         terminal.print()
     for t in failed.to_dict("records"):
         what = f"{t['status']}: {t['trial_id']} {t['size']} {format_flops(t['budget_flops'])} rho {format_rho(t['rho'])} seed {t['seed']}"
-        # The last line of a traceback says what went wrong; the whole text is in the table.
-        reason = last_line(t["error"])
-        terminal.print(f"{what}\n    {reason}", markup=False)
+        terminal.print(f"{what}\n    {last_line(t['error'])}", markup=False)
 
 
 def _print_grid(terminal: "Console", group: pd.DataFrame) -> None:
-    """Seeds down, rho across, a mark each; as many blocks as the width of the terminal asks for."""
+    """A mark per trial, seeds down and rho across; several blocks where the terminal is too narrow for one."""
     cells: dict[tuple[int, float], str] = {}
     for t in group.to_dict("records"):
         share = f"{int(100 * t['step'] / t['steps'])}%" if t["step"] is not None and t["steps"] else None
         mark = MARKS[t["status"]]
         mark = share if share and t["status"] == MISSING else mark + (share or "")
-        # Two trials in one cell (a sweep that varies something else too) show both.
+        # Where two trials share a cell, because the sweep varies something else too, both are shown.
         cells[t["seed"], t["rho"]] = cells.get((t["seed"], t["rho"]), "") + mark
     rhos = sorted(set(group["rho"]))
     width = max(len(text) for text in [*(format_rho(r) for r in rhos), *cells.values()]) + 2

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 
 def task_table(frame: pd.DataFrame) -> "Table":
-    """Scores on and off, retained share, chance and bits per byte."""
+    """Scores with the memory on and off, retained share, chance and bits per byte."""
     rows = [
         [
             f"{'  ' if r['group'] else ''}{r['task']}",

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
 
 def suppression_table(frame: pd.DataFrame) -> "Table":
-    """Loss on and off, their difference, and what is retained, by group."""
+    """Loss with the memory on and off, the difference, and what is retained, by group of tokens."""
     rows = [
         [
             r["grouping"],

@@ -1,1 +1,1 @@
-"""Rows of the tables, from what the library returns."""
+"""Rows of the tables, built from what the library returns."""

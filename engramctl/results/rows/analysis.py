@@ -1,4 +1,4 @@
-"""Rows of the tables in `analysis/`, from what `engram.analysis` finds."""
+"""Rows of the tables in `analysis/`, built from what `engram.analysis` returns."""
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
@@ -18,13 +18,13 @@ if TYPE_CHECKING:
 
 
 def columns_of(kind: str, rows: Iterable[Mapping[str, Any]]) -> "Columns":
-    """Rows as columns, in the order of the schema; NaN and infinity, which stand for no number, are null."""
+    """Rows as columns, in the order of the schema; NaN and infinity, which mean that there is no number, become null."""
     listed = list(rows)
     return {column.name: [plain(row[column.name]) for row in listed] for column in TABLES[kind]}
 
 
 def _of(trial: "TrialConfig") -> dict[str, str]:
-    """What every table says of its model."""
+    """The columns about the model that every table has."""
     return {"trial_id": trial.id, "model": trial_name(trial)}
 
 
@@ -34,7 +34,7 @@ def _interval(name: str, estimates: "Estimates", *at: int) -> dict[str, Any]:
 
 
 def depth_columns(a: "TrialConfig", b: "TrialConfig", found: "Depth", spans: str) -> "Columns":
-    """A row for each number of the comparison."""
+    """One row per number of the comparison."""
     known = {
         "trial_a": a.id,
         "trial_b": b.id,
@@ -61,7 +61,7 @@ def _depth_rows(found: "Depth") -> Iterator[dict[str, Any]]:
 
 
 def gate_columns(trial: "TrialConfig", found: "ValidationGates") -> "Columns":
-    """A row for each layer, branch and group that has a token."""
+    """One row per layer, branch and group with at least one token."""
     known = _of(trial)
     return columns_of("gates", ({**known, **row} for row in _gate_rows(found)))
 
@@ -84,7 +84,7 @@ def _gate_rows(found: "ValidationGates") -> Iterator[dict[str, Any]]:
 
 
 def phrase_columns(trial: "TrialConfig", found: "ValidationGates") -> "Columns":
-    """A row for each phrase of each layer."""
+    """One row per layer and phrase."""
     known = _of(trial)
     return columns_of(
         "gate_phrases",
@@ -97,7 +97,7 @@ def phrase_columns(trial: "TrialConfig", found: "ValidationGates") -> "Columns":
 
 
 def text_columns(trial: "TrialConfig", found: "TextGates") -> "Columns":
-    """A row for each layer, branch and token."""
+    """One row per layer, branch and token."""
     known = _of(trial)
     return columns_of(
         "gate_text",
@@ -110,12 +110,15 @@ def text_columns(trial: "TrialConfig", found: "TextGates") -> "Columns":
     )
 
 
-_SAME = ("table_set", "order", "head", "rows", "rows_touched", "distinct_ngrams")
-_SHARES = ("ngrams_per_row", "shared_reads", "owner_reads", "hottest_share")
+_HEAD_USE = (
+    "table_set", "order", "head", "rows", "rows_touched", "distinct_ngrams",
+    "ngrams_per_row", "shared_reads", "owner_reads", "hottest_share",
+)  # fmt: skip
+"""Columns of a hash head that `HeadUse` has under the same name."""
 
 
 def head_columns(trial: "TrialConfig", use: "Sequence[HeadUse]", losses: "HeadLosses") -> "Columns":
-    """A row for each head."""
+    """One row per hash head."""
     place = {head: i for i, head in enumerate(losses.heads)}
     rows = []
     for one in use:
@@ -123,7 +126,7 @@ def head_columns(trial: "TrialConfig", use: "Sequence[HeadUse]", losses: "HeadLo
         rows.append(
             {
                 **_of(trial),
-                **{name: getattr(one, name) for name in (*_SAME, *_SHARES)},
+                **{name: getattr(one, name) for name in _HEAD_USE},
                 **_interval("loss_alone", losses.alone, i),
                 **_interval("share_alone", losses.share, i),
                 "loss_all": losses.all.estimate,
@@ -134,7 +137,7 @@ def head_columns(trial: "TrialConfig", use: "Sequence[HeadUse]", losses: "HeadLo
 
 
 def row_columns(trial: "TrialConfig", use: "Sequence[HeadUse]") -> "Columns":
-    """Zipf curve and norms of every head."""
+    """Zipf curve and norms of every hash head, one row per point."""
     rows = []
     for one in use:
         known = {**_of(trial), "table_set": one.table_set, "order": one.order, "head": one.head}
@@ -146,7 +149,7 @@ def row_columns(trial: "TrialConfig", use: "Sequence[HeadUse]") -> "Columns":
 
 
 def suppression_columns(trial: "TrialConfig", found: "Sequence[SuppressedLosses]") -> "Columns":
-    """A row for each group that has a token."""
+    """One row per group with at least one token."""
     known = _of(trial)
     return columns_of("suppress", ({**known, **row} for row in _suppression_rows(found)))
 

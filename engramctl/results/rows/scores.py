@@ -1,4 +1,4 @@
-"""Results of a request as columns of its tables."""
+"""Results of a scoring request as columns of its tables."""
 
 import json
 import math
@@ -14,13 +14,13 @@ if TYPE_CHECKING:
 
 
 def score_columns(job: "Job", results: "Sequence[TaskResult]", floors: Mapping[str, float], known: Mapping[str, Any]) -> "Columns":
-    """A row for each result.
+    """One row per result.
 
     Args:
         job: what was asked for.
-        results: of `engram.evaluation.run.evaluate`.
-        floors: by task, share of the score that an echo has.
-        known: the columns of cost and origin, equal in all rows.
+        results: what `engram.evaluation.run.evaluate` returned.
+        floors: score from 0 to 1 of an answer that echoes the end of its prompt, by task.
+        known: the columns of cost and origin, the same in all rows.
     """
     percent = {result.task: _is_percent(result) for result in results if not result.is_group}
     trial, request = job.trial, job.request
@@ -68,7 +68,7 @@ def score_columns(job: "Job", results: "Sequence[TaskResult]", floors: Mapping[s
 
 
 def item_columns(results: "Sequence[TaskResult]") -> "Columns":
-    """A row for each item of each task."""
+    """One row per item of every task."""
     rows = []
     for result in results:
         scale = 100.0 if _is_percent(result) else 1.0
@@ -81,7 +81,7 @@ def item_columns(results: "Sequence[TaskResult]") -> "Columns":
 
 
 def _is_percent(result: "TaskResult") -> bool:
-    """Whether a score is the mean of items' scores from 0 to 1, of which more is better."""
+    """Whether every item's score is from 0 to 1 and higher is better, so that the mean reads as a percentage."""
     own = [item.scores.get(f"{result.metric},{result.filter}") for item in result.items]
     return result.higher_is_better and all(score is not None and 0 <= score <= 1 for score in own)
 

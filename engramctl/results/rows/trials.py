@@ -1,4 +1,4 @@
-"""The row of a trial: its config, its accounting, its outcome and its origin as flat columns."""
+"""The row of a trial: config, accounting, outcome and origin as flat columns."""
 
 import json
 from collections.abc import Mapping
@@ -16,7 +16,7 @@ from engramctl.results.schema.trials import TRIAL_COLUMNS
 
 @dataclass(frozen=True)
 class SweepContext:
-    """What the rows of a sweep share."""
+    """What the rows of a sweep have in common."""
 
     sweep: str
     corpus: str
@@ -53,7 +53,7 @@ def accounting_columns(model: ModelConfig) -> dict[str, Any]:
 
 
 def planned_columns(trial: TrialConfig) -> dict[str, Any]:
-    """Everything that is known of a trial before it runs, as columns."""
+    """Everything known about a trial before it runs, as columns."""
     train = trial.train
     return {
         "trial_id": trial.id,
@@ -77,7 +77,7 @@ def planned_columns(trial: TrialConfig) -> dict[str, Any]:
 
 
 def trial_row(trial: TrialConfig, context: SweepContext, status: str, error: str | None, outcome: Mapping[str, Any]) -> dict[str, Any]:
-    """The whole row; columns of the outcome and of the cost that `outcome` lacks are null."""
+    """The whole row; outcome and cost columns that `outcome` lacks are null."""
     now = datetime.now(UTC).isoformat(timespec="seconds")
     known = {
         **planned_columns(trial),

@@ -1,1 +1,1 @@
-"""The columns of every table in a results folder: names, types, units and meaning."""
+"""The columns of every table in a results folder: names, types, units and meanings."""

@@ -1,4 +1,4 @@
-"""The schema of every table in `analysis/`: one for each kind of finding."""
+"""Columns of the tables in `analysis/`, one table per kind of finding."""
 
 import pyarrow as pa
 

@@ -1,6 +1,6 @@
-"""What a column of a table is, and the version of all tables together.
+"""What a column of a table is, and the schema version, which all tables share.
 
-The writer, the readers, the Parquet metadata and docs/results.md all follow the tuples of columns beside this file.
+Writers, readers, Parquet metadata and docs/results.md all follow the tuples of columns in the modules next to this one.
 """
 
 from collections.abc import Iterable
@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import pyarrow as pa
 
 SCHEMA_VERSION = 5
-"""Goes up when a column is added, removed, renamed or changes its type, unit or meaning."""
+"""Goes up when a column is added, removed or renamed, or changes its type, unit or meaning."""
 
 TEXT, INT, REAL = pa.string(), pa.int64(), pa.float64()
 
@@ -27,6 +27,6 @@ class Column:
 
 
 def schema_of(columns: Iterable[Column]) -> pa.Schema:
-    """Arrow schema of a table, with the schema version, units and meanings in its metadata."""
+    """Arrow schema of a table, with schema version, units and meanings in its metadata."""
     fields = [pa.field(c.name, c.type, nullable=c.nullable, metadata={"unit": c.unit, "meaning": c.meaning}) for c in columns]
     return pa.schema(fields, metadata={"schema_version": str(SCHEMA_VERSION)})

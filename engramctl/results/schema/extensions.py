@@ -1,4 +1,4 @@
-"""Columns of extensions: trials trained on to longer sequences."""
+"""Columns of extensions: trials trained further on longer sequences."""
 
 import pyarrow as pa
 

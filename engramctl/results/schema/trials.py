@@ -3,9 +3,10 @@
 import pyarrow as pa
 
 from engramctl.results.schema.columns import INT, REAL, TEXT, Column, schema_of
+from engramctl.results.trial_table import DIVERGED, FAILED, FINISHED
 
-STATUSES = ("finished", "diverged", "failed")
-"""Outcomes of a trial. `failed` trials are tried again, the others are done."""
+STATUSES = (FINISHED, DIVERGED, FAILED)
+"""Outcomes of a trial. `failed` trials are tried again; the others are done."""
 
 TRIAL_COLUMNS: tuple[Column, ...] = (
     # identity
@@ -138,7 +139,7 @@ DOCUMENT_COLUMNS: tuple[Column, ...] = (
 )
 
 TRIAL_SCHEMA = schema_of(TRIAL_COLUMNS)
-"""Arrow schema of trials/*.parquet: its metadata has the schema version, each field's has unit and meaning."""
+"""Arrow schema of trials/*.parquet; its metadata holds the schema version, each field's the unit and meaning."""
 CURVE_SCHEMA = schema_of(CURVE_COLUMNS)
 """The same of curves/*.parquet."""
 DOCUMENT_SCHEMA = schema_of(DOCUMENT_COLUMNS)

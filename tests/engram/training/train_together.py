@@ -69,7 +69,7 @@ def train(job: dict[str, Any], corpus: Corpus, processes: Processes) -> None:
     first_logits = logits(trainer)
     while not trainer.done:
         trainer.checkpoint_seconds = 0 if trainer.state.step < job.get("last_checkpoint", 0) else 1e9
-        trainer.advance(0.001 if "rest" in job else 1e9)  # a step or few, or all
+        trainer.advance(1e-4 if "rest" in job else 1e9)  # a step, or all
         (folder / f"step-{processes.rank}").write_text(str(trainer.state.step))
         if trainer.state.step >= job.get("rest", 1e9) and processes.rank == processes.count - 1:
             time.sleep(TIMEOUT_S)

@@ -26,9 +26,10 @@ def options(text_folder, cache, tmp_path):
     return [*text, *SMALL, "--folder", tmp_path]
 
 
-def test_both_halves_with_their_ratios_their_figure_and_nothing_left_behind(options, tmp_path):
+def test_both_halves_with_their_ratios_their_figure_and_nothing_left_behind(options, tmp_path, check_keys):
     result = run(*options, "--rows", "1e4,3e4", "--figure", tmp_path / "offload.png", "--json")
     document = json.loads(result.stdout)
+    check_keys("bench offload", document)
     inference = {case["name"]: case for case in document["inference"]["cases"]}
     assert list(inference) == [
         *("no memory", "no table", "RAM", "disk, 0.0191 MiB", "disk, 0.0191 MiB, cold", "disk, 0.0191 MiB, no prefetch"),

@@ -23,7 +23,6 @@ from engramctl.present.figures.ruler import ruler_figure
 from engramctl.present.tables.scores import remarks, ruler_table, score_table
 from engramctl.results.schema.scores import EVAL_COLUMNS, EVAL_ITEM_COLUMNS
 from engramctl.results.score_requests import Settings, requests_for
-from engramctl.results.score_store import ScoreStore
 
 ENGRAMCTL = Path(sys.executable).parent / "engramctl"
 CHOICES = 6
@@ -112,7 +111,8 @@ def test_scores_of_a_sweep(results, scored):
         row = scores[(scores["trial_id"] == name.split(".")[0]) & (scores["task"] == items["task"].iloc[0])].iloc[0]
         assert items["score"].mean() == pytest.approx(row["score"])
         assert items["bpb"].mean() == pytest.approx(row["bpb"])
-    hashes = [ScoreStore(results / "tiny").read_items(name)["doc_hash"].tolist() for name in sorted(files(results)) if "arc" in name]
+    of_arc = [results / "tiny" / "eval_items" / name for name in sorted(files(results)) if "arc" in name]
+    hashes = [pd.read_parquet(path)["doc_hash"].tolist() for path in of_arc]
     assert hashes[0] == hashes[1], "two trials are asked the same"
 
 
@@ -196,7 +196,7 @@ def test_a_checkpoint_by_itself(results, data, tmp_path):
     run("eval", "arc_easy", "--checkpoint", alone, "--data", data, "--offline", "--limit", "2")
     (name,) = [path.name for path in (alone / "evals").iterdir()]
     assert name.startswith(f"{trial.name}.arc_easy.")
-    assert len(ScoreStore(alone).read_items(name)) == 2
+    assert len(pd.read_parquet(alone / "eval_items" / name)) == 2
     run("eval", "arc_easy", "--checkpoint", trial / "final", "--data", data, "--offline", "--limit", "4", "--results", tmp_path)
     assert not (trial / "evals").exists(), "scores of a sweep's trial belong to the sweep"
 

@@ -47,7 +47,7 @@ def trial_id(make_row, rho):
 
 
 def wanted(store):
-    return set(store.read_manifest().place_of())
+    return set(store.read_manifest().positions())
 
 
 def test_a_trial_goes_with_all_that_it_has(run, store, make_row):
