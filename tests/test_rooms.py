@@ -1,6 +1,8 @@
 """Arrows between rooms go one way, as docs/architecture.md draws them."""
 
 import ast
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -75,6 +77,19 @@ def test_what_a_room_does_without(place, libraries):
     for path in (ROOT / place).rglob("*.py"):
         for name in imports(path):
             assert name.partition(".")[0] not in libraries, f"{path} imports {name}"
+
+
+def test_fitting_is_arithmetic_alone():
+    named = {name for path in (ROOT / "src/engram/fitting").rglob("*.py") for name in imports(path) if name.startswith("engram.")}
+    assert {".".join(name.split(".")[:2]) for name in named} == {"engram.errors", "engram.fitting"}
+
+
+def test_the_library_loads_nothing_of_the_command_line():
+    folder = ROOT / "src"
+    names = sorted(".".join(path.relative_to(folder).with_suffix("").parts) for path in folder.rglob("*.py"))
+    modules = ", ".join(name.removesuffix(".__init__") for name in names)
+    code = f"import sys, {modules}; print(sorted({{'ray', 'typer', 'rich', 'engramctl'}} & set(sys.modules)))"
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "[]\n"
 
 
 def test_no_file_is_long():

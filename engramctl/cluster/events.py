@@ -11,7 +11,7 @@ ENDED: Literal["ended"] = "ended"
 
 @dataclass(frozen=True)
 class Event:
-    """One piece of news."""
+    """Something that happened to a trial or to a scoring job."""
 
     key: str
     """What the event is about: a trial's id, or the name of a score file."""

@@ -13,7 +13,7 @@ LARGE_OWNERS = 0.9
 
 @dataclass(frozen=True)
 class Judgement:
-    """What is to be said about the size of a memory."""
+    """A judgement on the size of a memory."""
 
     text: str
     """One sentence with the numbers behind the verdict."""

@@ -1,6 +1,6 @@
 """How numbers, durations and trials are written for people, in one place.
 
-It imports nothing of ours, so that every room can use it, also in error messages.
+It imports none of our modules, so that every room can use it, for error messages too.
 """
 
 import math

@@ -14,7 +14,7 @@ from engramctl.sweep.spec import SweepSpec, sweep_variants
 
 
 def flops_per_step(spec: SweepSpec, size: Size, vocab_size: int) -> int:
-    """Training FLOPs per step in the paper's count, taken from the pure MoE: the same at every rho, so that all see as many tokens."""
+    """Training FLOPs per step in the paper's count, taken from the pure MoE: the same at every rho, so that all see equally many tokens."""
     pure = 0 if spec.slots else 1
     base = sized_models(spec, size, [pure], vocab_size)[pure]
     return 6 * count_parameters(base).p_active * train_config(spec, size, 1).tokens_per_step

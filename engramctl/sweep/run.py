@@ -41,7 +41,7 @@ Progress = Callable[[str, int, int | None], None]
 
 
 class Watcher(Protocol):
-    """Who follows a sweep, such as the terminal."""
+    """What follows a sweep, such as the terminal."""
 
     def note(self, line: str) -> None:
         """Take a line of news."""

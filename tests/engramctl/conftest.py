@@ -54,7 +54,7 @@ def _identity(row: dict[str, Any]) -> dict[str, Any]:
 
 
 def _documents(row: dict[str, Any]) -> dict[str, list[Any]]:
-    """Losses on documents of a finished row: some are harder for all trials, and together they have the row's loss."""
+    """Losses on documents of a finished row: some documents are harder for all trials, and the mean is the row's loss."""
     tokens = np.arange(50, 62)
     noise = np.random.default_rng(int(row["trial_id"], 16)).normal(0, 0.005, len(tokens))
     losses = np.linspace(-1, 1, len(tokens)) + noise
@@ -138,7 +138,7 @@ def wanted() -> Callable[..., pd.DataFrame]:
 
 @pytest.fixture(scope="session")
 def variant_rows() -> Callable[..., list[dict[str, Any]]]:
-    """Rows of one variant of an axis, one a seed, with these differences to a common loss; None: diverged."""
+    """Rows of one variant of an axis, one per seed, with these losses; None: diverged."""
 
     def rows(axis: str, label: str, losses: Iterable[float | None], **columns: Any) -> list[dict[str, Any]]:
         made = []
@@ -166,7 +166,7 @@ def documents() -> dict[str, list[Any]]:
 
 @pytest.fixture
 def settled_process(monkeypatch):
-    """For commands that settle this process as one that trains: the tests after it want theirs as it was."""
+    """For commands that settle this process for training: puts it back for the tests that follow."""
     import torch
 
     from engram import kernels

@@ -2,7 +2,6 @@
 
 import time
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Literal
 
 import torch
@@ -18,6 +17,7 @@ from engram.scaling.accounting import count_parameters
 from engram.scaling.allocation import TOLERANCE, allocate, baseline, memory_template, spread
 from engram.scaling.ladder import LADDER, Size
 from engram.scaling.recipe import DEFAULT_RECIPE
+from engram.training.checkpoints.files import NOWHERE
 from engram.training.trainer import Trainer
 
 STUDY = Size("study", n_layers=3, width=96, n_heads=2, expert_width=24, n_routed_experts=100, top_k=6, shared_experts=2)
@@ -86,7 +86,7 @@ class Setup:
 
 def endless_trainer(trial: TrialConfig, corpus: Corpus, device: torch.device) -> Trainer:
     """A trainer without checkpoints."""
-    return Trainer(trial, corpus, Path("/nonexistent"), device, checkpoint_seconds=float("inf"))
+    return Trainer(trial, corpus, NOWHERE, device, checkpoint_seconds=float("inf"))
 
 
 def steps(trainer: Trainer) -> Turn:

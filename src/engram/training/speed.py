@@ -2,13 +2,13 @@
 
 import time
 from dataclasses import dataclass
-from pathlib import Path
 
 import torch
 
 from engram import kernels
 from engram.config.trial import TrialConfig
 from engram.corpus.dataset import Corpus
+from engram.training.checkpoints.files import NOWHERE
 from engram.training.trainer import Trainer
 
 _WARM_UP_S = 1.5
@@ -31,7 +31,7 @@ def measure_speed(trial: TrialConfig, corpus: Corpus, device: torch.device, seco
     """Train `trial` for about `seconds` after a warm-up and validate once; nothing is saved."""
     endless = trial.model_copy(update={"train": trial.train.model_copy(update={"steps": 10**9, "n_validations": 1})})
     started = time.monotonic()
-    trainer = Trainer(endless, corpus, Path("/nonexistent"), device, checkpoint_seconds=float("inf"))
+    trainer = Trainer(endless, corpus, NOWHERE, device, checkpoint_seconds=float("inf"))
     setup = time.monotonic() - started
     trainer.advance(_WARM_UP_S)
     first, started = trainer.state.step, time.monotonic()

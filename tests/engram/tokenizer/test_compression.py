@@ -2,7 +2,7 @@ import json
 from pathlib import Path
 
 import numpy as np
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from tokenizers import Tokenizer, models
 
@@ -19,7 +19,6 @@ def test_ids_and_keys_of_the_public_module():
     assert keys == VECTORS["keys"]
 
 
-@settings(deadline=None)
 @given(st.lists(st.text(max_size=6), max_size=30))
 def test_ids_follow_the_keys_in_order_of_first_appearance(texts):
     ids, keys = canonical_ids(texts, [f"<{i}>" for i in range(len(texts))])
@@ -27,7 +26,6 @@ def test_ids_follow_the_keys_in_order_of_first_appearance(texts):
     assert [firsts[i] for i in ids] == keys
 
 
-@settings(deadline=None)
 @given(st.lists(st.text("aAéÉbBﬁ中① \t\n", max_size=5), max_size=30))
 def test_compressing_the_keys_again_changes_nothing(texts):
     ids, keys = canonical_ids(texts, [f"<{i}>" for i in range(len(texts))])

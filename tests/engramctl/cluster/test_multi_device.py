@@ -17,17 +17,14 @@ from ray.train import WorkerGroupError
 
 from engram.config.training import TrainConfig
 from engram.config.trial import TrialConfig
-from engram.errors import UserError
 from engram.processes import ProcessLostError
 from engram.scaling.allocation import baseline
 from engram.scaling.ladder import LADDER
 from engramctl.cluster import multi_device
-from engramctl.cluster.session import Resources, cluster_workers
 from engramctl.cluster.worker import WorkerSettings
 from engramctl.results.liveness import Process
 from engramctl.results.rows.trials import SweepContext
 from engramctl.results.store import Store
-from engramctl.sweep.run import check_devices
 
 ENGRAMCTL = Path(sys.executable).parent / "engramctl"
 TIMEOUT_S = 300
@@ -43,8 +40,11 @@ def run(*arguments: str, code: int = 0) -> subprocess.CompletedProcess[str]:
 
 @pytest.fixture(scope="module")
 def arguments(text_folder, cache, tmp_path_factory):
-    """Options of a sweep of one trial of some seconds, in fp32, with an AdamW that does not blow up the last bit of small gradients: sums over
-    two halves of a batch round differently."""
+    """Options of a sweep of one trial of a few seconds.
+
+    It trains in fp32, with an AdamW that doesn't blow up the last bit of small gradients: sums over two halves of a batch round
+    differently.
+    """
     file = tmp_path_factory.mktemp("sweep") / "tiny.yaml"
     spec = {
         "question": "Does it go on?",
@@ -122,25 +122,8 @@ def test_a_trial_on_two_devices_survives_and_equals_the_one_on_one(arguments, tm
     assert run("sample", str(two / "tiny" / "checkpoints" / b["trial_id"]), "the", "--tokens", "4").stdout
 
 
-def test_a_cluster_has_room_for_so_many_trials(monkeypatch):
-    monkeypatch.setattr("ray.cluster_resources", lambda: {"CPU": 9.0})
-    assert [cluster_workers(Resources("cpu", None, "auto", devices)) for devices in (1, 2, 4, 9)] == [9, 4, 2, 1]
-    with pytest.raises(UserError, match="--devices-per-trial 10: the Ray cluster has 9 CPUs"):
-        cluster_workers(Resources("cpu", None, "auto", 10))
-    monkeypatch.setattr("ray.cluster_resources", lambda: {"CPU": 9.0, "GPU": 4.0})
-    assert cluster_workers(Resources("cuda", 3, "auto", 2)) == 2
-    with pytest.raises(UserError, match="--devices-per-trial 5: the Ray cluster has 9 CPUs and 4 GPUs"):
-        cluster_workers(Resources("cuda", None, "auto", 5))
-
-
-def test_a_numbered_device_is_one(fill, make_row, tmp_path):
-    store = fill(tmp_path, [make_row()])
-    with pytest.raises(UserError, match="--device cuda:1 is a single one: with --devices-per-trial 2 use cuda"):
-        check_devices(Resources("cuda:1", 1, None, 2), store, [])
-
-
 class Attempt:
-    """An attempt of a trial that has ended, in place of Ray Train's."""
+    """An attempt at a trial that is over, in place of Ray Train's."""
 
     def __init__(self, said: dict[str, Any] | None, error: Exception | None) -> None:
         self.said, self.error = said, error
@@ -153,7 +136,7 @@ class Attempt:
 
 @pytest.fixture
 def end(tiny_corpus, tmp_path, monkeypatch) -> Callable[..., tuple[dict[str, Any], Store]]:
-    """What Tune is told of an attempt that ended so, and the store then; Ray is not there."""
+    """What Tune is told about an attempt that ended like this, and the store afterwards; all without Ray."""
 
     def told(said: dict[str, Any] | None, error: Exception | None) -> tuple[dict[str, Any], Store]:
         size = LADDER["1m"]
@@ -182,7 +165,7 @@ def lost(**failures: Exception) -> WorkerGroupError:
     return WorkerGroupError("two errors", dict(enumerate(failures.values())))
 
 
-def test_a_defect_in_a_process_becomes_a_failed_row(end):
+def test_a_bug_in_a_process_becomes_a_failed_row(end):
     defect = multi_device.TrialDefectError("Traceback ...\nMemoryError: no room")
     result, store = end({"done": False, "step": 2}, lost(first=ProcessLostError("gone"), second=defect))
     assert result == {"done": True, "status": "failed", "error": "MemoryError: no room"}
@@ -191,12 +174,12 @@ def test_a_defect_in_a_process_becomes_a_failed_row(end):
     assert "Traceback" in kept["error"]
 
 
-def test_a_lost_process_is_for_tune_to_try_again(end):
+def test_a_lost_process_makes_tune_try_again(end):
     with pytest.raises(WorkerGroupError):
         end({"done": False, "step": 2}, lost(first=ProcessLostError("gone"), second=RuntimeError("killed")))
 
 
-def test_a_trial_that_is_kept_is_done_whatever_came_after(end):
+def test_a_trial_with_a_row_is_done_whatever_happened_afterwards(end):
     said = {"done": True, "status": "finished", "val_loss": 3.0}
     assert end(said, lost(first=RuntimeError("killed")))[0] == said
 
@@ -210,7 +193,7 @@ def test_a_trial_that_is_kept_is_done_whatever_came_after(end):
         (["--devices-per-trial", "2", "--budget", "5m"], "with --devices-per-trial give --budget in FLOPs"),
     ],
 )
-def test_what_can_not_be_trained_on_several_devices_is_said_in_a_line(arguments, tmp_path, options, message):
+def test_what_several_devices_cannot_train_is_refused_in_one_line(arguments, tmp_path, options, message):
     result = run("sweep", *arguments, "--results", str(tmp_path), *options, code=2)
     assert message in result.stderr
     assert "Traceback" not in result.stderr

@@ -272,14 +272,3 @@ def test_figures_of_several_layers_and_branches(models, tmp_path):
     many = pd.concat([groups.assign(layer=layer, branch=branch) for layer, branch in sites])
     save(gates_figure(many, pd.concat([phrases, phrases.assign(layer=14)])), tmp_path, "gates", ["png"])
     assert Image.open(tmp_path / "gates.png").width > 1800
-
-
-@pytest.mark.parametrize(
-    ("touched", "owners", "verdict"), [(1.0, 0.4, "too small"), (1.0, 0.7, "fits"), (0.2, 0.97, "too large"), (0.2, 0.8, "fits")]
-)
-def test_judgement(touched, owners, verdict):
-    heads = pd.DataFrame({"order": [2, 3], "rows": [100, 100], "ngrams_per_row": [3.0, 4.0]})
-    heads = heads.assign(rows_touched=100 * touched, owner_reads=owners)
-    found = judge(heads)
-    assert found.verdict == verdict
-    assert f"2-grams {100 * owners:.0f} % (3.0 to a row)" in found.text

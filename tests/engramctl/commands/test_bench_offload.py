@@ -68,7 +68,7 @@ def test_the_tables_for_a_person(options):
     for part in ("with the state of adagrad", "over process", "peak RSS"):
         assert part in output
     assert "median (range)" in output
-    assert "95 %" not in output, "two rounds have no interval"
+    assert "median (95 %)" not in output, "two rounds have no interval"
 
 
 @pytest.mark.parametrize(

@@ -76,7 +76,7 @@ def test_two_sweeps_are_paired_by_size_budget_rho_and_seed(run, keep):
 
 
 def test_trials_of_a_seed_count_once_in_all(run, keep):
-    """A difference that goes with the seed alone: ten rhos of it say no more than one."""
+    """A difference that depends on the seed alone: ten rhos say no more about it than one."""
     rhos, shifts = [round(0.1 * i, 1) for i in range(10)], (0.0, 0.1, 0.3)
     for sweep, used in (("one", 1), ("ten", 10)):
         keep(sweep, [{"rho": rho, "seed": seed} for rho in rhos[:used] for seed in range(3)])

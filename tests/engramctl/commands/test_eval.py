@@ -17,12 +17,7 @@ from typer.testing import CliRunner
 pytest.importorskip("lm_eval", reason="lm-eval is not installed: pip install 'engramctl[eval]'")
 
 from engramctl.cli import app
-from engramctl.findings.ruler import category_scores, matched
-from engramctl.findings.scores import comparable
-from engramctl.present.figures.ruler import ruler_figure
-from engramctl.present.tables.scores import remarks, ruler_table, score_table
 from engramctl.results.schema.scores import EVAL_COLUMNS, EVAL_ITEM_COLUMNS
-from engramctl.results.score_requests import Settings, requests_for
 
 ENGRAMCTL = Path(sys.executable).parent / "engramctl"
 CHOICES = 6
@@ -78,7 +73,7 @@ def scored(results, data):
 
 @pytest.fixture(scope="module")
 def other(results, data, scored):
-    """Three items of the best trial, besides."""
+    """Scores of the best trial on three items, in addition."""
     settings = ["--data", data, "--offline", "--limit", "3", "--best", "--json"]
     return json.loads(run("eval", "arc_easy", "--sweep", "tiny", "--results", results, *settings).stdout)["scores"]
 
@@ -173,7 +168,7 @@ def test_a_killed_run_goes_on_where_it_was(results, data, tmp_path):
 
 
 @pytest.mark.usefixtures("settled_process")
-def test_what_common_beginnings_save(results, data):
+def test_what_shared_prefixes_save(results, data):
     trial = next((results / "tiny" / "checkpoints").iterdir())
     arguments = ["bench", "eval", "arc_easy", "--checkpoint", str(trial), "--data", str(data), "--offline", "--limit", "3", "--json"]
     measured = CliRunner().invoke(app, arguments)
@@ -216,14 +211,13 @@ def test_a_checkpoint_by_itself(results, data, tmp_path):
         (["mmlu", "--sweep", "tiny", "--lengths", "512"], "--lengths is of ruler, which is not among the tasks"),
     ],
 )
-def test_what_can_t_be_meant(results, arguments, message):
+def test_mistakes_are_one_line_and_code_2(results, arguments, message):
     result = CliRunner().invoke(app, ["eval", *arguments, "--results", str(results)])
     assert result.exit_code == 2
     assert message in " ".join(result.stderr.split())
 
 
-def test_what_the_workers_find_out(results, data):
-    """A task without data ends the command in one line."""
+def test_a_task_without_data_ends_the_command_in_one_line(results, data):
     result = run("eval", "mmlu_anatomy", "--sweep", "tiny", "--results", results, "--data", data, "--offline", "--rho", "1", code=2)
     last = result.stderr.splitlines()[-1]
     assert last.startswith("error: task mmlu_anatomy: its data set cais/mmlu/anatomy is not here")
@@ -235,119 +229,3 @@ def test_plot_without_scores(fill, make_row, tmp_path):
     result = CliRunner().invoke(app, ["plot", "allocation", "--results", str(tmp_path), "--kind", "evals"])
     assert result.exit_code == 2
     assert "has no benchmark scores; `engramctl eval mmlu --sweep allocation` makes some" in " ".join(result.stderr.split())
-
-
-def test_scores_depend_on_their_own_settings_only():
-    def identities(**changed):
-        settings = Settings(**{"limit": 3, "fewshot": 2, **changed})
-        return [request.identity(64) for request in requests_for(["mmlu", "ruler"], [512, 1024], settings)]
-
-    mmlu, short, long = identities()
-    assert (short["length"], long["length"]) == (512, 1024)
-    assert identities(data=Path("/d"))[1:] == [short, long]
-    assert identities(haystack=(Path("/h"),))[0] == mmlu
-    assert identities(limit=4) != identities()
-    assert identities(offline=True) == [mmlu, short, long]
-
-
-def score(**columns):
-    row = {
-        "trial_id": "aa", "size": "1m", "rho": 0.5, "variant": "", "seed": 0, "budget_flops": 1e12, "request": "mmlu", "task": "mmlu",
-        "group": "", "is_group": True, "length": None, "metric": "acc", "filter": "none", "score": 30.0, "stderr": 1.0, "is_percent": True,
-        "higher_is_better": True, "chance": 25.0, "floor": None, "bpb": 2.0, "others": "{}", "n": 100, "truncated_share": 0.0, "fewshot": 5,
-        "limit": None, "max_length": 64, "version": "1", "settings": "a", "wall_s": 1.0, "tokens_asked": 10, "tokens_run": 5,
-        "lm_eval": "0.4.13", "git_sha": None, "device": "cpu", "precision": "fp32", "finished_at": "2026-01-01T00:00:00+00:00",
-    }  # fmt: skip
-    return row | columns
-
-
-def frame(*rows):
-    return pd.DataFrame(list(rows), columns=[column.name for column in EVAL_COLUMNS])
-
-
-def cells(table):
-    return [[str(cell) for cell in column.cells] for column in table.columns]
-
-
-def test_one_model_shows_the_groups_in_it():
-    rows = frame(
-        score(),
-        score(task="mmlu_stem", group="mmlu"),
-        score(task="mmlu_anatomy", group="mmlu_stem", is_group=False),
-        score(request="ruler", task="ruler", length=512, floor=4.0, chance=None),
-        score(request="ruler", task="vt", group="ruler", is_group=False, length=512, floor=8.0, chance=None, truncated_share=0.5),
-    )
-    columns = cells(score_table(rows))
-    assert columns[0] == ["mmlu", "  mmlu_stem", "ruler 512", "  vt"]
-    assert columns[4] == ["25.0", "25.0", "4.0*", "8.0*"]
-    assert remarks(rows) == ["* of an answer that repeats the end of its prompt"]
-
-
-def test_several_models_show_what_was_asked_for():
-    rows = frame(
-        *(score(trial_id=f"t{rho}", rho=rho) for rho in (1, 0)),
-        score(trial_id="t1", rho=1, task="mmlu_stem", group="mmlu"),
-        score(trial_id="t1", rho=1, request="tag", task="one", is_group=False, is_percent=False, score=3.25, higher_is_better=False),
-    )
-    columns = cells(score_table(rows))
-    assert columns[0] == ["mmlu", "mmlu", "one"]
-    assert columns[2] == ["0.00", "1.00", "1.00"]
-    assert columns[4] == ["30.0", "30.0", "3.25"]
-
-
-def test_most_trials_choose_the_settings():
-    rows = frame(score(trial_id="a"), score(trial_id="b"), score(trial_id="b", settings="new", limit=3, finished_at="2026-02-01"))
-    shown, lines = comparable(rows, ["a", "b"])
-    assert shown["settings"].tolist() == ["a", "a"]
-    assert comparable(rows, ["c"]) == (None, [])
-    assert lines == ["mmlu: scores with other settings are left out; shown: 100 items, 5 examples, 64 tokens read"]
-
-
-def ruler_scores():
-    """Two values of rho at two budgets; the larger rho needs the larger budget for the loss of the smaller one."""
-    trials = pd.DataFrame(
-        {
-            "trial_id": ["a1", "b1", "a2", "b2"],
-            "budget_flops": [1e12, 1e12, 2e12, 2e12],
-            "val_loss": [3.00, 3.10, 2.90, 2.995],
-        }
-    )
-    rho = {"a": 0.5, "b": 1.0}
-    rows = [
-        score(
-            trial_id=trial, rho=rho[trial[0]], budget_flops=float(trial[1]) * 1e12, request="ruler", task=task,
-            group="ruler", is_group=False, length=length, score=value + length / 100, floor=4.0, chance=None, settings=f"{length}",
-        )
-        for trial, value in (("a1", 10.0), ("b1", 20.0), ("a2", 30.0), ("b2", 40.0))
-        for task in ("niah_single_1", "niah_single_2", "vt")
-        for length in (512, 1024)
-    ]  # fmt: skip
-    extended = [{**row, "trial_id": "e" + row["trial_id"], "score": row["score"] + 5} for row in rows]
-    return trials, frame(*rows, *extended)
-
-
-def test_trials_are_matched_by_compute_and_by_loss():
-    trials, scores = ruler_scores()
-    sources = {f"e{one}": one for one in trials["trial_id"]}
-    rows = category_scores(scores, trials, sources)
-    assert set(rows["category"]) == {"Single NIAH", "VT"}
-    assert len(rows) == 8 * 2 * 2
-    one = rows[(rows["trial_id"] == "ea1") & (rows["category"] == "VT") & (rows["length"] == 512)].iloc[0]
-    assert (one["source_id"], one["extended"], one["budget_flops"], one["val_loss"]) == ("a1", True, 1e12, 3.0)
-    assert one["score"] == pytest.approx(10 + 5.12 + 5)
-    groups = matched(rows)
-    assert set(groups["equal FLOPs"]["source_id"]) == {"a2", "b2"}
-    assert set(groups["equal loss"]["source_id"]) == {"a1", "b2"}
-    figure = ruler_figure(groups)
-    assert len(figure.subfigs) == 2
-    assert [axes.get_title(loc="left") for axes in figure.subfigs[0].axes] == ["Single NIAH", "VT"]
-    assert len(figure.subfigs[1].axes[0].lines) == 2 * 2 + 1
-    table = cells(ruler_table("equal loss", groups["equal loss"]))
-    assert table[0] == ["Single NIAH"] * 5 + ["VT"] * 5
-    assert table[1][4] == "echo"
-
-
-def test_one_rho_is_no_comparison():
-    trials, scores = ruler_scores()
-    assert matched(category_scores(scores[scores["rho"] == 1], trials, {})) == {}
-    assert matched(category_scores(scores.iloc[:0], trials, {})) == {}

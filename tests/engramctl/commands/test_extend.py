@@ -112,7 +112,7 @@ def test_an_extension_is_a_checkpoint_and_a_row_of_its_own(checkpoint, extend):
     assert sample.exit_code == 0
 
 
-def test_the_same_command_again_does_nothing_and_other_measures_train_nothing(checkpoint, extend):
+def test_the_same_command_again_does_nothing_and_measuring_again_trains_nothing(checkpoint, extend):
     options = ["--tokens", 2048, "--val-tokens", 256]
     first, before = extend(checkpoint, *options, json_wanted=True), files(checkpoint.parents[1])
     again = extend(checkpoint, *options)

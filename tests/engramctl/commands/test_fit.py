@@ -46,7 +46,7 @@ def test_json_has_everything(run, fill, u, tmp_path):
     assert fit["verdict"]["kind"] == "interior"
 
 
-def test_too_few_points_are_said(run, fill, make_row, tmp_path):
+def test_too_few_points_are_reported(run, fill, make_row, tmp_path):
     fill(tmp_path, [make_row(0.5), make_row(1.0)], missing=[make_row(0.0)])
     result = run()
     assert result.exit_code == 0

@@ -59,7 +59,7 @@ def test_what_did_not_finish_is_listed(run, fill, u, make_row, tmp_path):
     assert "runs the 2 missing or failed trials" in result.stderr
 
 
-def test_an_end_and_a_single_seed_are_said_plainly(run, fill, make_row, tmp_path):
+def test_an_end_and_a_single_seed_are_pointed_out(run, fill, make_row, tmp_path):
     fill(tmp_path, [make_row(rho, val_loss=4 - rho) for rho in (0.0, 0.5, 1.0)])
     stdout = run().stdout
     assert "! no interior minimum shown: lowest mean at rho = 1.00" in stdout
@@ -128,7 +128,7 @@ def test_trials_whose_documents_are_gone_are_drawn_without_a_fit(run, fill, u, t
     assert (store.figures / "allocation.png").is_file()
 
 
-def test_two_trials_in_one_place_are_refused(run, fill, u, make_row, tmp_path):
+def test_two_trials_at_one_point_are_refused(run, fill, u, make_row, tmp_path):
     fill(tmp_path, [*u, make_row(0.5, 0, learning_rate=1.0)])
     result = run()
     assert result.exit_code == 2

@@ -81,7 +81,7 @@ def test_a_sweep_without_a_finished_trial_has_no_report(tmp_path, make_row, fill
     assert len(message.strip().splitlines()) == 1
 
 
-def test_a_page_that_cannot_be_written_is_said_in_one_line(sweep, tmp_path):
+def test_a_page_that_cannot_be_written_is_one_line(sweep, tmp_path):
     (tmp_path / "file").touch()
     message = run("report", sweep.sweep, "--results", str(sweep.results), "--out", str(tmp_path / "file" / "x.html"), code=2).stderr
     assert "can't be written" in message

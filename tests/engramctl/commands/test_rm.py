@@ -6,12 +6,10 @@ import sys
 import pytest
 from typer.testing import CliRunner
 
-from engram.errors import UserError
 from engramctl.cli import app
 from engramctl.commands import rm as command
 from engramctl.results import remove as removal
 from engramctl.results.store import Store, list_sweeps
-from engramctl.results.trial_ids import find_trial
 
 
 @pytest.fixture
@@ -26,7 +24,7 @@ def run(tmp_path):
 
 @pytest.fixture
 def store(fill, make_row, curve, documents, tmp_path) -> Store:
-    """Three trials with all that a trial may have, one failed, one missing with a checkpoint."""
+    """Three trials with everything that a trial may have, a failed one, and a missing one with a checkpoint."""
     rows = [make_row(rho) for rho in (0.0, 0.5, 1.0)] + [make_row(0.75, status="failed")]
     store = fill(tmp_path, rows, missing=[make_row(0.25)])
     for row in rows[:3]:
@@ -50,7 +48,7 @@ def wanted(store):
     return set(store.read_manifest().positions())
 
 
-def test_a_trial_goes_with_all_that_it_has(run, store, make_row):
+def test_a_trial_is_removed_with_everything_it_has(run, store, make_row):
     gone, kept = trial_id(make_row, 0.5), trial_id(make_row, 1.0)
     result = run("allocation", gone[:6], "--yes")
     assert f"rm removes trial {gone} of {store.folder}: 1 finished; 1 checkpoint; " in result.stderr
@@ -151,7 +149,7 @@ class Killed(BaseException):
 
 @pytest.fixture
 def killed(monkeypatch):
-    """Call a function that is killed when it removes its n-th folder."""
+    """Call a function that is killed when it comes to its n-th folder, counted from 0."""
 
     def call(n, function, *arguments):
         real, left = shutil.rmtree, iter(range(n))
@@ -187,13 +185,3 @@ def test_a_kill_leaves_whole_trials(killed, store, make_row):
     removal.remove_trials(store, ids)
     assert [path.name for path in store.checkpoints.iterdir()] == [trial_id(make_row, 0.25)]
     assert not wanted(store) & set(ids)
-
-
-def test_find_trial():
-    ids = {"abc1", "abc2", "abc", "d"}
-    assert find_trial("abc", ids, "s") == "abc"
-    assert find_trial("d", ids, "s") == "d"
-    with pytest.raises(UserError, match="'ab' begins the ids of 3 trials of sweep s: abc, abc1, abc2; give more of it"):
-        find_trial("ab", ids, "s")
-    with pytest.raises(UserError, match="sweep s has no trial 'x'; it has no trials"):
-        find_trial("x", [], "s")

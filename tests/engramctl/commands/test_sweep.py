@@ -15,9 +15,6 @@ import pyarrow.parquet as pq
 import pytest
 
 from engramctl.commands.sweep import _report
-from engramctl.sweep.build import expand
-from engramctl.sweep.files import find_sweep, load_sweep
-from engramctl.sweep.run import longest_first
 
 ENGRAMCTL = Path(sys.executable).parent / "engramctl"
 
@@ -34,7 +31,7 @@ def run(*arguments: str, code: int = 0) -> subprocess.CompletedProcess[str]:
 
 @pytest.fixture(scope="module")
 def arguments(text_folder, cache, tmp_path_factory):
-    """Options of a sweep of three trials of some seconds each."""
+    """Options of a sweep of three trials of a few seconds each."""
     file = tmp_path_factory.mktemp("sweep") / "tiny.yaml"
     corpus = {"source": f"files:{text_folder}/*.txt", "vocab_size": 400, "val_fraction": 0.1}
     spec = {
@@ -95,7 +92,7 @@ def test_a_sweep_ends_with_whole_tables_and_a_next_step(undisturbed):
 
 
 def test_a_killed_sweep_goes_on_where_it_was(arguments, undisturbed, tmp_path):
-    """With its tables on disk, where a kill leaves most to mend; the undisturbed one had them in the process."""
+    """With its tables on disk, where a kill leaves most to repair; the undisturbed sweep had them in the process."""
     sweep = ["sweep", *arguments, "--results", str(tmp_path), "--workers", "1", "--checkpoint-every", "1s"]
     sweep += ["--tables", "disk", "--table-cache", "300KB"]
     driver = subprocess.Popen(command(*sweep), stderr=subprocess.PIPE, text=True)
@@ -141,7 +138,7 @@ def test_a_killed_sweep_goes_on_where_it_was(arguments, undisturbed, tmp_path):
         (["--tables", "host", "--devices-per-trial", "2"], "tables 'host' are for trials on one device"),
     ],
 )
-def test_places_for_tables_that_are_not_there_are_said_in_a_line(arguments, tmp_path, wrong, message):
+def test_mistaken_table_options_are_one_line(arguments, tmp_path, wrong, message):
     result = run("sweep", *arguments, "--results", str(tmp_path), *wrong, code=2)
     assert message in result.stderr
     assert "Traceback" not in result.stderr
@@ -177,14 +174,6 @@ def test_another_experiment_does_not_land_in_the_same_folder(arguments, undistur
     assert "was made with train.weight_decay = None, now it is 0.2; choose another folder with --name" in result.stderr
 
 
-def test_long_trials_start_first():
-    spec = load_sweep(find_sweep("smoke"), {"budgets": ["1e11", "3e11", "2e11"], "seeds": 2})
-    trials = longest_first(expand(spec, [1e11, 3e11, 2e11], 512, "c", "t"))
-    assert [(t.budget_flops, t.seed, t.rho) for t in trials] == [
-        (budget, seed, rho) for budget in (3e11, 2e11, 1e11) for seed in (0, 1) for rho in (0, 0.5, 1)
-    ]
-
-
 def test_two_drivers_do_not_share_a_sweep(arguments, undisturbed):
     from engramctl.results.store import Store
 
@@ -206,7 +195,7 @@ def test_a_wall_time_is_turned_into_flops_once(arguments, tmp_path):
     assert "starting Ray" not in run(*sweep).stderr, "the same command finds its trials done"
 
 
-def test_a_routing_collapse_is_said_at_the_end(fill, make_row, tmp_path, capsys):
+def test_a_routing_collapse_is_reported_at_the_end(fill, make_row, tmp_path, capsys):
     rows = [make_row(rho=0.2, starved_experts=0), make_row(rho=0.6, starved_experts=7)]
     _report(fill(tmp_path, rows), [SimpleNamespace(id=row["trial_id"]) for row in rows], time.monotonic(), as_json=False)
     said = capsys.readouterr().err

@@ -1,11 +1,7 @@
-import json
-
 import pandas as pd
 import pytest
 
 from engramctl.findings.allocation import allocation_summary, remarks
-from engramctl.present.format import format_flops, format_rho
-from engramctl.present.json import records
 
 
 @pytest.fixture
@@ -59,18 +55,5 @@ def test_remarks(summarise):
     assert any("same seeds" in line for line in remarks(summarise([(0.0, 0, 3.2), (0.5, 0, 3.0), (0.5, 1, 3.0), (1.0, 0, 3.1)])))
 
 
-def test_records_are_strict_json(make_row):
-    summary = allocation_summary(pd.DataFrame([make_row(0.5)]))
-    (point,) = json.loads(json.dumps(records(summary), allow_nan=False))
-    assert point["val_loss_sd"] is None
-    assert point["seeds"] == [0]
-    assert point["is_minimum"] is False
-
-
 def test_no_trials_is_an_empty_summary(make_row):
     assert allocation_summary(pd.DataFrame([make_row()]).iloc[:0]).empty
-
-
-def test_numbers_for_people():
-    assert [format_flops(f) for f in (8.2e12, 1e13, 1.234e12)] == ["8.2e12", "1e13", "1.23e12"]
-    assert [format_rho(r) for r in (0.6, 0.1 + 0.2, 0.775, 1)] == ["0.60", "0.30", "0.775", "1.00"]

@@ -7,7 +7,6 @@ from engram.errors import UserError
 from engramctl.findings.fits import sweep_fits
 from engramctl.findings.layers import LAYER_AXIS
 from engramctl.findings.losses import Losses
-from engramctl.findings.questions import KINDS, chosen_kinds, refusals
 from engramctl.present.json import fits_as_json
 from engramctl.results.sweep_results import SweepResults
 from engramctl.results.trial_table import Series, finished
@@ -110,13 +109,6 @@ def test_too_few_slots_for_a_law(fit, memory_rows):
     assert fits.no_memory == {}
 
 
-def test_slots_of_missing_trials_come_from_their_rho(wanted, memory_rows):
-    rows = memory_rows("engram", (0, 4000), -0.03)
-    absent = memory_rows("engram", (4000, 16000), -0.03, seeds=3)[-4:]
-    trials = wanted(rows, absent, slots=[0, 4000, 16000])
-    assert trials.loc[trials["status"] == "missing", "n_slots"].tolist() == [4000, 16000, 16000, 16000]
-
-
 def test_variants_are_paired_by_seed_with_the_first(fit, variant_rows):
     rows = variant_rows("part", "full", [3.0, 3.2, 3.1]) + variant_rows("part", "no gate", [3.05, 3.25, None])
     rows += variant_rows("part", "none", [3.2, None, 3.3], rho=1.0) + variant_rows("part", "bad", [None, None, None])
@@ -167,25 +159,3 @@ def test_a_trial_without_documents_is_named(fill, u, tmp_path):
     (store.documents / f"{row['trial_id']}.parquet").unlink()
     with pytest.raises(UserError, match=f"{row['trial_id']} of sweep allocation has no documents"):
         sweep_fits(SweepResults.of_store(store))
-
-
-def test_kinds_that_do_not_apply_say_why(opened, make_row, variant_rows):
-    one = opened([make_row(0.5)])
-    assert [kind for kind, reason in refusals(one).items() if reason is None] == ["allocation"]
-    curve = opened([make_row(r) for r in RHOS])
-    for kind, reason in (
-        ("drift", "it needs loss over rho at two budgets or more"),
-        ("memory", "it does not vary slots"),
-        ("variants", "it has no two variants to compare at one rho"),
-        ("layers", "model.memory.layers is not one of its axes"),
-    ):
-        with pytest.raises(UserError, match=f"^--kind {kind} does not apply to sweep 'allocation': {reason}; what applies: allocation$"):
-            chosen_kinds(kind, curve)
-    pair = opened(variant_rows("part", "a", [3.0]) + variant_rows("part", "b", [3.0]))
-    assert chosen_kinds("auto", pair) == ["variants"]
-    with pytest.raises(UserError, match="no size, budget and variant of it has two values of rho"):
-        chosen_kinds("allocation", pair)
-    with pytest.raises(UserError, match="it varies slots on a fixed backbone; what applies: memory"):
-        chosen_kinds("allocation", opened([make_row(r) for r in RHOS], slots=[0, 1000]))
-    with pytest.raises(UserError, match=f"--kind pie: auto, {', '.join(KINDS)}, evals, ruler are allowed"):
-        chosen_kinds("pie", curve)

@@ -48,7 +48,7 @@ def test_progress_alone_writes_now_and_then(store, monkeypatch):
         assert store.running.stat().st_mtime > 1
 
 
-def test_what_a_killed_process_left_is_not_believed(store):
+def test_what_a_killed_process_left_behind_is_ignored(store):
     program = (
         "import pathlib, sys\nfrom engramctl.results.liveness import RunningTrials\nfrom engramctl.results.store import Store\n"
         "with RunningTrials(Store(pathlib.Path(sys.argv[1]), 'allocation')) as r:\n"
@@ -68,7 +68,7 @@ def test_what_a_killed_process_left_is_not_believed(store):
     assert ids(store) is None
 
 
-def test_another_machine_is_believed_while_its_word_is_fresh(store):
+def test_a_process_on_another_machine_is_trusted_while_its_file_is_fresh(store):
     store.running.write_text(json.dumps({"process": {"host": "elsewhere", "pid": 1, "created": 0.0}, "trials": ["a"]}))
     assert ids(store) == {"a"}
     old = time.time() - 3600
@@ -87,7 +87,8 @@ def test_a_folder_that_can_t_be_written_does_not_stop_training(tmp_path):
         running.note("a", runs=True)
 
 
-def test_a_number_that_another_process_has_now_is_not_the_same_process():
+def test_a_reused_pid_is_not_the_same_process():
     me = Process.this()
     assert not me.gone()
     assert Process(me.host, me.pid, me.created - 5).gone()
+    assert not Process("elsewhere", me.pid, me.created - 5).gone(), "what another machine runs can't be seen from here"

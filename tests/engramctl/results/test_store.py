@@ -4,8 +4,6 @@ import random
 import subprocess
 import sys
 import time
-from itertools import chain
-from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
@@ -13,16 +11,9 @@ import pyarrow.parquet as pq
 import pytest
 
 from engram.errors import UserError
-from engramctl.results.manifest import Manifest
-from engramctl.results.parquet import write_atomically
-from engramctl.results.schema.analysis import TABLES
 from engramctl.results.schema.columns import SCHEMA_VERSION
-from engramctl.results.schema.extensions import EXTENSION_COLUMNS
-from engramctl.results.schema.scores import EVAL_COLUMNS, EVAL_ITEM_COLUMNS
-from engramctl.results.schema.trials import CURVE_COLUMNS, DOCUMENT_COLUMNS, TRIAL_COLUMNS
+from engramctl.results.schema.trials import TRIAL_COLUMNS
 from engramctl.results.store import Store, list_sweeps
-
-DOCS = Path(__file__).parents[3] / "docs" / "results.md"
 
 
 @pytest.fixture
@@ -153,43 +144,6 @@ def test_temporary_files_are_ignored(store, make_row):
     assert len(store.read_trials()) == 1
 
 
-def test_an_interrupted_write_leaves_the_old_file_and_no_debris(tmp_path, monkeypatch):
-    path = tmp_path / "a.json"
-    write_atomically(path, b"old")
-    monkeypatch.setattr("os.replace", lambda *_: (_ for _ in ()).throw(OSError("disk full")))
-    with pytest.raises(OSError, match="disk full"):
-        write_atomically(path, b"new")
-    assert [p.name for p in tmp_path.iterdir()] == ["a.json"]
-    assert path.read_bytes() == b"old"
-
-
-def test_manifest(store):
-    manifest = Manifest.model_validate({"sweep": {"question": "Where?"}, "budgets": {"20m for 1m": 1e12}, "trials": []})
-    store.write_manifest(manifest)
-    assert json.loads(store.manifest.read_text()) == {
-        "sweep": {"question": "Where?"}, "budgets": {"20m for 1m": 1e12}, "trials": [], "schema_version": SCHEMA_VERSION,
-    }  # fmt: skip
-    kept = store.read_manifest()
-    assert (kept.sweep, kept.budgets, kept.trials) == (manifest.sweep, manifest.budgets, ())
-
-    def of_shape(**content):
-        return json.dumps({"schema_version": SCHEMA_VERSION, **content})
-
-    for content, message in (
-        (json.dumps({"schema_version": 99}), "schema version 99"),
-        ("{", "not JSON"),
-        ("[]", "JSON list"),
-        (of_shape(trials="abc"), "trials: 'abc' is not allowed"),
-        (of_shape(trials=[{"trial_id": "a"}]), "trials.0.size: this field is required"),
-        (of_shape(budgets=[1e12]), "budgets: .* is not allowed"),
-        (of_shape(sweep={"slots": "many"}), "sweep.slots: 'many' is not allowed"),
-    ):
-        store.manifest.write_text(content)
-        with pytest.raises(UserError, match=message) as error:
-            store.read_manifest()
-        assert "sweep.json" in one_line(error)
-
-
 def test_an_unwritable_place_is_one_line(tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(UserError, match="can't be written: Not a directory") as error:
@@ -282,19 +236,3 @@ def test_kill_9_leaves_only_whole_files(store, tmp_path, make_row):
     assert len(trials) >= 3
     for trial_id in trials["trial_id"]:
         assert len(store.read_curve(trial_id)) == len(store.read_documents(trial_id)) == 20_000
-
-
-def test_the_page_on_results_has_every_column_as_it_is():
-    page = DOCS.read_text()
-    for column in (
-        *TRIAL_COLUMNS,
-        *CURVE_COLUMNS,
-        *DOCUMENT_COLUMNS,
-        *EVAL_COLUMNS,
-        *EVAL_ITEM_COLUMNS,
-        *EXTENSION_COLUMNS,
-        *chain(*TABLES.values()),
-    ):
-        kind = f"{column.type}, or null" if column.nullable else str(column.type)
-        assert f"| `{column.name}` | {kind} | {column.unit} | {column.meaning} |\n" in page
-    assert f"version {SCHEMA_VERSION}" in page

@@ -31,7 +31,7 @@ def test_a_sweep_that_is_not_there_is_named(fill, make_row, tmp_path):
         SweepResults.open(tmp_path, "other")
 
 
-def test_nothing_finished_is_said_with_what_there_is(fill, make_row, tmp_path):
+def test_without_a_finished_trial_the_error_says_what_there_is(fill, make_row, tmp_path):
     fill(tmp_path, [make_row(0.2, status="failed")], [make_row(0.4)])
     with pytest.raises(
         UserError, match=r"has no finished trial \(1 missing, 1 failed\); `engramctl status allocation --results .*` tells more"
@@ -44,3 +44,13 @@ def test_a_sweep_that_varies_something_else_is_refused(make_row):
     with pytest.raises(UserError, match=r"2 finished trials at size 3m, .*rho 0.50, seed 0.*differ in learning_rate"):
         require_one_trial_each(pd.DataFrame(rows))
     require_one_trial_each(pd.DataFrame(rows[:1]))
+
+
+def test_slots_of_missing_trials_come_from_their_rho(wanted, make_row):
+    def at(slots, seed):
+        rho = 700_000 / (700_000 + 8 * slots)
+        return make_row(rho, seed, variant="engram", n_slots=slots, p_engram=8 * slots, p_sparse=700_000 + 8 * slots)
+
+    absent = [at(4000, 2), *(at(16_000, seed) for seed in (0, 1, 2))]
+    trials = wanted([at(slots, seed) for slots in (0, 4000) for seed in (0, 1)], absent, slots=[0, 4000, 16_000])
+    assert trials.loc[trials["status"] == "missing", "n_slots"].tolist() == [4000, 16_000, 16_000, 16_000]

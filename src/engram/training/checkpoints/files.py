@@ -20,6 +20,8 @@ from engram.training.checkpoints.tensor_file import Form, write_tensors
 
 FINAL = "final"
 TABLES = "tables"
+NOWHERE = Path(os.devnull) / "checkpoints"
+"""For a trainer that keeps nothing: no folder can ever be there."""
 
 Streams = Mapping[str, tuple[Form, Iterator[Tensor]]]
 """Matrices that may not fit into RAM, by name: shape and dtype, and the rows in order, [n, r] at a time."""

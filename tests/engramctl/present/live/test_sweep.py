@@ -1,9 +1,7 @@
 import pytest
 
 from engramctl.cluster.events import ENDED, PROGRESS, RETRY, STARTED, Event
-from engramctl.present import progress as progress_module
 from engramctl.present.live import sweep as display
-from engramctl.present.progress import StageProgress
 from engramctl.sweep.build import expand
 from engramctl.sweep.files import find_sweep, load_sweep
 
@@ -60,20 +58,3 @@ def test_plain_lines_are_few_and_tell_of_trouble(clock, capsys):
     assert any("diverged after" in line and "loss exploded" in line for line in lines)
     assert any("failed after" in line and "killed" in line for line in lines)
     assert any(line.startswith("3/5 trials done") for line in lines)
-
-
-def test_stages_in_a_file_say_once_a_minute_what_is_left(clock, capsys, monkeypatch):
-    monkeypatch.setattr(progress_module.time, "monotonic", lambda: clock[0])
-    with StageProgress() as report:
-        for done in range(11):
-            report("measuring", done, 10)
-            clock[0] += 45
-        report("reading", 5, None)
-        clock[0] += 61
-        report("reading", 2000, None)
-    assert capsys.readouterr().err.splitlines() == [
-        "measuring ...",
-        *(f"measuring: {done}/10, about {left} left" for done, left in ((2, "6m00s"), (4, "4m30s"), (6, "3m00s"), (8, "1m30s"))),
-        "reading ...",
-        "reading: 2k",
-    ]

@@ -5,11 +5,10 @@ import pytest
 from matplotlib.figure import Figure
 from matplotlib.legend import Legend
 
-from engram.errors import UserError
 from engram.fitting.results import AllocationFit, Band, Interval, Verdict
 from engramctl.findings.fits import SweepFits
 from engramctl.present.figures.allocation import allocation_figure
-from engramctl.present.figures.save import FORMATS, check_formats, save
+from engramctl.present.figures.save import save
 from engramctl.results.trial_table import Series
 
 RHO = "\N{GREEK SMALL LETTER RHO}"
@@ -87,7 +86,7 @@ def test_a_fit_is_drawn_with_its_band_its_bar_and_its_verdict(curve_of, draw):
         ("too-few-points", (0.5, 0.3, 0.6), "too few points for a curve"),
     ],
 )
-def test_verdicts_are_said_in_the_panel(curve_of, draw, kind, star, text):
+def test_verdicts_are_in_the_panel(curve_of, draw, kind, star, text):
     figure = draw(curve_of(), fits=SweepFits(allocation={ONE: fitted(kind, star)}))
     assert text in words(figure)
     # Hollow where a minimum is not shown.
@@ -179,17 +178,3 @@ def test_files_are_the_same_bytes_every_time(curve_of, draw, tmp_path):
     # A file does not depend on which others are written.
     (alone,) = save(draw(curve_of(), fits=fits), tmp_path / "c", "allocation", ["svg"])
     assert alone.read_bytes() == first[1].read_bytes()
-
-
-def test_formats():
-    assert check_formats("pdf, png,pdf") == ("pdf", "png")
-    assert check_formats(",".join(FORMATS)) == FORMATS
-    for text, message in (("gif", "--format gif: png, svg, pdf are allowed"), (",", "names no format")):
-        with pytest.raises(UserError, match=message):
-            check_formats(text)
-
-
-def test_a_folder_that_cannot_be_written(curve_of, draw, tmp_path):
-    (tmp_path / "file").write_text("")
-    with pytest.raises(UserError, match="can't be written"):
-        save(draw(curve_of()), tmp_path / "file" / "figures", "allocation")
