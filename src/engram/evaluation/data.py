@@ -3,13 +3,12 @@
 import csv
 import io
 import json
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from engram.errors import FieldError, UserError
-
-Rows = list[dict[str, Any]]
+from engram.evaluation.local_rows import Splits, Table
 
 MMLU = frozenset({"cais/mmlu", "hails/mmlu_no_train"})
 """Names under which lm-eval's tasks look for it on the hub, as for `BBH` below."""
@@ -37,8 +36,8 @@ class LocalData:
         self.folder = folder
         self.places = [folder, *sorted(path for path in folder.iterdir() if path.is_dir())]
 
-    def splits(self, config: Mapping[str, Any], shots: int) -> Any | None:
-        """The data set of a task, with a `datasets.Dataset` per split; None when the folder has nothing of it.
+    def splits(self, config: Mapping[str, Any], shots: int) -> Splits | None:
+        """The rows of a task, with a `datasets.Dataset` per split; None when the folder has nothing of it.
 
         Args:
             config: lm-eval's config of the task.
@@ -58,15 +57,15 @@ class LocalData:
             find = self._json_lines(str(name), wanted)
         if find is None or evaluated is None:
             return None
-        found: dict[str, Rows] = {}
+        found: dict[str, Table] = {}
         for split in wanted:
             file, read = find(split)
             if file is not None and file.is_file():
                 found[split] = read(file)
-            elif split == evaluated or (shots and split == _fewshot_split(config)):
+            elif split == evaluated or (shots and split == fewshot_split(config)):
                 use = "its questions" if split == evaluated else f"its {shots} examples"
                 raise UserError(f"task {task}: {use} need {file or f'split {split}'}, which is not there")
-        return _datasets(found, wanted, evaluated)
+        return Splits(found, wanted, evaluated, config)
 
     def _json_lines(self, name: str, wanted: Sequence[str]) -> "_Find | None":
         if "/" in name:
@@ -103,7 +102,7 @@ class LocalData:
         return None
 
 
-_Read = Callable[[Path], Rows]
+_Read = Callable[[Path], Table]
 _Find = Callable[[str], tuple[Path | None, _Read]]
 """From a split to its file, None if there can't be one, and the function that reads it."""
 
@@ -114,7 +113,7 @@ def _splits(config: Mapping[str, Any]) -> list[str]:
     return list(dict.fromkeys(name for name in (*names, example_split) if name))
 
 
-def _fewshot_split(config: Mapping[str, Any]) -> str | None:
+def fewshot_split(config: Mapping[str, Any]) -> str | None:
     """Where lm-eval takes examples from (`ConfigurableTask.fewshot_docs`); None: from the task's own definition."""
     examples = config.get("fewshot_config") or {}
     if split := examples.get("split") or config.get("fewshot_split"):
@@ -124,49 +123,42 @@ def _fewshot_split(config: Mapping[str, Any]) -> str | None:
     return config.get("training_split") or config.get("validation_split") or config.get("test_split")
 
 
-def _datasets(found: Mapping[str, Rows], wanted: Iterable[str], evaluated: str) -> Any:
-    """Data sets of the splits; a split without a file, which nothing needs, is empty and has the columns of `evaluated`."""
-    import datasets
-
-    filled = {split: datasets.Dataset.from_list(rows) for split, rows in found.items()}
-    return datasets.DatasetDict({split: filled.get(split, filled[evaluated].select([])) for split in wanted})
-
-
-def _read_mmlu(file: Path, subject: str) -> Rows:
-    rows: Rows = []
+def _read_mmlu(file: Path, subject: str) -> Table:
+    rows = []
     with _opened(file) as lines:
         for number, fields in enumerate(csv.reader(lines), 1):
             if len(fields) != _MMLU_FIELDS or fields[5].strip() not in tuple("ABCD"):
                 raise UserError(f"{file}: row {number} is not question, A, B, C, D and the letter of the answer")
             question, *choices, letter = fields
             rows.append({"question": question, "subject": subject, "choices": choices, "answer": "ABCD".index(letter.strip())})
-    return _some(rows, file)
+    return _table(file, rows, range(1, len(rows) + 1), "row")
 
 
-def _read_bbh(file: Path) -> Rows:
+def _read_bbh(file: Path) -> Table:
     with _opened(file) as lines:
         try:
             content = json.load(lines)
             rows = [{"input": str(one["input"]), "target": str(one["target"])} for one in content["examples"]]
         except (ValueError, TypeError, KeyError):
             raise UserError(f"{file} is not a BIG-Bench Hard file: JSON with `examples`, each with `input` and `target`") from None
-    return _some(rows, file)
+    return _table(file, rows, range(1, len(rows) + 1), "example")
 
 
-def _read_json_lines(file: Path) -> Rows:
-    rows: Rows = []
+def _read_json_lines(file: Path) -> Table:
+    rows, numbers = [], []
     with _opened(file) as lines:
         for number, line in enumerate(lines, 1):
             if not line.strip():
                 continue
             try:
                 row = json.loads(line)
-            except ValueError:
+            except (ValueError, RecursionError):
                 row = None
             if not isinstance(row, dict):
                 raise UserError(f"{file}: line {number} is not a JSON object")
             rows.append(row)
-    return _some(rows, file)
+            numbers.append(number)
+    return _table(file, rows, numbers, "line")
 
 
 def _opened(file: Path) -> Any:
@@ -177,10 +169,10 @@ def _opened(file: Path) -> Any:
     return io.StringIO(text, newline="")
 
 
-def _some(rows: Rows, file: Path) -> Rows:
+def _table(file: Path, rows: Sequence[Mapping[str, Any]], numbers: Sequence[int], unit: str) -> Table:
     if not rows:
         raise UserError(f"{file} is empty")
-    return rows
+    return Table(file, rows, numbers, unit)
 
 
 def check_cot_prompt(file: Path, config: Mapping[str, Any]) -> None:

@@ -10,8 +10,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from engram.errors import UserError
-from engram.evaluation.data import FORMS, MMLU, LocalData
+from engram.evaluation.data import FORMS, MMLU, LocalData, fewshot_split
 from engram.evaluation.environment import offline, require_lm_eval
+from engram.evaluation.local_rows import Splits, check_answers, row_error
 from engram.tokenizer.hub import require_hub, short_cause
 
 require_lm_eval()
@@ -237,6 +238,8 @@ class _Factory(TaskFactory):
     def __init__(self, local: LocalData | None, fewshot: int | None, without_network: bool, stack: ExitStack) -> None:
         super().__init__()
         self.local, self.fewshot, self.stack = local, fewshot, stack
+        self.rows: Splits | None = None
+        """The user's, of the task that is being built."""
         self.network: str | None = None
         """Why the hub can't be asked; empty if it can; None if that is not known yet."""
         if without_network:
@@ -252,11 +255,11 @@ class _Factory(TaskFactory):
         config: dict[str, Any] = super()._load_full_config(entry, overrides)
         if entry.kind == Kind.GROUP:
             return config
-        rows = self.local.splits(config, shots(config, self.fewshot)) if self.local is not None else None
-        if rows is not None:
+        self.rows = self.local.splits(config, shots(config, self.fewshot)) if self.local is not None else None
+        if self.rows is not None:
             if "class" in config:
                 raise UserError(f"task {entry.name} reads its data by itself, from the hub only; move its files out of {self._place}")
-            config["custom_dataset"] = lambda **_: rows
+            config["custom_dataset"] = lambda rows=self.rows, **_: rows
         elif self.network is None and config.get("dataset_path") not in _LOCAL_FORMATS:
             try:
                 require_hub(f"task {entry.name}")
@@ -267,16 +270,21 @@ class _Factory(TaskFactory):
 
     def _build_task(self, entry: Entry, overrides: dict[str, Any] | None) -> "Task":
         try:
-            return super()._build_task(entry, overrides)
+            task: Task = super()._build_task(entry, overrides)
         except UserError:
             raise
         except Exception as problem:
             raise self._missing(entry, overrides, problem) from problem
+        if self.rows is not None:
+            check_answers(task, self.rows, fewshot_split(vars(task.config)) if shots(vars(task.config), self.fewshot) else None)
+        return task
 
     def _missing(self, entry: Entry, overrides: dict[str, Any] | None, problem: Exception) -> UserError:
         from datasets import config as places
 
         config: dict[str, Any] = super()._load_full_config(entry, overrides)
+        if self.rows is not None:  # its data set is here
+            return row_error(ConfigurableTask, config, self.rows, problem)
         if not self.network or not config.get("dataset_path"):
             return UserError(f"task {entry.name} can't be set up: {short_cause(problem)}")
         name = "/".join(str(part) for part in (config["dataset_path"], config.get("dataset_name")) if part)

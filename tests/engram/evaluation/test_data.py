@@ -139,3 +139,76 @@ def test_without_lm_eval(monkeypatch):
 def test_json_dump_of_a_row_stays_one_line(tmp_path, write_json_lines):
     file = write_json_lines(tmp_path / "x_test.jsonl", [{"text": "a\nb\r\u2028c"}])
     assert LocalData(tmp_path).splits({"task": "x", "test_split": "test"}, 0)["test"]["text"] == [json.loads(file.read_text())["text"]]
+
+
+OWN = """
+task: own
+dataset_path: json
+test_split: test
+output_type: multiple_choice
+doc_to_text: "{{question}}"
+doc_to_choice: ["a", "b"]
+doc_to_target: answer
+"""
+
+
+WITH_PASSAGE = OWN.replace("{{q", "{% if passage %}{{passage}} {% endif %}{{q")
+
+
+def own_task(folder, rows, write_json_lines, text=OWN):
+    """The user's own task on rows of a file in the form of JSON lines."""
+    (folder / "own.yaml").write_text(text)
+    write_json_lines(folder / "own_test.jsonl", rows)
+    with environment.quiet():
+        return load_tasks([str(folder / "own.yaml")], [], data=folder, fewshot=None, without_network=True)["tasks"]["own"]
+
+
+def test_the_order_of_rows_and_their_keys_do_not_matter(tmp_path, write_json_lines):
+    rows = [{"question": "q1", "answer": 0}, {"question": "q2", "answer": 1, "passage": "Long ago."}, {"question": "q3", "answer": 1}]
+    for order in (rows, rows[::-1], [rows[1], rows[0], rows[2]]):
+        task = own_task(tmp_path, order, write_json_lines, WITH_PASSAGE)
+        assert sorted(task.doc_to_text(doc) for doc in task.test_docs()) == ["Long ago. q2", "q1", "q3"]
+
+
+@pytest.mark.parametrize("values", [[1, "one"], ["one", 1], [True, 2], [[1], 2], [2**70, 1.5], [{"a": 1}, {"a": "x"}], ["\ud800", "x"]])
+def test_mixed_types_matter_only_in_a_column_that_the_task_reads(tmp_path, write_json_lines, values):
+    rows = [{"question": "q", "answer": 0, "extra": None}, *({"question": "q", "answer": 1, "extra": value} for value in values)]
+    assert len(own_task(tmp_path, rows, write_json_lines).test_docs()) == 3
+    with pytest.raises(UserError, match=r"own_test\.jsonl: line [23]: 'extra' is .* another type") as caught:
+        own_task(tmp_path, rows, write_json_lines, WITH_PASSAGE.replace("passage", "extra"))
+    assert "\n" not in str(caught.value)
+
+
+def test_mixed_types_in_a_column_that_a_function_reads(tmp_path, write_json_lines):
+    (tmp_path / "own_functions.py").write_text("def text(doc):\n    return doc['extra']\n")
+    rows = [{"question": "q", "answer": 0, "extra": "x"}, {"question": "q", "answer": 0, "extra": 3}]
+    with pytest.raises(UserError, match=r"line 2: 'extra' is 3"):
+        own_task(tmp_path, rows, write_json_lines, OWN + "doc_to_text: !function own_functions.text\n")
+
+
+@pytest.mark.parametrize("row", [{"question": "q"}, {"question": "q", "answer": 2}, {"question": "q", "answer": -1}, {"answer": None}])
+@pytest.mark.parametrize("place", [0, 1, 2])
+def test_a_row_without_a_valid_answer_is_named(tmp_path, write_json_lines, row, place):
+    rows = [{"question": "q", "answer": 0}, {"question": "q", "answer": 1}]
+    with pytest.raises(UserError, match=rf"own_test\.jsonl: line {place + 1} ") as caught:
+        own_task(tmp_path, [*rows[:place], row, *rows[place:]], write_json_lines)
+    assert "\n" not in str(caught.value)
+    assert "is not here" not in str(caught.value)
+
+
+@pytest.mark.parametrize("place", [0, 1])
+def test_an_answer_key_that_is_no_label(tmp_path, write_json_lines, place):
+    row = {"id": "1", "question": "?", "choices": {"text": ["a", "b"], "label": ["A", "B"]}, "answerKey": "A"}
+    rows = [row, row]
+    rows[place] = {**row, "answerKey": "E"}
+    write_json_lines(tmp_path / "arc_easy_test.jsonl", rows)
+    with environment.quiet(), pytest.raises(UserError, match=rf"arc_easy_test\.jsonl: line {place + 1} .*task arc_easy"):
+        load_tasks(["arc_easy"], [], data=tmp_path, fewshot=None, without_network=True)
+
+
+def test_a_written_answer_may_not_be_missing(tmp_path, write_json_lines):
+    text = OWN.replace("multiple_choice", "generate_until").replace("doc_to_target: answer", 'doc_to_target: "{{answer}}."')
+    text = text.replace('doc_to_choice: ["a", "b"]\n', "")
+    rows = [{"question": "q", "answer": "None"}, {"question": "q"}]
+    with pytest.raises(UserError, match=r"line 2 has no answer that task own can use: its 'answer' is empty"):
+        own_task(tmp_path, rows, write_json_lines, text)
