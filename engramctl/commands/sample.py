@@ -52,12 +52,13 @@ def sample(
     for text in texts:
         require_unicode("TEXT", text)
     from engram.model.generation import generate
+    from engram.tokenizer.plain import plain_ids
     from engram.training.checkpoints.restore import load_final
     from engram.training.machine import resolve_device
 
     restored = load_final(checkpoint, resolve_device(device), serving_placement(tables, table_cache, row_format))
     tokenizer, end = restored.tokenizer, restored.end_of_text_id
-    prompts = [tokenizer.encode(text, add_special_tokens=False).ids or [end] for text in texts]
+    prompts = [ids or [end] for ids in plain_ids(tokenizer, texts)]
     new = generate(restored.model, prompts, tokens, end, temperature, seed)
     if restored.served is not None:
         restored.served.close()

@@ -19,6 +19,7 @@ from engram.errors import UserError
 from engram.memory.designs.base import Memory
 from engram.memory.site import MemorySite
 from engram.model import Transformer
+from engram.tokenizer.plain import plain_ids
 from engram.training.checkpoints.restore import Restored
 from engram.training.validation import PASS_TOKENS
 
@@ -70,7 +71,7 @@ def text_gates(restored: Restored, text: str, layers: Sequence[int] | None = Non
     Raises UserError when the text is shorter, a layer has no memory, or the design has no gate.
     """
     sites = memory_sites(restored.model, layers)
-    ids = np.array(restored.tokenizer.encode(text, add_special_tokens=False).ids, dtype=np.int64)
+    ids = np.array(plain_ids(restored.tokenizer, [text])[0], dtype=np.int64)
     order = next(iter(sites.values())).memory.max_ngram
     if len(ids) < order:
         raise UserError(f"the text is too short: it has {len(ids)} of at least {order} tokens, the longest N-gram that the memory reads")

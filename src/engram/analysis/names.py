@@ -10,6 +10,7 @@ from engram.analysis.split import check_corpus
 from engram.corpus.dataset import VALIDATION_DOCUMENT_TOKENS, Corpus
 from engram.errors import UserError
 from engram.tokenizer.compression import REPLACEMENT
+from engram.tokenizer.plain import plain_encodings
 from engram.training.checkpoints.restore import Restored
 
 MAX_SPANS = 4096
@@ -60,7 +61,7 @@ def validation_names(restored: Restored, corpus: Corpus, max_spans: int = MAX_SP
     tokens = [corpus.val[start : min(end, start + VALIDATION_DOCUMENT_TOKENS)].tolist() for start, end in bounds]
     # The cut can leave part of a character at the end.
     texts = [text.rstrip(REPLACEMENT) for text in tokenizer.decode_batch(tokens, skip_special_tokens=False)]
-    offsets = [encoding.offsets for encoding in tokenizer.encode_batch(texts, add_special_tokens=False)]
+    offsets = [encoding.offsets for encoding in plain_encodings(tokenizer, texts)]
     found = [(number, span) for number, text in enumerate(texts) for span in _several_tokens(text, offsets[number])]
     if not found:
         raise UserError("the validation text has no name or identifier of two tokens or more; give a file of spans")

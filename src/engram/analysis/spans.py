@@ -10,6 +10,7 @@ import numpy as np
 from tokenizers import Tokenizer
 
 from engram.errors import UserError
+from engram.tokenizer.plain import plain_encodings
 
 _EXPECTED = '{"text": "...", "spans": [[start, end], ...]}'
 
@@ -78,7 +79,7 @@ def probes(texts: Sequence[SpannedText], tokenizer: Tokenizer) -> Probes:
 
     Raises UserError when a span has no token, such as white space that the tokenizer drops.
     """
-    encodings = tokenizer.encode_batch([text.text for text in texts], add_special_tokens=False)
+    encodings = plain_encodings(tokenizer, [text.text for text in texts])
     places = []
     for number, (text, encoding) in enumerate(zip(texts, encodings, strict=True)):
         starts, ends = _offsets(encoding.offsets)

@@ -19,6 +19,7 @@ from engram.corpus.spool import Progress, Spool
 from engram.errors import UserError
 from engram.tokenizer.bpe import check_vocab_size, end_of_text_id, fingerprint, load_tokenizer, train_bpe, vocabulary_size
 from engram.tokenizer.compression import compress_vocabulary
+from engram.tokenizer.plain import plain_ids
 
 TOKENIZER_SAMPLE_BYTES = 32_000_000
 """Bytes of training text that the tokenizer is trained on, at most."""
@@ -120,13 +121,18 @@ def _build(spec: CorpusSpec, root: Path, request: str, tokenizer: Tokenizer | No
         target = root / f"{spool.fingerprint(spec.val_fraction)[:16]}-{hashlib.sha256(choice.encode()).hexdigest()[:8]}"
         if _whole(target):
             return target
+        train, val = spool.split(spec.val_fraction)
         if tokenizer is None:
-            train, _ = spool.split(spec.val_fraction)
             report("training the tokenizer", 0, None)
             tokenizer = train_bpe(_sample(spool, train), spec.vocab_size)
         folder = temporary / "corpus"
         folder.mkdir()
-        _write_corpus(folder, spool, spec, tokenizer, report)
+        try:
+            _write_corpus(folder, spool, train, val, spec, tokenizer, report)
+        except UserError as problem:
+            if spec.tokenizer is None:
+                raise
+            raise UserError(f"tokenizer {spec.tokenizer}: {problem}") from None
         if not _whole(target):
             shutil.rmtree(target, ignore_errors=True)
         try:
@@ -146,9 +152,9 @@ def _sample(spool: Spool, numbers: Sequence[int]) -> Iterator[str]:
     return spool.texts(numbers[: max(1, kept)])
 
 
-def _write_corpus(folder: Path, spool: Spool, spec: CorpusSpec, tokenizer: Tokenizer, report: Progress) -> None:
-    train, val = spool.split(spec.val_fraction)
-    tokenizer.encode_special_tokens = True  # "<|endoftext|>" inside a document is plain text
+def _write_corpus(
+    folder: Path, spool: Spool, train: Sequence[int], val: Sequence[int], spec: CorpusSpec, tokenizer: Tokenizer, report: Progress
+) -> None:
     vocab_size, end = vocabulary_size(tokenizer), end_of_text_id(tokenizer)
     dtype = np.dtype(np.uint16 if vocab_size <= 2**16 else np.uint32)
     total = sum(map(spool.size, itertools.chain(train, val)))
@@ -158,10 +164,9 @@ def _write_corpus(folder: Path, spool: Spool, spec: CorpusSpec, tokenizer: Token
         ends = [0]
         with (folder / f"{name}.bin").open("wb") as file:
             for batch in _batches(spool, numbers):
-                encoded = tokenizer.encode_batch_fast(list(spool.texts(batch)), add_special_tokens=False)
-                for encoding in encoded:
-                    np.array([*encoding.ids, end], dtype=dtype).tofile(file)
-                    ends.append(ends[-1] + len(encoding.ids) + 1)
+                for ids in plain_ids(tokenizer, list(spool.texts(batch))):
+                    np.array([*ids, end], dtype=dtype).tofile(file)
+                    ends.append(ends[-1] + len(ids) + 1)
                 done += sum(map(spool.size, batch))
                 report("tokenising", done, total)
         starts[name] = np.array(ends, dtype=np.int64)

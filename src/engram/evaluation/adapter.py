@@ -14,6 +14,7 @@ from engram.evaluation.environment import require_lm_eval
 from engram.evaluation.generating import Sampling, Stopping, answers
 from engram.evaluation.passes import Passes, Scored, score
 from engram.model import Transformer
+from engram.tokenizer.plain import plain_ids
 from engram.training.checkpoints.restore import Restored
 from engram.training.machine import resolve_precision
 
@@ -108,15 +109,13 @@ class EngramLM(TemplateLM):
 
     def tok_encode(self, string: str, add_special_tokens: bool | None = None, **_: Any) -> list[int]:
         """Token ids as in training, which adds no special tokens."""
-        ids: list[int] = self.encoder.encode(string, add_special_tokens=False).ids
-        return ids
+        return plain_ids(self.encoder, [string])[0]
 
     def tok_encode_all(self, texts: Sequence[str]) -> list[list[int]]:
         """Token ids of many texts, on all processors."""
         found: list[list[int]] = []
         for start in range(0, len(texts), _ENCODED_AT_ONCE):
-            batch = self.encoder.encode_batch_fast(list(texts[start : start + _ENCODED_AT_ONCE]), add_special_tokens=False)
-            found.extend(encoding.ids for encoding in batch)
+            found.extend(plain_ids(self.encoder, texts[start : start + _ENCODED_AT_ONCE]))
         return found
 
     def encode_pairs(self, pairs: Sequence[tuple[str, str]]) -> list[tuple[list[int], list[int]]]:

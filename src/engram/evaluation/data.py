@@ -57,15 +57,16 @@ class LocalData:
             find = self._json_lines(str(name), wanted)
         if find is None or evaluated is None:
             return None
+        examples = _fewshot_split(config) if shots else None
         found: dict[str, Table] = {}
         for split in wanted:
             file, read = find(split)
             if file is not None and file.is_file():
                 found[split] = read(file)
-            elif split == evaluated or (shots and split == fewshot_split(config)):
+            elif split in (evaluated, examples):
                 use = "its questions" if split == evaluated else f"its {shots} examples"
                 raise UserError(f"task {task}: {use} need {file or f'split {split}'}, which is not there")
-        return Splits(found, wanted, evaluated, config)
+        return Splits(found, wanted, evaluated, examples, config)
 
     def _json_lines(self, name: str, wanted: Sequence[str]) -> "_Find | None":
         if "/" in name:
@@ -113,7 +114,7 @@ def _splits(config: Mapping[str, Any]) -> list[str]:
     return list(dict.fromkeys(name for name in (*names, example_split) if name))
 
 
-def fewshot_split(config: Mapping[str, Any]) -> str | None:
+def _fewshot_split(config: Mapping[str, Any]) -> str | None:
     """Where lm-eval takes examples from (`ConfigurableTask.fewshot_docs`); None: from the task's own definition."""
     examples = config.get("fewshot_config") or {}
     if split := examples.get("split") or config.get("fewshot_split"):

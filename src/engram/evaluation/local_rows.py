@@ -28,13 +28,15 @@ class Table:
 
 
 class Splits(dict[str, Any]):
-    """A `datasets.Dataset` for each split of a task, and the table that it was made of."""
+    """A `datasets.Dataset` for each split of a task, and the tables that they were made of."""
 
-    def __init__(self, tables: Mapping[str, Table], wanted: Iterable[str], evaluated: str, config: Mapping[str, Any]) -> None:
+    def __init__(
+        self, tables: Mapping[str, Table], wanted: Iterable[str], evaluated: str, examples: str | None, config: Mapping[str, Any]
+    ) -> None:
         """A split without a file, which nothing needs, is empty and has the columns of `evaluated`."""
         filled = {split: _dataset(table, config) for split, table in tables.items()}
         super().__init__({split: filled.get(split, filled[evaluated].select([])) for split in wanted})
-        self.tables, self.evaluated = tables, evaluated
+        self.tables, self.evaluated, self.examples = tables, evaluated, examples
 
 
 def _dataset(table: Table, config: Mapping[str, Any]) -> Any:
@@ -105,17 +107,11 @@ def _source(function: Any) -> str:
         return ""
 
 
-def check_answers(task: Any, splits: Splits, example_split: str | None) -> None:
-    """Raise UserError with file and row for the first row without an answer that the task can use.
-
-    Args:
-        task: lm-eval's, built on `splits`.
-        splits: of the user's files.
-        example_split: where the examples of its prompts come from; None: it has none.
-    """
+def check_answers(task: Any, splits: Splits) -> None:
+    """Raise UserError with file and row for the first row without an answer that the task, lm-eval's, can use."""
     _check(task, task.task_docs, splits.tables[splits.evaluated])
-    if example_split is not None and example_split != splits.evaluated and example_split in splits.tables:
-        _check(task, task.fewshot_docs(), splits.tables[example_split])
+    if splits.examples not in (None, splits.evaluated) and splits.examples in splits.tables:
+        _check(task, task.fewshot_docs(), splits.tables[splits.examples])
 
 
 def _check(task: Any, documents: Sequence[Mapping[str, Any]], table: Table) -> None:

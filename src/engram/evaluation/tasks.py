@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from engram.errors import UserError
-from engram.evaluation.data import FORMS, MMLU, LocalData, fewshot_split
+from engram.evaluation.data import FORMS, MMLU, LocalData
 from engram.evaluation.environment import offline, require_lm_eval
 from engram.evaluation.local_rows import Splits, check_answers, row_error
 from engram.tokenizer.hub import require_hub, short_cause
@@ -276,7 +276,7 @@ class _Factory(TaskFactory):
         except Exception as problem:
             raise self._missing(entry, overrides, problem) from problem
         if self.rows is not None:
-            check_answers(task, self.rows, fewshot_split(vars(task.config)) if shots(vars(task.config), self.fewshot) else None)
+            check_answers(task, self.rows)
         return task
 
     def _missing(self, entry: Entry, overrides: dict[str, Any] | None, problem: Exception) -> UserError:

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 
 from engram.cache import default_cache
 from engram.corpus.dataset import Corpus
@@ -234,3 +235,25 @@ def test_the_temporary_folder_of_a_living_preparation_stays(tmp_path, spec, corp
     folder, _ = json.loads(living.communicate(timeout=60)[0])
     assert living.returncode == 0
     assert contents(tmp_path / "corpora" / folder) == contents(corpus.folder)
+
+
+def test_the_end_token_spelled_out_in_html_ends_no_document(tmp_path):
+    letters = sorted(set("</sdocument>0123456789▁"))
+    tokenizer = Tokenizer(models.Unigram([("<unk>", 0.0), ("</s>", 0.0), *((letter, -2.0) for letter in letters)], unk_id=0))
+    tokenizer.pre_tokenizer, tokenizer.decoder = pre_tokenizers.Metaspace(), decoders.Metaspace()
+    tokenizer.save(str(tmp_path / "tokenizer.json"))
+    written = [f"<s>document {i}</s></s>" for i in range(50)]
+    (tmp_path / "x.jsonl").write_text("".join(json.dumps({"text": text}) + "\n" for text in written))
+    spec = CorpusSpec(source=f"files:{tmp_path}/x.jsonl", tokenizer=str(tmp_path / "tokenizer.json"), val_fraction=0.3)
+    corpus = prepare_corpus(spec, tmp_path / "cache")
+    assert sum((tokens == corpus.end_of_text_id).sum() for tokens in (corpus.train, corpus.val)) == len(written)
+    assert sorted(itertools.chain(*decoded(corpus))) == sorted(written)
+
+
+def test_a_tokenizer_that_can_not_encode_the_text_is_named(tmp_path, texts):
+    tokenizer = Tokenizer(models.WordLevel({"</s>": 0, "report": 1}, unk_token="<unk>"))
+    tokenizer.save(str(tmp_path / "tokenizer.json"))
+    spec = CorpusSpec(source=f"files:{texts}/*.txt", tokenizer=str(tmp_path / "tokenizer.json"), val_fraction=0.3)
+    with pytest.raises(UserError, match=r"tokenizer .*tokenizer\.json: .*can't encode this text: .*Missing") as caught:
+        prepare_corpus(spec, tmp_path / "cache")
+    assert "\n" not in str(caught.value)

@@ -6,6 +6,8 @@ from dataclasses import dataclass
 
 from tokenizers import Tokenizer
 
+from engram.tokenizer.plain import plain_ids
+
 Encode = Callable[[str], Sequence[object]]
 """Tokens of a text, without special tokens at the beginning or the end."""
 
@@ -43,8 +45,7 @@ class PlainTokens:
         self._tokenizer = tokenizer
 
     def __call__(self, text: str) -> list[int]:
-        ids: list[int] = self._tokenizer.encode(text, add_special_tokens=False).ids
-        return ids
+        return plain_ids(self._tokenizer, [text])[0]
 
     def tail(self, text: str, tokens: int) -> str:
         """Text of the last `tokens` tokens of `text`."""

@@ -37,7 +37,7 @@ class Restored:
     model: Transformer
     """In evaluation mode."""
     tokenizer: Tokenizer
-    """Encodes as in training: "<|endoftext|>" inside a text is plain text."""
+    """`engram.tokenizer.plain` encodes with it as in training: "<|endoftext|>" inside a text is plain text."""
     trial: TrialConfig
     end_of_text_id: int
     served: ServedTables | None = None
