@@ -29,7 +29,7 @@ def corpus(
     from engram.config.errors import validated
     from engram.corpus.prepare import prepare_corpus
     from engram.corpus.sources import CorpusSpec
-    from engram.corpus.statistics import describe
+    from engram.corpus.statistics import describe, text_loss
     from engramctl.commands.options.sweep import corpus_overrides
 
     changes = corpus_overrides(corpus, corpus_bytes, text_column, tokenizer, vocab_size)
@@ -51,7 +51,12 @@ def corpus(
     out.print()
     tokens = f"{facts['vocab_size']:,} tokens, {facts['compressed_vocab_size']:,} canonical ids"
     out.print(f"vocabulary: {tokens} ({facts['compression_percent']:.1f} % fewer), {facts['bytes_per_token']:.2f} bytes a token")
-    out.print(f"left out: {facts['duplicate_documents']:,} duplicates, {facts['blank_documents']:,} without text")
+    read = "" if facts["read_documents"] is None else f" of {facts['read_documents']:,} documents read"
+    out.print(f"left out{read}: {facts['duplicate_documents']:,} duplicates, {facts['blank_documents']:,} without text")
+    for reason, count in (facts["skipped_files"] or {}).items():
+        out.print(f"files skipped: {count:,} ({reason})")
+    if (loss := text_loss(prepared)) is not None:
+        out.print(loss, markup=False)
     out.print()
     ngrams = [
         (f"{g['n']}-grams", f"{g['distinct']:,}", f"{g['seen_once_percent']:.1f} %", f"{g['occurrences_seen_once_percent']:.1f} %")

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Protocol
 
 from engram.config.trial import TrialConfig
 from engram.corpus.dataset import Corpus, TrainBatches, validation_windows
+from engram.corpus.statistics import text_loss
 from engram.errors import UserError
 from engram.memory.placement.settings import TablePlacement
 from engramctl.cluster.events import ENDED, RETRY, Event
@@ -92,6 +93,8 @@ def train_missing(run: SweepRun, corpus: Corpus, manifest: Manifest) -> list[Tri
         corpus: its prepared text.
         manifest: the sweep's manifest so far; an empty one on its first run.
     """
+    if (loss := text_loss(corpus)) is not None:
+        run.watcher.note(loss)
     manifest = updated_manifest(manifest, run.spec, corpus)
     known = [known_budget(run.spec, b, manifest) for b in run.spec.budgets]
     trials = [] if None in known else run.expand([b for b in known if b], corpus)

@@ -5,6 +5,7 @@ import itertools
 import json
 import os
 import shutil
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,7 @@ from engram.corpus.spool import Progress, Spool
 from engram.errors import UserError
 from engram.tokenizer.bpe import check_vocab_size, end_of_text_id, fingerprint, load_tokenizer, train_bpe, vocabulary_size
 from engram.tokenizer.compression import compress_vocabulary
+from engram.tokenizer.losses import Losses
 from engram.tokenizer.plain import plain_ids
 
 TOKENIZER_SAMPLE_BYTES = 32_000_000
@@ -50,7 +52,7 @@ def prepare_corpus(spec: CorpusSpec, cache: Path, progress: Progress | None = No
         entry.parent.mkdir(parents=True, exist_ok=True)
         # One process at a time for each request; the lock is released when its process ends.
         with _lock(root, request):
-            folder = None if refresh else _known(entry, root)
+            folder = None if refresh else _known(entry, root, spec)
             if folder is None:
                 folder = _build(spec, root, request, tokenizer, report)
                 _write_synced(entry, json.dumps({"folder": folder.name}).encode())
@@ -73,22 +75,26 @@ def _request_key(spec: CorpusSpec, tokenizer: Tokenizer | None) -> str:
     return hashlib.sha256(json.dumps(asked, sort_keys=True).encode()).hexdigest()[:24]
 
 
-def _known(entry: Path, root: Path) -> Path | None:
+def _known(entry: Path, root: Path, spec: CorpusSpec) -> Path | None:
     """The folder that an earlier preparation wrote, if it and its entry still exist."""
     try:
         folder = root / json.loads(entry.read_text())["folder"]
     except (FileNotFoundError, ValueError, KeyError):
         return None
-    return folder if _whole(folder) else None
+    return folder if _whole(folder, spec) else None
 
 
-def _whole(folder: Path) -> bool:
-    """Whether a folder exists, is undamaged and has the current format."""
+def _whole(folder: Path, spec: CorpusSpec) -> bool:
+    """Whether a folder exists, is undamaged and has the current format.
+
+    With a tokenizer of the user's, what it lost must be known too: before that was counted, an end token spelled out in a text was taken
+    for the end of a document.
+    """
     try:
-        Corpus.open(folder)
+        meta = Corpus.open(folder).meta
     except UserError:
         return False
-    return True
+    return spec.tokenizer is None or "unknown_tokens" in meta
 
 
 def _lock(root: Path, request: str) -> FileLock:
@@ -116,10 +122,11 @@ def _build(spec: CorpusSpec, root: Path, request: str, tokenizer: Tokenizer | No
     temporary = _temporary(root, request)
     temporary.mkdir()
     try:
-        spool = Spool(temporary / "text", read_documents(spec), spec.max_bytes, report)
+        skipped: Counter[str] = Counter()
+        spool = Spool(temporary / "text", read_documents(spec, skipped), spec.max_bytes, report)
         choice = fingerprint(tokenizer) if tokenizer else f"bpe {spec.vocab_size}"
         target = root / f"{spool.fingerprint(spec.val_fraction)[:16]}-{hashlib.sha256(choice.encode()).hexdigest()[:8]}"
-        if _whole(target):
+        if _whole(target, spec):
             return target
         train, val = spool.split(spec.val_fraction)
         if tokenizer is None:
@@ -128,17 +135,17 @@ def _build(spec: CorpusSpec, root: Path, request: str, tokenizer: Tokenizer | No
         folder = temporary / "corpus"
         folder.mkdir()
         try:
-            _write_corpus(folder, spool, train, val, spec, tokenizer, report)
+            _write_corpus(folder, spool, (train, val), spec, tokenizer, skipped, report)
         except UserError as problem:
             if spec.tokenizer is None:
                 raise
             raise UserError(f"tokenizer {spec.tokenizer}: {problem}") from None
-        if not _whole(target):
+        if not _whole(target, spec):
             shutil.rmtree(target, ignore_errors=True)
         try:
             folder.rename(target)
         except OSError:  # another request for the same text finished first
-            if not _whole(target):
+            if not _whole(target, spec):
                 raise
         return target
     finally:
@@ -153,8 +160,16 @@ def _sample(spool: Spool, numbers: Sequence[int]) -> Iterator[str]:
 
 
 def _write_corpus(
-    folder: Path, spool: Spool, train: Sequence[int], val: Sequence[int], spec: CorpusSpec, tokenizer: Tokenizer, report: Progress
+    folder: Path,
+    spool: Spool,
+    split: tuple[Sequence[int], Sequence[int]],
+    spec: CorpusSpec,
+    tokenizer: Tokenizer,
+    skipped: Counter[str],
+    report: Progress,
 ) -> None:
+    train, val = split
+    losses = Losses(tokenizer)
     vocab_size, end = vocabulary_size(tokenizer), end_of_text_id(tokenizer)
     dtype = np.dtype(np.uint16 if vocab_size <= 2**16 else np.uint32)
     total = sum(map(spool.size, itertools.chain(train, val)))
@@ -164,7 +179,11 @@ def _write_corpus(
         ends = [0]
         with (folder / f"{name}.bin").open("wb") as file:
             for batch in _batches(spool, numbers):
-                for ids in plain_ids(tokenizer, list(spool.texts(batch))):
+                texts = list(spool.texts(batch))
+                encoded = plain_ids(tokenizer, texts)
+                if spec.tokenizer is not None:  # one that is trained here loses nothing
+                    losses.add(texts, encoded)
+                for ids in encoded:
                     np.array([*ids, end], dtype=dtype).tofile(file)
                     ends.append(ends[-1] + len(ids) + 1)
                 done += sum(map(spool.size, batch))
@@ -188,12 +207,17 @@ def _write_corpus(
         "dtype": dtype.name,
         "train_documents": len(train),
         "val_documents": len(val),
+        "read_documents": spool.read,
         "duplicate_documents": spool.duplicates,
         "blank_documents": spool.blank,
         "train_bytes": sum(map(spool.size, train)),
         "val_bytes": sum(map(spool.size, val)),
         "train_tokens": int(starts["train"][-1]),
         "val_tokens": int(starts["val"][-1]),
+        "unknown_token": losses.token,
+        "unknown_tokens": losses.unknown,
+        "changed_documents": losses.changed,
+        "skipped_files": dict(skipped),
     }
     (folder / "meta.json").write_text(json.dumps(meta, indent=2))
     for path in folder.iterdir():

@@ -7,6 +7,7 @@ it (it is listed in the package's RECORD with a hash), not if installing the pac
 import hashlib
 import os
 import sysconfig
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from importlib.metadata import distributions
 from pathlib import Path
@@ -41,12 +42,19 @@ _STDLIB_WRITTEN_HERE = ("config-", "_sysconfigdata", "sitecustomize", "usercusto
 _PACKAGES_LEFT_OUT = frozenset({"engram", "engramctl", "pip", "transformers"})
 
 
-def python_documents() -> Iterator[str]:
-    """Texts of this environment's Python files and documentation, in the order of `python_files`."""
+def python_documents(skipped: Counter[str]) -> Iterator[str]:
+    """Texts of this environment's Python files and documentation, in the order of `python_files`.
+
+    Files that can't be read are counted in `skipped`, by reason.
+    """
     for path in python_files():
         try:
             text = path.read_bytes().decode("utf-8")
-        except (UnicodeDecodeError, OSError):
+        except UnicodeDecodeError:
+            skipped["not UTF-8"] += 1
+            continue
+        except OSError as problem:
+            skipped[problem.strerror or "can't be read"] += 1
             continue
         if text:
             yield text

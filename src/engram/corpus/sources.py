@@ -1,5 +1,6 @@
 """What text a corpus is made of, and how it is read."""
 
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -37,14 +38,15 @@ class CorpusSpec(FrozenConfig):
         return source
 
 
-def read_documents(spec: CorpusSpec) -> Iterator[str]:
+def read_documents(spec: CorpusSpec, skipped: Counter[str] | None = None) -> Iterator[str]:
     """Whole documents of the source in a fixed order, including duplicates and empty ones, and not limited by `max_bytes`.
 
+    Files that are left out because they can't be read, which only `python` allows, are counted in `skipped`, by reason.
     Raises UserError, when the first document is asked for or later, if the source can't be read.
     """
     kind, argument = _split(spec.source)
     if kind == "python":
-        yield from python_documents()
+        yield from python_documents(Counter() if skipped is None else skipped)
     elif kind == "files":
         for path in matching_files(argument):
             yield from file_documents(path, spec.text_column or "text")

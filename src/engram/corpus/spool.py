@@ -51,6 +51,11 @@ class Spool:
             raise UserError("the corpus is empty: its source has no document with text")
         self.ends = np.array(ends, dtype=np.int64)
 
+    @property
+    def read(self) -> int:
+        """Documents that were read: those that are kept, duplicates and blank ones."""
+        return len(self.digests) + self.duplicates + self.blank
+
     def fingerprint(self, val_fraction: float) -> str:
         """SHA-256 of the documents in order and of the split, 64 hexadecimal digits."""
         whole = hashlib.sha256(f"{val_fraction!r}\n".encode())

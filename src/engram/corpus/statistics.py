@@ -13,10 +13,11 @@ MAX_NGRAM_TOKENS = 20_000_000
 def describe(corpus: Corpus) -> dict[str, Any]:
     """Sizes of a corpus and, for N = 2 and 3, how many distinct N-grams of canonical ids it has and how many occur once.
 
-    N-grams run across document boundaries, as they do in training.
+    N-grams run across document boundaries, as they do in training. What a corpus of an earlier version does not know is None.
     """
     meta = corpus.meta
     tokens = meta["train_tokens"] + meta["val_tokens"]
+    documents = meta["train_documents"] + meta["val_documents"]
     text = meta["train_bytes"] + meta["val_bytes"]
     ids = corpus.compression[np.asarray(corpus.train[:MAX_NGRAM_TOKENS])]
     return {
@@ -24,13 +25,33 @@ def describe(corpus: Corpus) -> dict[str, Any]:
         "corpus_fingerprint": corpus.fingerprint,
         "tokenizer_fingerprint": corpus.tokenizer_fingerprint,
         **{name: meta[name] for name in meta if name.startswith(("train_", "val_", "duplicate_", "blank_"))},
-        "bytes_per_token": text / (tokens - meta["train_documents"] - meta["val_documents"]),
+        **{name: meta.get(name) for name in ("read_documents", "unknown_token", "unknown_tokens", "changed_documents", "skipped_files")},
+        "unknown_percent": _percent(meta.get("unknown_tokens"), tokens - documents),
+        "changed_percent": _percent(meta.get("changed_documents"), documents),
+        "bytes_per_token": text / (tokens - documents),
         "vocab_size": corpus.vocab_size,
         "compressed_vocab_size": corpus.compressed_vocab_size,
         "compression_percent": 100 * (1 - corpus.compressed_vocab_size / corpus.vocab_size),
         "ngram_tokens": len(ids),
         "ngrams": [{"n": n, **_once(_packed(ids, n, corpus.compressed_vocab_size))} for n in (2, 3)],
     }
+
+
+def text_loss(corpus: Corpus) -> str | None:
+    """What the tokenizer lost of the text, in one line for a person; None if nothing."""
+    meta = corpus.meta
+    documents = meta["train_documents"] + meta["val_documents"]
+    unknown, changed = meta.get("unknown_tokens"), meta.get("changed_documents")
+    if not unknown and not changed:
+        return None
+    share = 100 * unknown / max(1, meta["train_tokens"] + meta["val_tokens"] - documents)
+    lost = [f"{share:.2g} % of the tokens are {meta.get('unknown_token')}"] if unknown else []
+    lost += [f"{changed:,} of {documents:,} documents do not decode back to their text"] if changed else []
+    return f"the tokenizer loses text: {', '.join(lost)}; bits per byte are not comparable with those of another tokenizer"
+
+
+def _percent(part: int | None, whole: int) -> float | None:
+    return None if part is None else 100 * part / max(1, whole)
 
 
 def _packed(ids: np.ndarray, n: int, base: int) -> np.ndarray:
