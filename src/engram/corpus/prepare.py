@@ -25,6 +25,8 @@ from engram.tokenizer.plain import plain_ids
 
 TOKENIZER_SAMPLE_BYTES = 32_000_000
 """Bytes of training text that the tokenizer is trained on, at most."""
+_FILE_READER = 2
+"""Version of how files are read: what an earlier one made of them is not taken from the cache unread."""
 _BATCH_DOCUMENTS = 256
 _BATCH_BYTES = 4_000_000
 
@@ -70,6 +72,8 @@ def _given_tokenizer(spec: CorpusSpec) -> Tokenizer | None:
 
 def _request_key(spec: CorpusSpec, tokenizer: Tokenizer | None) -> str:
     asked: dict[str, Any] = {"format": FORMAT, "spec": spec.model_dump(mode="json"), "files": source_listing(spec)}
+    if spec.source.startswith("files:"):
+        asked["reader"] = _FILE_READER
     if tokenizer is not None:
         asked["tokenizer"] = fingerprint(tokenizer)
     return hashlib.sha256(json.dumps(asked, sort_keys=True).encode()).hexdigest()[:24]

@@ -1,6 +1,12 @@
+import bz2
 import gzip
+import io
 import json
+import lzma
 import shutil
+import sys
+import tarfile
+import zipfile
 
 import pandas as pd
 import pytest
@@ -204,3 +210,108 @@ def test_the_listing_shows_a_change(tmp_path):
     assert len(before) == 1
     assert before == source_listing(spec)[:1]
     assert len(source_listing(spec)) == 2
+
+
+@pytest.mark.parametrize("kind", ["a.jsonl", "a.txt"])
+@pytest.mark.parametrize(("suffix", "compress"), [(".bz2", bz2.compress), (".xz", lzma.compress)])
+def test_other_compressions_of_the_standard_library(tmp_path, kind, suffix, compress):
+    content = json_lines(ROWS) if kind == "a.jsonl" else b"one\ntwo"
+    (tmp_path / f"{kind}{suffix}").write_bytes(compress(content))
+    assert read(f"files:{tmp_path}/*") == (ROWS if kind == "a.jsonl" else ["one\ntwo"])
+    (tmp_path / f"{kind}{suffix}").write_bytes(compress(content)[:-8])
+    assert f"{kind}{suffix} can't be read" in mistake(f"files:{tmp_path}/*")
+    (tmp_path / f"{kind}{suffix}").write_bytes(b"no such thing")
+    assert f"{kind}{suffix} can't be read" in mistake(f"files:{tmp_path}/*")
+
+
+def archive(files, mode="w"):
+    made = io.BytesIO()
+    with tarfile.open(fileobj=made, mode=mode) as tar:
+        for name, content in files.items():
+            entry = tarfile.TarInfo(name)
+            entry.size = len(content)
+            tar.addfile(entry, io.BytesIO(content))
+    return made.getvalue()
+
+
+def zipped(files):
+    made = io.BytesIO()
+    with zipfile.ZipFile(made, "w") as target:
+        for name, content in files.items():
+            target.writestr(name, content)
+    return made.getvalue()
+
+
+INSIDE = {"a.txt": b"text of one", "b.txt": b"text of another"}
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        ("a.tar", archive(INSIDE)),
+        ("a.tar.gz", archive(INSIDE, "w:gz")),
+        ("a.TGZ", archive(INSIDE, "w:gz")),
+        ("a.tar.bz2", archive(INSIDE, "w:bz2")),
+        ("a.tar.xz", archive(INSIDE, "w:xz")),
+        ("a.tar.zst", zstandard.compress(archive(INSIDE))),
+        ("a.zip", zipped(INSIDE)),
+        ("a.7z", b"7z\xbc\xaf\x27\x1c and more"),
+        ("a.arrow", b"ARROW1 and more"),
+        ("a.feather", b"ARROW1 and more"),
+        ("a.lz4", b"abc"),
+        ("a.parquet.gz", gzip.compress(b"PAR1")),
+        ("a.txt", archive(INSIDE)),  # under other names
+        ("a.gz", archive(INSIDE, "w:gz")),
+        ("a.jsonl", gzip.compress(json_lines(ROWS))),
+        ("a.txt.gz", gzip.compress(gzip.compress(b"text"))),
+        ("noname", zipped(INSIDE)),
+        ("data", b"PAR1 and more"),
+        ("a.bin", b"text\0text"),
+        ("a.bin", b"x" * 100_000 + b"\0"),
+        ("a.txt", "text".encode("utf-16")),
+    ],
+)
+def test_what_is_not_text_is_refused_by_name(tmp_path, name, content):
+    (tmp_path / name).write_bytes(content)
+    assert f"{name} can't be read" in mistake(f"files:{tmp_path}/*")
+
+
+@pytest.mark.parametrize("name", ["a.txt", "a.jsonl", "a.txt.gz", "a.jsonl.zst", "a.txt.xz"])
+def test_a_byte_order_mark_is_no_text(tmp_path, name):
+    content = json_lines(["same"]) if "jsonl" in name else b"same"
+    suffix = name[name.rindex(".") :] if name.endswith((".gz", ".zst")) else ""
+    for number, mark in enumerate((b"", b"\xef\xbb\xbf")):
+        packed = lzma.compress(mark + content) if name.endswith(".xz") else compressed(suffix, mark + content)
+        (tmp_path / f"{number}{name}").write_bytes(packed)
+    assert read(f"files:{tmp_path}/*") == ["same", "same"]
+
+
+def test_a_byte_order_mark_in_a_row_or_a_table(tmp_path):
+    (tmp_path / "a.jsonl").write_bytes(json_lines(["\ufeffsame", "same \ufeff"]))
+    pd.DataFrame({"text": ["\ufeffsame"]}).to_parquet(tmp_path / "b.parquet")
+    assert read(f"files:{tmp_path}/*") == ["same", "same \ufeff", "same"]
+
+
+@pytest.mark.parametrize("log", [27, 28, 31])
+def test_zstd_with_a_long_window(tmp_path, log, monkeypatch):
+    parameters = zstandard.ZstdCompressionParameters.from_level(3, window_log=log)
+    made = io.BytesIO()
+    with zstandard.ZstdCompressor(compression_params=parameters).stream_writer(made, closefd=False) as writer:
+        writer.write(json_lines(ROWS))
+    (tmp_path / "a.jsonl.zst").write_bytes(made.getvalue() + zstandard.compress(json_lines(["more"])))
+    assert read(f"files:{tmp_path}/*") == [*ROWS, "more"]
+    monkeypatch.setitem(sys.modules, "zstandard", None)
+    if log == 27:
+        assert read(f"files:{tmp_path}/*") == [*ROWS, "more"]
+    else:
+        assert "a.jsonl.zst can't be read: it was made with zstd --long; pip install zstandard" in mistake(f"files:{tmp_path}/*")
+
+
+def test_a_folder_with_brackets_in_its_name(tmp_path):
+    folder = tmp_path / "g [1]"
+    folder.mkdir()
+    (folder / "a.txt").write_text("inside")
+    assert read(f"files:{folder}/a.txt") == ["inside"]
+    assert "write [ as [[], try files:" in mistake(f"files:{folder}/*.txt")
+    assert read(f"files:{tmp_path}/g [[]1]/*.txt") == ["inside"]
+    assert "[[]" not in mistake(f"files:{tmp_path}/h [1]/*.txt")

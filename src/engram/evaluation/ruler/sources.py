@@ -172,12 +172,12 @@ def _offline() -> bool:
 def _parsed(path: Path, what: str) -> Any:
     try:
         return json.loads(_read(path, what))
-    except json.JSONDecodeError as error:
+    except (json.JSONDecodeError, RecursionError) as error:
         raise UserError(f"{path} is not JSON: {short_cause(error)}") from error
 
 
 def _read(path: Path, what: str) -> str:
     try:
-        return path.read_text(encoding="utf-8")
+        return path.read_text(encoding="utf-8-sig")  # some editors begin a file with a byte order mark
     except (OSError, UnicodeDecodeError) as error:
         raise UserError(f"{path} can't be read as {what}: {short_cause(error)}") from error
