@@ -1,5 +1,6 @@
 """What runs in a Ray worker: scoring one model on one request, written atomically before it is reported."""
 
+import json
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -9,6 +10,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from engram.errors import UserError
 from engramctl.results.score_requests import Job, Request
 from engramctl.results.score_store import ScoreStore
 
@@ -55,6 +57,8 @@ def score_job(job: Job, machine: Machine, progress: Progress) -> dict[str, str]:
         "precision": model.precision,
         "finished_at": datetime.now(UTC).isoformat(timespec="seconds"),
     }
+    if json.dumps(job.request.identity(job.max_length), sort_keys=True) != job.identity:
+        raise UserError(f"{job.request.name}: its files were changed while it was scored; the same command scores it anew")
     rows = score_columns(job, evaluated.results, evaluated.floors, known)
     ScoreStore(job.folder).write(job.file_name, rows, item_columns(evaluated.results))
     return evaluated.left_out

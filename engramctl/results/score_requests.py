@@ -13,8 +13,11 @@ from typing import Any
 from engram.config.trial import TrialConfig
 from engram.errors import UserError
 from engramctl.present.format import short_trial_name
+from engramctl.results.fingerprints import files_fingerprint, fingerprint
 
 RULER = "ruler"
+SCORING = 1
+"""Version of how this program scores; it goes up when the same model gets other scores on the same task."""
 DEFAULT_LENGTHS = (1024,)
 """Tokens of RULER's samples: the shortest power of two at which every task that needs no outside text can be generated."""
 SHORTEST = 256
@@ -60,18 +63,43 @@ class Request:
     def name(self) -> str:
         return f"{self.task} at {self.length}" if self.is_ruler else self.task
 
+    @property
+    def task_file(self) -> Path | None:
+        """The user's own definition, if the task is one."""
+        file = Path(self.task)
+        return file if not self.is_ruler and file.is_file() else None
+
+    @property
+    def label(self) -> str:
+        """The task's name, also where it is defined by a file."""
+        from engram.evaluation.task_files import task_label
+
+        return self.task if self.task_file is None else task_label(self.task_file)
+
     def identity(self, max_length: int) -> dict[str, Any]:
-        """Everything that the scores depend on besides the model, as JSON values; settings that only other tasks use are left out."""
+        """Everything that the scores depend on besides the model, as JSON values; settings that only other tasks use are left out.
+
+        Files count by their content, not by their place. Raises UserError when one can't be read.
+        """
         settings = self.settings
-        common = {"task": self.task, "limit": settings.limit, "max_length": max_length}
+        common: dict[str, Any] = {"task": self.label, "limit": settings.limit, "max_length": max_length}
+        if SCORING > 1:
+            common["scoring"] = SCORING
         if self.is_ruler:
             from engram.evaluation.ruler import SEED
             from engram.evaluation.ruler.suite import VERSION
 
-            files = {name: _text(getattr(settings, name)) for name in ("squad", "hotpotqa", "words")}
-            haystack = [str(file) for file in settings.haystack] if settings.haystack else None
+            files = {name: _content(getattr(settings, name)) for name in ("squad", "hotpotqa", "words")}
+            # RULER's own file has another form than text, and its name says so.
+            haystack = [[file.suffix == ".json", fingerprint(file)] for file in settings.haystack] if settings.haystack else None
             return {**common, "length": self.length, "seed": SEED, "version": VERSION, "haystack": haystack, **files}
-        return {**common, "fewshot": settings.fewshot, "data": _text(settings.data), "lm_eval": version("lm_eval")}
+        from engram.evaluation.data import data_files
+        from engram.evaluation.task_files import task_files
+
+        if self.task_file is not None:
+            common["definition"] = fingerprint(task_files(self.task_file))
+        data = files_fingerprint(settings.data, data_files(settings.data)) if settings.data else None
+        return {**common, "fewshot": settings.fewshot, "data": data, "lm_eval": version("lm_eval")}
 
 
 @dataclass(frozen=True)
@@ -94,10 +122,10 @@ class Job:
         """What was asked for, as JSON."""
         return json.dumps(self.request.identity(self.max_length), sort_keys=True)
 
-    @property
+    @cached_property
     def file_name(self) -> str:
-        """Name of the files of its rows and of its items; the same for the same trial, task and settings."""
-        task = re.sub(r"[^A-Za-z0-9_-]+", "-", self.request.task.removesuffix(".yaml"))[-60:]
+        """Name of the files of its rows and of its items; the same for the same trial, task, contents of files and settings."""
+        task = re.sub(r"[^A-Za-z0-9_-]+", "-", self.request.label)[-60:]
         digest = hashlib.sha256(self.identity.encode()).hexdigest()[:8]
         return f"{self.trial.id}.{task}.{digest}.parquet"
 
@@ -136,5 +164,5 @@ def _require_ruler_task(task: str) -> None:
         raise UserError(f"there is no task {task}; {RULER} is all of {', '.join(f'{RULER}:{one}' for one in TASKS)}")
 
 
-def _text(path: Path | None) -> str | None:
-    return None if path is None else str(path)
+def _content(file: Path | None) -> str | None:
+    return None if file is None else fingerprint(file)

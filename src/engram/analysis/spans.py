@@ -1,5 +1,6 @@
 """Spans of text to look at, such as named entities: read from a file, and located among tokens."""
 
+import codecs
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -42,7 +43,7 @@ def read_spans(file: Path) -> list[SpannedText]:
     Other keys and empty lines are ignored. Raises UserError that names the file and the line of whatever is wrong.
     """
     try:
-        lines = file.read_bytes().split(b"\n")
+        lines = file.read_bytes().removeprefix(codecs.BOM_UTF8).split(b"\n")
     except OSError as problem:
         raise UserError(f"spans file {file} can't be read: {problem.strerror or problem}") from None
     found = [_document(line, f"spans file {file}, line {number}") for number, line in enumerate(lines, 1) if line.strip()]

@@ -15,6 +15,7 @@ MMLU = frozenset({"cais/mmlu", "hails/mmlu_no_train"})
 BBH = frozenset({"SaylorTwift/bbh", "lukaemon/bbh"})
 _MMLU_FOLDERS = {"dev": "dev", "validation": "val", "test": "test"}
 _MMLU_FIELDS = 6
+_KINDS = (".jsonl", ".json", ".csv", ".txt")
 FORMS = (
     "DIR/mmlu/{dev,val,test}/SUBJECT_{dev,val,test}.csv, DIR/bbh/TASK.json, or for any task DIR/NAME_SPLIT.jsonl or "
     "DIR/NAME/SPLIT.jsonl, where NAME is lm-eval's name of the task or of its configuration of a data set"
@@ -101,6 +102,12 @@ class LocalData:
                         check_cot_prompt(prompts / f"{name}.txt", config)
                 return lambda _split: (file, _read_bbh)
         return None
+
+
+def data_files(folder: Path) -> list[Path]:
+    """The files of a folder that a task could read: those of the forms of `FORMS`, and prompts that are compared with lm-eval's."""
+    found = [file for depth in ("*", "*/*", "*/*/*") for kind in _KINDS for file in folder.glob(f"{depth}{kind}") if file.is_file()]
+    return sorted(found)
 
 
 _Read = Callable[[Path], Table]

@@ -167,6 +167,23 @@ def test_a_killed_run_goes_on_where_it_was(results, data, tmp_path):
     assert len(after) == 6
 
 
+def test_changed_data_is_scored_anew_and_moved_data_is_not(results, data, tmp_path):
+    trial = shutil.copytree(next((results / "tiny" / "checkpoints").iterdir()), tmp_path / "model")
+    here, there = shutil.copytree(data, tmp_path / "here"), tmp_path / "there"
+
+    def scored_already(folder):
+        done = run("eval", "arc_easy", "--checkpoint", trial, "--data", folder, "--offline", "--limit", "2")
+        return "1 of 1 scored already" in done.stderr
+
+    assert not scored_already(here)
+    here.rename(there)
+    assert scored_already(there)
+    file = there / "ARC-Easy_test.jsonl"
+    file.write_text(file.read_text().replace("aa", "dd"))
+    assert not scored_already(there)
+    assert len(list((trial / "evals").iterdir())) == 2
+
+
 @pytest.mark.usefixtures("settled_process")
 def test_what_shared_prefixes_save(results, data):
     trial = next((results / "tiny" / "checkpoints").iterdir())

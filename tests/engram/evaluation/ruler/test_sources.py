@@ -144,3 +144,17 @@ def test_cwe_takes_the_longer_list_for_more_words_than_the_package_has(no_networ
     many = write(tmp_path / "many.json", {str(place): f"word{place}" for place in range(50000)})
     sample = ruler.samples("cwe", 8192, six_words_a_token, 1, words=many)[0]
     assert sample.length <= 8192
+
+
+@pytest.mark.usefixtures("plain_sentences")
+def test_a_byte_order_mark_is_no_text(tmp_path: Path):
+    def marked(name: str, text: str) -> Path:
+        (tmp_path / name).write_text(text, encoding="utf-8-sig")
+        return tmp_path / name
+
+    assert load_more_words(marked("words.json", json.dumps({"0": "word"}))) == ["word"]
+    assert load_essay([marked("a.txt", "One. "), marked("b.json", json.dumps({"text": "Two."}))]).sentences(2) == ["One.", "Two."]
+    article = {"paragraphs": [{"context": "c", "qas": [{"question": "q", "answers": [{"text": "c"}]}]}]}
+    assert load_questions("squad", marked("squad.json", json.dumps({"data": [article]}))).documents == ("c",)
+    entry = {"question": "q", "answer": "a", "context": [["t", ["s"]]]}
+    assert load_questions("hotpotqa", marked("hotpot.json", json.dumps([entry]))).documents == ("t\ns",)

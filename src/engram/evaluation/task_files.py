@@ -1,0 +1,93 @@
+"""The files that a task defined by the user consists of."""
+
+import glob
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from engram.errors import UserError
+
+_MAX_DEPTH = 20
+
+
+class _Loader(yaml.SafeLoader):
+    """Reads `!function module.name` as the name of a function."""
+
+
+class _Function(str):
+    """A function's name as written after `!function`."""
+
+
+def _function(_loader: yaml.SafeLoader, node: yaml.Node) -> _Function:
+    return _Function(str(node.value))
+
+
+_Loader.add_constructor("!function", _function)
+
+
+def task_files(file: Path) -> list[Path]:
+    """A task's YAML file, the files that it includes, the Python files beside them if it has functions, and local files of its data.
+
+    They come in an order that does not depend on where they are. What is not there is left out. Raises UserError when a YAML file can't be
+    read.
+    """
+    found: list[Path] = []
+    _collect(file, found, 0)
+    return list(dict.fromkeys(found))
+
+
+def task_label(file: Path) -> str:
+    """The name that a task's YAML file gives the task or group; that of the file if there is none."""
+    content = _read(file)
+    names = [content.get("task"), content.get("group")]
+    return next((name for name in names if isinstance(name, str)), file.stem)
+
+
+def _collect(file: Path, found: list[Path], depth: int) -> None:
+    if depth > _MAX_DEPTH:
+        raise UserError(f"{file} includes itself")
+    found.append(file)
+    content = _read(file)
+    if _has_function(content):
+        found.extend(sorted(file.parent.glob("*.py")))
+    includes = content.get("include") or []
+    for one in includes if isinstance(includes, list) else [includes]:
+        included = file.parent / str(one)
+        if included.is_file():
+            _collect(included, found, depth + 1)
+    _collect_data([content.get("dataset_path"), content.get("dataset_kwargs")], found)
+    for one in content.get("task") or [] if isinstance(content.get("task"), list) else []:
+        if isinstance(one, dict):
+            _collect_data([one.get("dataset_path"), one.get("dataset_kwargs")], found)
+
+
+def _collect_data(value: Any, found: list[Path]) -> None:
+    """Add the files and folders that strings in `value` name, patterns too."""
+    if isinstance(value, dict):
+        value = list(value.values())
+    if isinstance(value, list):
+        for one in value:
+            _collect_data(one, found)
+    elif isinstance(value, str) and value:
+        found.extend(Path(name) for name in sorted(glob.glob(value, recursive=True)))
+
+
+def _has_function(value: Any) -> bool:
+    if isinstance(value, dict):
+        return any(map(_has_function, value.values()))
+    if isinstance(value, list):
+        return any(map(_has_function, value))
+    return isinstance(value, _Function)
+
+
+def _read(file: Path) -> dict[str, Any]:
+    try:
+        content = yaml.load(file.read_text(encoding="utf-8-sig"), Loader=_Loader)  # a safe loader
+    except (OSError, UnicodeDecodeError) as problem:
+        raise UserError(f"{file} can't be read: {getattr(problem, 'strerror', None) or 'it is not UTF-8'}") from None
+    except (yaml.YAMLError, ValueError, RecursionError) as problem:
+        raise UserError(f"{file} is not YAML: {' '.join(str(problem).split())[:200]}") from None
+    if not isinstance(content, dict):
+        raise UserError(f"{file} does not define a task: it is not a mapping")
+    return content
