@@ -57,6 +57,8 @@ def corpus(
         out.print(f"files skipped: {count:,} ({reason})")
     if (loss := text_loss(prepared)) is not None:
         out.print(loss, markup=False)
+    elif facts["unknown_tokens"] is not None:
+        out.print("the tokenizer loses nothing: no token is unknown, every document decodes back to its text")
     out.print()
     ngrams = [
         (f"{g['n']}-grams", f"{g['distinct']:,}", f"{g['seen_once_percent']:.1f} %", f"{g['occurrences_seen_once_percent']:.1f} %")

@@ -92,13 +92,12 @@ def file_documents(path: Path, text_column: str) -> Iterator[str]:
         raise UserError(f"{path} can't be read: {getattr(error, 'strerror', None) or short_cause(error)}") from error
 
 
-def _open(path: Path) -> BinaryIO:
+def _open(path: Path) -> io.BufferedReader:
     """The file's bytes, decompressed. A file that was cut off is an error when its end is read."""
     compression = path.suffix.lower()
-    if compression == ".bz2":
-        return bz2.open(path)
-    if compression == ".xz":
-        return lzma.open(path)
+    if compression in (".bz2", ".xz"):
+        stream: Any = bz2.open(path) if compression == ".bz2" else lzma.open(path)  # noqa: SIM115  # closed by the caller
+        return io.BufferedReader(stream, buffer_size=1 << 20)
     if compression == ".zst":
         return open_zstd(path)
     if compression == ".gz":
@@ -108,9 +107,9 @@ def _open(path: Path) -> BinaryIO:
     return path.open("rb")
 
 
-def _check_text(file: BinaryIO, path: Path) -> None:
+def _check_text(file: io.BufferedReader, path: Path) -> None:
     """UserError when the file's beginning, after decompression, is not that of text; a byte order mark is read over."""
-    head = file.peek(1 << 13) if hasattr(file, "peek") else b""
+    head = file.peek(1 << 13)
     for signature, what in _SIGNATURES.items():
         if head.startswith(signature):
             raise UserError(f"{path} can't be read: it is not text but {what}")

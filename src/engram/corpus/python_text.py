@@ -58,6 +58,8 @@ def python_documents(skipped: Counter[str]) -> Iterator[str]:
             continue
         if text:
             yield text
+        else:
+            skipped["empty"] += 1
 
 
 def python_files(stdlib: Path | None = None, packages: Sequence[Path] | None = None) -> list[Path]:

@@ -41,7 +41,7 @@ def text_loss(corpus: Corpus) -> str | None:
     """What the tokenizer lost of the text, in one line for a person; None if nothing."""
     meta = corpus.meta
     documents = meta["train_documents"] + meta["val_documents"]
-    unknown, changed = meta.get("unknown_tokens"), meta.get("changed_documents")
+    unknown, changed = meta.get("unknown_tokens") or 0, meta.get("changed_documents") or 0
     if not unknown and not changed:
         return None
     share = 100 * unknown / max(1, meta["train_tokens"] + meta["val_tokens"] - documents)

@@ -2,14 +2,14 @@
 
 import io
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 LONGEST_WINDOW_BYTES = 1 << 31
 """How far back data may refer: what `--long=31` allows. Memory is taken only as far as a file does."""
 _CHUNK_BYTES = 1 << 14
 
 
-def open_zstd(path: Path) -> BinaryIO:
+def open_zstd(path: Path) -> io.BufferedReader:
     """The decompressed bytes of a file, of all its frames; reading raises OSError for damaged data and for a file that was cut off."""
     try:
         import zstandard

@@ -261,6 +261,9 @@ INSIDE = {"a.txt": b"text of one", "b.txt": b"text of another"}
         ("a.lz4", b"abc"),
         ("a.parquet.gz", gzip.compress(b"PAR1")),
         ("a.txt", archive(INSIDE)),  # under other names
+        ("a.bz2", archive(INSIDE, "w:bz2")),
+        ("a.xz", archive(INSIDE, "w:xz")),
+        ("a.zst", zstandard.compress(archive(INSIDE))),
         ("a.gz", archive(INSIDE, "w:gz")),
         ("a.jsonl", gzip.compress(json_lines(ROWS))),
         ("a.txt.gz", gzip.compress(gzip.compress(b"text"))),
