@@ -15,7 +15,12 @@ MMLU = frozenset({"cais/mmlu", "hails/mmlu_no_train"})
 BBH = frozenset({"SaylorTwift/bbh", "lukaemon/bbh"})
 _MMLU_FOLDERS = {"dev": "dev", "validation": "val", "test": "test"}
 _MMLU_FIELDS = 6
-_KINDS = (".jsonl", ".json", ".csv", ".txt")
+_PATTERNS = (
+    *("*.jsonl", "*/*.jsonl", "*/*/*.jsonl"),
+    *("*.json", "*/*.json", "bbh/bbh/*.json"),
+    *(f"{place}{name}/*.csv" for place in ("", "*/") for name in _MMLU_FOLDERS.values()),
+)
+"""Where in a folder `LocalData` finds files."""
 FORMS = (
     "DIR/mmlu/{dev,val,test}/SUBJECT_{dev,val,test}.csv, DIR/bbh/TASK.json, or for any task DIR/NAME_SPLIT.jsonl or "
     "DIR/NAME/SPLIT.jsonl, where NAME is lm-eval's name of the task or of its configuration of a data set"
@@ -105,9 +110,9 @@ class LocalData:
 
 
 def data_files(folder: Path) -> list[Path]:
-    """The files of a folder that a task could read: those of the forms of `FORMS`, and prompts that are compared with lm-eval's."""
-    found = [file for depth in ("*", "*/*", "*/*/*") for kind in _KINDS for file in folder.glob(f"{depth}{kind}") if file.is_file()]
-    return sorted(found)
+    """The files of a folder, sorted, that scores may depend on: all that are of a form of `FORMS`, whichever task reads them."""
+    found = [file for pattern in _PATTERNS for file in folder.glob(pattern) if file.is_file()]
+    return sorted(set(found))
 
 
 _Read = Callable[[Path], Table]

@@ -21,7 +21,8 @@ def files(tmp_path) -> Path:
     for name, content in {
         "data/arc_easy_test.jsonl": "{}",
         "data/mmlu/test/anatomy_test.csv": "a,b",
-        "data/bbh/cot-prompts/navigate.txt": "prompt",
+        "data/bbh/bbh/navigate.json": "{}",
+        "data/results/tiny/sweep.json": "{}",
         "data/README.md": "for people",
         "squad.json": "{}",
         "hotpotqa.json": "[]",
@@ -53,7 +54,8 @@ OWN, MMLU, RULER = {0}, {1}, {2, 3}
     [
         ("data/arc_easy_test.jsonl", OWN | MMLU),
         ("data/mmlu/test/anatomy_test.csv", OWN | MMLU),
-        ("data/bbh/cot-prompts/navigate.txt", OWN | MMLU),
+        ("data/bbh/bbh/navigate.json", OWN | MMLU),
+        ("data/results/tiny/sweep.json", set()),
         ("data/README.md", set()),
         ("squad.json", RULER),
         ("hotpotqa.json", RULER),
