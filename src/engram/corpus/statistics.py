@@ -45,7 +45,7 @@ def text_loss(corpus: Corpus) -> str | None:
     if not unknown and not changed:
         return None
     share = 100 * unknown / max(1, meta["train_tokens"] + meta["val_tokens"] - documents)
-    lost = [f"{share:.2g} % of the tokens are {meta.get('unknown_token')}"] if unknown else []
+    lost = [f"{share:.3g} % of the tokens are {meta.get('unknown_token')}"] if unknown else []
     lost += [f"{changed:,} of {documents:,} documents do not decode back to their text"] if changed else []
     return f"the tokenizer loses text: {', '.join(lost)}; bits per byte are not comparable with those of another tokenizer"
 

@@ -119,7 +119,7 @@ def check_answers(task: Any, splits: Splits) -> None:
 
 @contextmanager
 def _templates_compiled_once() -> Iterator[None]:
-    """lm-eval compiles a template anew for every row, which takes a thousand times as long as filling it in."""
+    """lm-eval compiles a template anew for every row, which takes far longer than filling it in."""
     from lm_eval.utils import env
 
     vars(env)["from_string"] = functools.lru_cache(env.from_string)

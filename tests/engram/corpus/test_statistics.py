@@ -1,9 +1,10 @@
 from collections import Counter
+from dataclasses import replace
 
 import pytest
 
 from engram.corpus import statistics
-from engram.corpus.statistics import describe
+from engram.corpus.statistics import describe, text_loss
 
 
 def test_counts_of_ngrams(corpus, monkeypatch):
@@ -29,3 +30,16 @@ def test_sizes(corpus):
     tokens = facts["train_tokens"] + facts["val_tokens"] - 60  # without the end of each document
     assert facts["bytes_per_token"] == pytest.approx(bytes_ / tokens)
     assert facts["compression_percent"] == pytest.approx(100 - 100 * facts["compressed_vocab_size"] / facts["vocab_size"])
+
+
+def test_what_a_tokenizer_lost_in_words(corpus):
+    assert text_loss(corpus) is None
+    documents = corpus.meta["train_documents"] + corpus.meta["val_documents"]
+    tokens = corpus.meta["train_tokens"] + corpus.meta["val_tokens"] - documents
+    lossy = replace(corpus, meta={**corpus.meta, "unknown_token": "<unk>", "unknown_tokens": tokens // 2, "changed_documents": 7})
+    said = f"50 % of the tokens are <unk>, 7 of {documents} documents do not decode back to their text; bits per byte are not comparable"
+    assert said in text_loss(lossy)
+    before = replace(
+        corpus, meta={name: value for name, value in corpus.meta.items() if name not in ("unknown_tokens", "changed_documents")}
+    )
+    assert text_loss(before) is None
