@@ -145,6 +145,8 @@ def _without_answer(task: Any, document: Mapping[str, Any]) -> str | None:
         choices = task.doc_to_choice(document) if kind == "multiple_choice" else None
     except Exception as problem:  # whatever the task's templates and functions raise
         return short_cause(problem)
+    if callable(task.config.process_results):  # it scores in a way of its own, and may need no answer of this form
+        return None
     if choices is not None:
         for one in answer if isinstance(answer, list) else [answer]:
             right = 0 <= one < len(choices) if isinstance(one, int) else one in choices

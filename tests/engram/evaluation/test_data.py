@@ -206,6 +206,14 @@ def test_an_answer_key_that_is_no_label(tmp_path, write_json_lines, place):
         load_tasks(["arc_easy"], [], data=tmp_path, fewshot=None, without_network=True)
 
 
+def test_a_task_that_scores_in_its_own_way_needs_no_answer_of_a_known_form(tmp_path, write_json_lines):
+    (tmp_path / "own_scores.py").write_text("def score(doc, results):\n    return {'acc': 1.0}\n")
+    text = f"{OWN}process_results: !function own_scores.score\n"
+    assert (
+        len(own_task(tmp_path, [{"question": "q", "answer": 0}, {"question": "q", "answer": 7}], write_json_lines, text).test_docs()) == 2
+    )
+
+
 def test_a_written_answer_may_not_be_missing(tmp_path, write_json_lines):
     text = OWN.replace("multiple_choice", "generate_until").replace("doc_to_target: answer", 'doc_to_target: "{{answer}}."')
     text = text.replace('doc_to_choice: ["a", "b"]\n', "")
