@@ -12,6 +12,7 @@ from typing import Any
 import psutil
 
 from engram.errors import UserError
+from engramctl.cluster.limits import cpu_quota
 
 _CONNECT_S = 5.0
 
@@ -51,14 +52,14 @@ def local_workers(device: str, devices: int = 1) -> int:
 
 
 def _local_devices(device: str) -> int:
-    """The number of GPUs if trials run on them, else of cores that this process may use."""
+    """The number of GPUs if trials run on them, else of cores that this process may use: a container often has a quota."""
     if device != "cpu":
         import torch
 
         if torch.cuda.is_available():
             return torch.cuda.device_count()
     physical = psutil.cpu_count(logical=False) or 1
-    return max(1, min(physical, len(os.sched_getaffinity(0))))
+    return max(1, min(physical, len(os.sched_getaffinity(0)), cpu_quota() or physical))
 
 
 @contextmanager
