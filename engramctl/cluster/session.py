@@ -2,10 +2,12 @@
 
 import logging
 import os
+import resource
+import shutil
 import signal
 import socket
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,12 +15,13 @@ import psutil
 
 from engram.errors import UserError
 from engramctl.cluster.limits import cpu_quota
+from engramctl.cluster.private import private_folder, private_ray, read_authentication
+from engramctl.cluster.stopping import Stopping, adopt_orphans, end_processes
 
 _CONNECT_S = 5.0
 
 _QUIET = {
     "RAY_AIR_NEW_OUTPUT": "0",
-    "RAY_AUTH_MODE": "disabled",
     "RAY_USAGE_STATS_ENABLED": "0",
     "RAY_CHDIR_TO_TRIAL_DIR": "0",
     "RAY_TRAIN_V2_ENABLED": "1",
@@ -27,6 +30,9 @@ _QUIET = {
     "TUNE_DISABLE_SIGINT_HANDLER": "1",
     "TUNE_PRINT_ALL_TRIAL_ERRORS": "0",
 }
+_SILENT: dict[str, Any] = {"logging_level": logging.CRITICAL, "log_to_driver": False}
+_MIN_FILE_BYTES = 2**30
+"""Ray's object store is a file."""
 
 
 @dataclass(frozen=True)
@@ -64,30 +70,96 @@ def _local_devices(device: str) -> int:
 
 @contextmanager
 def ray_session(resources: Resources) -> Iterator[None]:
-    """Ray for the duration of a block: a private instance on this machine, or the cluster at `resources.address`."""
-    os.environ.update({name: value for name, value in _QUIET.items() if name not in os.environ})
-    import ray
+    """Ray for the duration of a block: a private instance on this machine, or the cluster at `resources.address`.
 
-    common: dict[str, Any] = {"logging_level": logging.ERROR, "log_to_driver": False}
+    SIGINT, SIGTERM and SIGHUP become one KeyboardInterrupt; RayLostError when the private instance dies.
+    """
+    os.environ.update({name: value for name, value in _QUIET.items() if name not in os.environ})
     if resources.address:
         _require_cluster(resources.address)
+        with Stopping(lambda: None) as stopping:
+            yield from _connected(resources.address, stopping)
+        return
+    with private_folder() as folder, Stopping(lambda: shutil.rmtree(folder, ignore_errors=True)) as stopping:
+        adopt_orphans()
+        with private_ray(folder) as arguments:
+            try:
+                yield from _started(arguments, resources, stopping)
+            finally:
+                end_processes()
+
+
+def _connected(address: str, stopping: Stopping) -> Iterator[None]:
+    """The cluster at an address, with the user's own settings of authentication."""
+    import ray
+
+    read_authentication()
     try:
-        if resources.address:
-            ray.init(address=resources.address, **common)
-        else:
-            cpus = None if resources.workers is None else resources.workers * resources.devices
-            ray.init(address="local", num_cpus=cpus, include_dashboard=False, **common)
-    except (ConnectionError, ValueError, RuntimeError, OSError) as problem:
-        where = resources.address or "this machine"
-        raise UserError(f"Ray at {where} can't be reached: {str(problem).splitlines()[0]}") from None
-    for name in ("ray", "ray.tune", "ray.train", "ray.data"):
-        logging.getLogger(name).setLevel(logging.ERROR)
-    previous = signal.signal(signal.SIGTERM, _as_interrupt)
+        _with_own_token(lambda: ray.init(address=address, **_SILENT))
+    except Exception as problem:  # Ray raises what it likes here
+        raise UserError(f"Ray at {address} can't be reached: {_reason(problem)}") from None
+    stopping.listen()
+    yield from _running(nullcontext())
+
+
+def _started(arguments: dict[str, Any], resources: Resources, stopping: Stopping) -> Iterator[None]:
+    """A private Ray, watched over."""
+    import ray
+
+    cpus = None if resources.workers is None else resources.workers * resources.devices
+    hang_up = signal.signal(signal.SIGHUP, signal.SIG_IGN)  # a closed terminal tells Ray's processes too, which inherit this
     try:
-        yield
+        ray.init(num_cpus=cpus, **arguments, **_SILENT)
+    except Exception as problem:
+        raise UserError(f"Ray does not start on this machine: {_reason(problem)}") from None
     finally:
-        signal.signal(signal.SIGTERM, previous)
+        signal.signal(signal.SIGHUP, hang_up)
+    stopping.listen()
+    yield from _running(stopping.watch(_vital_processes()))
+
+
+def _running(watch: AbstractContextManager[None]) -> Iterator[None]:
+    import ray
+
+    for name in ("ray", "ray.tune", "ray.train", "ray.data"):
+        logging.getLogger(name).setLevel(logging.CRITICAL)
+    try:
+        with watch:
+            yield
+    finally:
         ray.shutdown()
+
+
+def _vital_processes() -> dict[str, Any]:
+    """The processes without which the private Ray can't go on, by name."""
+    from ray._private import ray_constants, worker
+
+    node = worker._global_node
+    assert node is not None
+    vital = (ray_constants.PROCESS_TYPE_GCS_SERVER, ray_constants.PROCESS_TYPE_RAYLET)
+    return {name: node.all_processes[name][0].process for name in vital}
+
+
+def _with_own_token(connect: Callable[[], Any]) -> None:
+    """Connect; if the cluster asks for a token, the user has one and has not said whether to use it, connect with it."""
+    from ray.exceptions import AuthenticationError
+
+    try:
+        connect()
+    except AuthenticationError:
+        from ray._private.authentication.authentication_token_setup import maybe_enable_token_auth_if_token_available
+
+        if "RAY_AUTH_MODE" in os.environ or not maybe_enable_token_auth_if_token_available(warn_if_disabled=False):
+            raise
+        connect()
+
+
+def _reason(problem: Exception) -> str:
+    """Why Ray can't be had, in one line."""
+    lines = str(problem).strip().splitlines() or [type(problem).__name__]
+    limit = resource.getrlimit(resource.RLIMIT_FSIZE)[0]
+    small = limit != resource.RLIM_INFINITY and limit < _MIN_FILE_BYTES
+    return lines[0] + (f" (files may have {limit:,} bytes here, `ulimit -f`; Ray needs more)" if small else "")
 
 
 def _require_cluster(address: str) -> None:
@@ -101,10 +173,6 @@ def _require_cluster(address: str) -> None:
         socket.create_connection((host, int(port)), timeout=_CONNECT_S).close()
     except (OSError, OverflowError) as problem:
         raise UserError(f"--address {address}: nothing answers there ({problem})") from None
-
-
-def _as_interrupt(*_: object) -> None:
-    raise KeyboardInterrupt
 
 
 def trial_resources(resources: Resources) -> dict[str, float]:
