@@ -47,10 +47,11 @@ def private_ray(folder: Path) -> Iterator[dict[str, Any]]:
 
 def read_authentication() -> None:
     """Have Ray read its settings of authentication again: it does so once, when it is imported."""
-    from ray._raylet import AuthenticationTokenLoader, Config
+    from ray import _raylet
 
-    Config.initialize("")
-    AuthenticationTokenLoader.instance().reset_cache()
+    raylet: Any = _raylet
+    raylet.Config.initialize("")
+    raylet.AuthenticationTokenLoader.instance().reset_cache()
 
 
 @contextmanager

@@ -29,7 +29,10 @@ _QUIET = {
     "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",
     "TUNE_DISABLE_SIGINT_HANDLER": "1",
     "TUNE_PRINT_ALL_TRIAL_ERRORS": "0",
+    "RAY_task_oom_retries": "2",
 }
+LASTING: dict[str, Any] = {"num_cpus": 0, "max_restarts": -1, "max_task_retries": -1}
+"""Options of an actor that only carries news: it takes no core, and is started again, empty, when it is killed."""
 _SILENT: dict[str, Any] = {"logging_level": logging.CRITICAL, "log_to_driver": False}
 _MIN_FILE_BYTES = 2**30
 """Ray's object store is a file."""
@@ -120,14 +123,18 @@ def _started(arguments: dict[str, Any], resources: Resources, stopping: Stopping
 
 def _running(watch: AbstractContextManager[None]) -> Iterator[None]:
     import ray
+    from ray._private import worker
 
     for name in ("ray", "ray.tune", "ray.train", "ray.data"):
         logging.getLogger(name).setLevel(logging.CRITICAL)
+    prints = worker.print_to_stdstream  # of what Ray's processes say, even its logs when one dies, and to stdout
+    worker.print_to_stdstream = lambda *_, **__: None
     try:
         with watch:
             yield
     finally:
         ray.shutdown()
+        worker.print_to_stdstream = prints
 
 
 def _vital_processes() -> dict[str, Any]:
