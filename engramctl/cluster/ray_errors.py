@@ -16,10 +16,12 @@ _SCALE = {"K": 2**10, "M": 2**20, "G": 2**30, "T": 2**40}
 
 def reason(problem: BaseException | None) -> str:
     """Why a worker is gone, in one line."""
+    from ray.exceptions import RayError
+
     text = str(problem or "").strip()
     if any(word in text for word in _FOR_MEMORY):
         return _killed_for_memory(text)
-    if type(problem).__name__ in ("WorkerCrashedError", "ActorDiedError") and "died unexpectedly" in text:
+    if isinstance(problem, RayError) and "died unexpectedly" in text:
         return "its process was killed or crashed; if memory ran out (`dmesg` says so), use --workers 1 or a smaller batch"
     return last_line(text) or (type(problem).__name__ if problem else "unknown")
 

@@ -6,7 +6,9 @@ import resource
 import shutil
 import signal
 import socket
-from collections.abc import Callable, Iterator
+import sys
+import warnings
+from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from typing import Any
@@ -96,11 +98,13 @@ def _connected(address: str, stopping: Stopping) -> Iterator[None]:
     """The cluster at an address, with the user's own settings of authentication."""
     import ray
 
-    read_authentication()
+    _use_own_token()
     try:
-        _with_own_token(lambda: ray.init(address=address, **_SILENT))
+        with _silence():
+            ray.init(address=address, **_SILENT)
     except Exception as problem:  # Ray raises what it likes here
-        raise UserError(f"Ray at {address} can't be reached: {_reason(problem)}") from None
+        token = "" if os.environ.get("RAY_AUTH_MODE") == "token" else "; if it asks for a token, put that into ~/.ray/auth_token"
+        raise UserError(f"Ray at {address} can't be reached: {_reason(problem)}{token}") from None
     stopping.listen()
     yield from _running(nullcontext())
 
@@ -112,7 +116,8 @@ def _started(arguments: dict[str, Any], resources: Resources, stopping: Stopping
     cpus = None if resources.workers is None else resources.workers * resources.devices
     hang_up = signal.signal(signal.SIGHUP, signal.SIG_IGN)  # a closed terminal tells Ray's processes too, which inherit this
     try:
-        ray.init(num_cpus=cpus, **arguments, **_SILENT)
+        with _silence():
+            ray.init(num_cpus=cpus, **arguments, **_SILENT)
     except Exception as problem:
         raise UserError(f"Ray does not start on this machine: {_reason(problem)}") from None
     finally:
@@ -147,23 +152,36 @@ def _vital_processes() -> dict[str, Any]:
     return {name: node.all_processes[name][0].process for name in vital}
 
 
-def _with_own_token(connect: Callable[[], Any]) -> None:
-    """Connect; if the cluster asks for a token, the user has one and has not said whether to use it, connect with it."""
-    from ray.exceptions import AuthenticationError
+def _use_own_token() -> None:
+    """Have Ray use the user's token if there is one and the user has not said otherwise, as Ray itself does for `auto` alone."""
+    from ray._private.authentication.authentication_token_setup import maybe_enable_token_auth_if_token_available
 
+    read_authentication()
+    logging.getLogger("ray").setLevel(logging.CRITICAL)  # it would say that a token is used
+    maybe_enable_token_auth_if_token_available(warn_if_disabled=False)
+
+
+@contextmanager
+def _silence() -> Iterator[None]:
+    """Nothing on stderr: Ray's compiled part writes its log there until it knows better, a line each second for a wrong token."""
+    sys.stderr.flush()
+    kept, nowhere = os.dup(2), os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nowhere, 2)
+    os.close(nowhere)
     try:
-        connect()
-    except AuthenticationError:
-        from ray._private.authentication.authentication_token_setup import maybe_enable_token_auth_if_token_available
-
-        if "RAY_AUTH_MODE" in os.environ or not maybe_enable_token_auth_if_token_available(warn_if_disabled=False):
-            raise
-        connect()
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        os.dup2(kept, 2)
+        os.close(kept)
 
 
 def _reason(problem: Exception) -> str:
     """Why Ray can't be had, in one line."""
     lines = str(problem).strip().splitlines() or [type(problem).__name__]
+    if lines[0].endswith(":"):  # a traceback follows
+        lines[0] += f" {lines[-1].strip()}"
     limit = resource.getrlimit(resource.RLIMIT_FSIZE)[0]
     small = limit != resource.RLIM_INFINITY and limit < _MIN_FILE_BYTES
     return lines[0] + (f" (files may have {limit:,} bytes here, `ulimit -f`; Ray needs more)" if small else "")
