@@ -11,6 +11,7 @@ from engramctl.cluster.events import ENDED, PROGRESS, STARTED, Event
 from engramctl.cluster.ray_errors import reason
 from engramctl.cluster.scoring_worker import Machine, score_job
 from engramctl.cluster.session import LASTING, Resources, trial_resources
+from engramctl.cluster.shared_folder import require_shared
 from engramctl.results.liveness import Process
 from engramctl.results.score_requests import Job
 from engramctl.results.trial_table import FAILED, FINISHED
@@ -31,6 +32,9 @@ def run_jobs(jobs: Sequence[Job], machine: Machine, resources: Resources, on_eve
     from ray.exceptions import RayError
     from ray.util.queue import Empty, Queue
 
+    if resources.address:
+        for folder, checkpoint in {(job.folder, job.checkpoint) for job in jobs}:
+            require_shared(resources.address, folder, [checkpoint])
     wanted = trial_resources(resources)
     news = Queue(actor_options=LASTING)
 

@@ -16,6 +16,7 @@ from engram.memory.placement.settings import TablePlacement
 from engramctl.cluster.events import ENDED, RETRY, Event
 from engramctl.cluster.limits import free_memory
 from engramctl.cluster.session import Resources, cluster_workers, local_workers, ray_session, trial_resources
+from engramctl.cluster.shared_folder import require_shared
 from engramctl.cluster.speeds import measure_speeds
 from engramctl.present.format import human
 from engramctl.results import provenance
@@ -105,6 +106,8 @@ def train_missing(run: SweepRun, corpus: Corpus, manifest: Manifest) -> list[Tri
         address = run.resources.address
         run.watcher.note(f"starting Ray {'at ' + address if address else 'on this machine'} ...")
         with ray_session(run.resources):
+            if address:
+                require_shared(address, run.store.folder, [corpus.folder])
             if not trials:
                 budget = _timed_budget(run, corpus)
                 manifest = manifest.model_copy(update={"budgets": manifest.budgets | {budget_key(run.spec, run.spec.budgets[0]): budget}})
