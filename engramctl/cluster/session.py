@@ -113,6 +113,7 @@ def _started(arguments: dict[str, Any], resources: Resources, stopping: Stopping
     """A private Ray, watched over."""
     import ray
 
+    _require_loopback()
     cpus = None if resources.workers is None else resources.workers * resources.devices
     hang_up = signal.signal(signal.SIGHUP, signal.SIG_IGN)  # a closed terminal tells Ray's processes too, which inherit this
     try:
@@ -198,6 +199,15 @@ def _require_cluster(address: str) -> None:
         socket.create_connection((host, int(port)), timeout=_CONNECT_S).close()
     except (OSError, OverflowError) as problem:
         raise UserError(f"--address {address}: nothing answers there ({problem})") from None
+
+
+def _require_loopback() -> None:
+    """UserError where a machine can't talk to itself: Ray would wait for itself for minutes."""
+    try:
+        with socket.create_server(("127.0.0.1", 0)) as server:
+            socket.create_connection(server.getsockname(), timeout=_CONNECT_S).close()
+    except OSError as problem:
+        raise UserError(f"Ray does not start on this machine: 127.0.0.1 can't be reached ({problem.strerror or problem})") from None
 
 
 def trial_resources(resources: Resources) -> dict[str, float]:

@@ -12,6 +12,7 @@ import pytest
 
 from engram.errors import UserError
 from engramctl.cluster import private
+from engramctl.cluster.session import Resources, ray_session
 
 SESSION = """
 import sys
@@ -150,6 +151,18 @@ def test_a_ray_that_does_not_start_is_one_line(limit):
     assert done.returncode == 2, done.stderr
     (line,) = (done.stdout + done.stderr).splitlines()
     assert line.startswith("error: Ray does not start on this machine: ")
+
+
+def test_a_machine_without_loopback_is_one_line(monkeypatch, short_path):
+    monkeypatch.setattr(tempfile, "tempdir", str(short_path))
+
+    def unreachable(*_, **__):
+        raise OSError(101, "Network is unreachable")
+
+    monkeypatch.setattr("socket.create_connection", unreachable)
+    with pytest.raises(UserError, match=r"127.0.0.1 can't be reached \(Network is unreachable\)"), ray_session(Resources("cpu", 1, None)):
+        pass
+    assert list(short_path.iterdir()) == []
 
 
 def test_folders_of_killed_sessions_go_and_those_of_living_ones_stay(short_path, monkeypatch):
