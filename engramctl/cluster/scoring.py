@@ -3,12 +3,15 @@
 import time
 import traceback
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from typing import Any
 
 from engram.errors import UserError
 from engramctl.cluster.events import ENDED, PROGRESS, STARTED, Event
+from engramctl.cluster.ray_errors import reason
 from engramctl.cluster.scoring_worker import Machine, score_job
-from engramctl.cluster.session import Resources, trial_resources
+from engramctl.cluster.session import LASTING, Resources, trial_resources
+from engramctl.cluster.shared_folder import require_shared
 from engramctl.results.liveness import Process
 from engramctl.results.score_requests import Job
 from engramctl.results.trial_table import FAILED, FINISHED
@@ -26,10 +29,14 @@ def run_jobs(jobs: Sequence[Job], machine: Machine, resources: Resources, on_eve
     Raises UserError as soon as a job turns out to ask for something that can't be had: only the user can change that.
     """
     import ray
-    from ray.util.queue import Queue
+    from ray.exceptions import RayError
+    from ray.util.queue import Empty, Queue
 
+    if resources.address:
+        for folder, checkpoint in {(job.folder, job.checkpoint) for job in jobs}:
+            require_shared(resources.address, folder, [checkpoint])
     wanted = trial_resources(resources)
-    news = Queue(actor_options={"num_cpus": 0})
+    news = Queue(actor_options=LASTING)
 
     @ray.remote(num_cpus=wanted["cpu"], num_gpus=wanted.get("gpu", 0), max_retries=_RETRIES)
     def score(job: Job, machine: Machine, news: Any, driver: Process) -> tuple[str, str, dict[str, str]]:
@@ -42,9 +49,13 @@ def run_jobs(jobs: Sequence[Job], machine: Machine, resources: Resources, on_eve
             nonlocal last
             if time.monotonic() - last > _REPORT_S:
                 last = time.monotonic()
-                news.put(Event(job.file_name, PROGRESS, done=done, total=total, unit=kind))
+                say(Event(job.file_name, PROGRESS, done=done, total=total, unit=kind))
 
-        news.put(Event(job.file_name, STARTED))
+        def say(event: Event) -> None:
+            with suppress(RayError):
+                news.put(event)
+
+        say(Event(job.file_name, STARTED))
         try:
             return FINISHED, "", score_job(job, machine, progress)
         except UserError as mistake:
@@ -56,14 +67,15 @@ def run_jobs(jobs: Sequence[Job], machine: Machine, resources: Resources, on_eve
     waiting = {score.remote(job, machine, news, driver): job for job in jobs}
     while waiting:
         done, _ = ray.wait(list(waiting), timeout=_REPORT_S)
-        for event in news.get_nowait_batch(news.qsize()):
-            on_event(event)
+        with suppress(RayError, Empty):  # its actor may be killed: progress is missed, and no more
+            for event in news.get_nowait_batch(news.qsize()):
+                on_event(event)
         for reference in done:
             job = waiting.pop(reference)
             try:
                 outcome, text, left_out = ray.get(reference)
-            except ray.exceptions.RayError as problem:
-                outcome, text, left_out = FAILED, f"its process died: {str(problem).splitlines()[0]}", {}
+            except RayError as problem:
+                outcome, text, left_out = FAILED, reason(problem), {}
             if outcome == _MISTAKE:
                 raise UserError(text)
             on_event(Event(job.file_name, ENDED, status=outcome, error=text, left_out=left_out))

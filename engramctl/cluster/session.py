@@ -2,22 +2,28 @@
 
 import logging
 import os
+import resource
+import shutil
 import signal
 import socket
+import sys
+import warnings
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from typing import Any
 
 import psutil
 
 from engram.errors import UserError
+from engramctl.cluster.limits import cpu_quota
+from engramctl.cluster.private import private_folder, private_ray, read_authentication
+from engramctl.cluster.stopping import Stopping, adopt_orphans, end_processes
 
 _CONNECT_S = 5.0
 
 _QUIET = {
     "RAY_AIR_NEW_OUTPUT": "0",
-    "RAY_AUTH_MODE": "disabled",
     "RAY_USAGE_STATS_ENABLED": "0",
     "RAY_CHDIR_TO_TRIAL_DIR": "0",
     "RAY_TRAIN_V2_ENABLED": "1",
@@ -25,7 +31,13 @@ _QUIET = {
     "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",
     "TUNE_DISABLE_SIGINT_HANDLER": "1",
     "TUNE_PRINT_ALL_TRIAL_ERRORS": "0",
+    "RAY_task_oom_retries": "2",
 }
+LASTING: dict[str, Any] = {"num_cpus": 0, "max_restarts": -1, "max_task_retries": -1}
+"""Options of an actor that only carries news: it takes no core, and is started again, empty, when it is killed."""
+_SILENT: dict[str, Any] = {"logging_level": logging.CRITICAL, "log_to_driver": False}
+_MIN_FILE_BYTES = 2**30
+"""Ray's object store is a file."""
 
 
 @dataclass(frozen=True)
@@ -51,42 +63,129 @@ def local_workers(device: str, devices: int = 1) -> int:
 
 
 def _local_devices(device: str) -> int:
-    """The number of GPUs if trials run on them, else of cores that this process may use."""
+    """The number of GPUs if trials run on them, else of cores that this process may use: a container often has a quota."""
     if device != "cpu":
         import torch
 
         if torch.cuda.is_available():
             return torch.cuda.device_count()
     physical = psutil.cpu_count(logical=False) or 1
-    return max(1, min(physical, len(os.sched_getaffinity(0))))
+    return max(1, min(physical, len(os.sched_getaffinity(0)), cpu_quota() or physical))
 
 
 @contextmanager
 def ray_session(resources: Resources) -> Iterator[None]:
-    """Ray for the duration of a block: a private instance on this machine, or the cluster at `resources.address`."""
-    os.environ.update({name: value for name, value in _QUIET.items() if name not in os.environ})
-    import ray
+    """Ray for the duration of a block: a private instance on this machine, or the cluster at `resources.address`.
 
-    common: dict[str, Any] = {"logging_level": logging.ERROR, "log_to_driver": False}
+    SIGINT, SIGTERM and SIGHUP become one KeyboardInterrupt; RayLostError when the private instance dies.
+    """
+    os.environ.update({name: value for name, value in _QUIET.items() if name not in os.environ})
     if resources.address:
         _require_cluster(resources.address)
+        with Stopping(lambda: None) as stopping:
+            yield from _connected(resources.address, stopping)
+        return
+    with private_folder() as folder, Stopping(lambda: shutil.rmtree(folder, ignore_errors=True)) as stopping:
+        adopt_orphans()
+        with private_ray(folder) as arguments:
+            try:
+                yield from _started(arguments, resources, stopping)
+            finally:
+                end_processes()
+
+
+def _connected(address: str, stopping: Stopping) -> Iterator[None]:
+    """The cluster at an address, with the user's own settings of authentication."""
+    import ray
+
+    _use_own_token()
     try:
-        if resources.address:
-            ray.init(address=resources.address, **common)
-        else:
-            cpus = None if resources.workers is None else resources.workers * resources.devices
-            ray.init(address="local", num_cpus=cpus, include_dashboard=False, **common)
-    except (ConnectionError, ValueError, RuntimeError, OSError) as problem:
-        where = resources.address or "this machine"
-        raise UserError(f"Ray at {where} can't be reached: {str(problem).splitlines()[0]}") from None
-    for name in ("ray", "ray.tune", "ray.train", "ray.data"):
-        logging.getLogger(name).setLevel(logging.ERROR)
-    previous = signal.signal(signal.SIGTERM, _as_interrupt)
+        with _silence():
+            ray.init(address=address, **_SILENT)
+    except Exception as problem:  # Ray raises what it likes here
+        token = "" if os.environ.get("RAY_AUTH_MODE") == "token" else "; if it asks for a token, put that into ~/.ray/auth_token"
+        raise UserError(f"Ray at {address} can't be reached: {_reason(problem)}{token}") from None
+    stopping.listen()
+    yield from _running(nullcontext())
+
+
+def _started(arguments: dict[str, Any], resources: Resources, stopping: Stopping) -> Iterator[None]:
+    """A private Ray, watched over."""
+    import ray
+
+    _require_loopback()
+    cpus = None if resources.workers is None else resources.workers * resources.devices
+    hang_up = signal.signal(signal.SIGHUP, signal.SIG_IGN)  # a closed terminal tells Ray's processes too, which inherit this
     try:
-        yield
+        with _silence():
+            ray.init(num_cpus=cpus, **arguments, **_SILENT)
+    except Exception as problem:
+        raise UserError(f"Ray does not start on this machine: {_reason(problem)}") from None
     finally:
-        signal.signal(signal.SIGTERM, previous)
+        signal.signal(signal.SIGHUP, hang_up)
+    stopping.listen()
+    yield from _running(stopping.watch(_vital_processes()))
+
+
+def _running(watch: AbstractContextManager[None]) -> Iterator[None]:
+    import ray
+    from ray._private import worker
+
+    for name in ("ray", "ray.tune", "ray.train", "ray.data"):
+        logging.getLogger(name).setLevel(logging.CRITICAL)
+    prints = worker.print_to_stdstream  # of what Ray's processes say, even its logs when one dies, and to stdout
+    worker.print_to_stdstream = lambda *_, **__: None
+    try:
+        with watch:
+            yield
+    finally:
         ray.shutdown()
+        worker.print_to_stdstream = prints
+
+
+def _vital_processes() -> dict[str, Any]:
+    """The processes without which the private Ray can't go on, by name."""
+    from ray._private import ray_constants, worker
+
+    node = worker._global_node
+    assert node is not None
+    vital = (ray_constants.PROCESS_TYPE_GCS_SERVER, ray_constants.PROCESS_TYPE_RAYLET)
+    return {name: node.all_processes[name][0].process for name in vital}
+
+
+def _use_own_token() -> None:
+    """Have Ray use the user's token if there is one and the user has not said otherwise, as Ray itself does for `auto` alone."""
+    from ray._private.authentication.authentication_token_setup import maybe_enable_token_auth_if_token_available
+
+    read_authentication()
+    logging.getLogger("ray").setLevel(logging.CRITICAL)  # it would say that a token is used
+    maybe_enable_token_auth_if_token_available(warn_if_disabled=False)
+
+
+@contextmanager
+def _silence() -> Iterator[None]:
+    """Nothing on stderr: Ray's compiled part writes its log there until it knows better, a line each second for a wrong token."""
+    sys.stderr.flush()
+    kept, nowhere = os.dup(2), os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nowhere, 2)
+    os.close(nowhere)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        os.dup2(kept, 2)
+        os.close(kept)
+
+
+def _reason(problem: Exception) -> str:
+    """Why Ray can't be had, in one line."""
+    lines = str(problem).strip().splitlines() or [type(problem).__name__]
+    if lines[0].endswith(":"):  # a traceback follows
+        lines[0] += f" {lines[-1].strip()}"
+    limit = resource.getrlimit(resource.RLIMIT_FSIZE)[0]
+    small = limit != resource.RLIM_INFINITY and limit < _MIN_FILE_BYTES
+    return lines[0] + (f" (files may have {limit:,} bytes here, `ulimit -f`; Ray needs more)" if small else "")
 
 
 def _require_cluster(address: str) -> None:
@@ -102,8 +201,13 @@ def _require_cluster(address: str) -> None:
         raise UserError(f"--address {address}: nothing answers there ({problem})") from None
 
 
-def _as_interrupt(*_: object) -> None:
-    raise KeyboardInterrupt
+def _require_loopback() -> None:
+    """UserError where a machine can't talk to itself: Ray would wait for itself for minutes."""
+    try:
+        with socket.create_server(("127.0.0.1", 0)) as server:
+            socket.create_connection(server.getsockname(), timeout=_CONNECT_S).close()
+    except OSError as problem:
+        raise UserError(f"Ray does not start on this machine: 127.0.0.1 can't be reached ({problem.strerror or problem})") from None
 
 
 def trial_resources(resources: Resources) -> dict[str, float]:

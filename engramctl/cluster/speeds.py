@@ -5,6 +5,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from engram.config.trial import TrialConfig
+from engram.errors import UserError
+from engramctl.cluster.ray_errors import reason
 from engramctl.cluster.session import Resources, trial_resources
 
 if TYPE_CHECKING:
@@ -34,5 +36,10 @@ def measure_speeds(trials: Sequence[TrialConfig], corpus_folder: Path, resources
     # Keep every worker busy while measuring: a trial alone on a machine runs faster than two side by side.
     copies = 1 if resources.workers is None else -(-resources.workers // len(trials))
     jobs = [measure.remote(trial.model_dump_json(), Process.this()) for trial in trials for _ in range(copies)]
-    measured: list[Speed] = ray.get(jobs)
+    try:
+        measured: list[Speed] = ray.get(jobs)
+    except ray.exceptions.RayTaskError:
+        raise
+    except ray.exceptions.RayError as problem:
+        raise UserError(f"the trials can't be timed: {reason(problem)}") from None
     return [max(measured[i * copies : (i + 1) * copies], key=lambda speed: speed.step_s) for i in range(len(trials))]

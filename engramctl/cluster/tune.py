@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 from engram.config.trial import TrialConfig
 from engramctl.cluster.events import ENDED, PROGRESS, RETRY, STARTED, Event
-from engramctl.cluster.session import Resources, cluster_workers, trial_resources
-from engramctl.present.format import last_line
+from engramctl.cluster.ray_errors import last_error, let_trials_fail, reason
+from engramctl.cluster.session import LASTING, Resources, cluster_workers, trial_resources
 from engramctl.results.trial_table import FAILED
 
 if TYPE_CHECKING:
@@ -88,7 +88,7 @@ def _event_channel(resources: Resources, on_event: Callable[[Event], None]) -> I
         return
     from ray.util.queue import Queue
 
-    queue = Queue()
+    queue = Queue(actor_options=LASTING)
 
     def drain() -> None:
         while (event := queue.get()) is not None:
@@ -110,6 +110,9 @@ def _callback(emit: Callable[[Event], None], settings: "WorkerSettings") -> Any:
     from engramctl.results.store import Store
 
     class Events(Callback):
+        def setup(self, *_: Any, **info: Any) -> None:  # where Tune runs, which may be on the cluster
+            let_trials_fail()
+
         def on_trial_start(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
             emit(Event(_trial_id(trial), STARTED))
 
@@ -133,7 +136,7 @@ def _callback(emit: Callable[[Event], None], settings: "WorkerSettings") -> Any:
 
         def on_trial_error(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
             config = TrialConfig.model_validate_json(trial.config["trial"])
-            error = f"the training process died {_RETRIES + 1} times; the last error: {last_line(trial.get_error() or '') or 'unknown'}"
+            error = f"{reason(last_error(trial))} (its process died {_RETRIES + 1} times)"
             store = Store(settings.results, settings.context.sweep)
             if store.status(config.id) is None:
                 store.write_trial(trial_row(config, settings.context, FAILED, error, {}), None, None)

@@ -19,6 +19,7 @@ class CommandGroup(TyperGroup):
             console.error(f"{self._option(ctx, mistake.field)} {mistake.rest}")
         except UserError as mistake:
             console.error(str(mistake))
+            raise typer.Exit(mistake.exit_code) from None
         raise typer.Exit(2)
 
     def _option(self, ctx: Any, field: str) -> str:

@@ -15,7 +15,9 @@ from engram.corpus.statistics import text_loss
 from engram.errors import UserError
 from engram.memory.placement.settings import TablePlacement
 from engramctl.cluster.events import ENDED, RETRY, Event
+from engramctl.cluster.limits import free_memory
 from engramctl.cluster.session import Resources, cluster_workers, local_workers, ray_session, trial_resources
+from engramctl.cluster.shared_folder import require_shared
 from engramctl.cluster.speeds import measure_speeds
 from engramctl.present.format import human
 from engramctl.results import provenance
@@ -26,6 +28,7 @@ from engramctl.results.store import Store
 from engramctl.sweep.budget import fit_wall_time
 from engramctl.sweep.build import expand
 from engramctl.sweep.continuation import check_same_sweep, known_budget, updated_manifest, with_trials
+from engramctl.sweep.memory import memory_note, trial_memory, workers_that_fit
 from engramctl.sweep.spec import SweepSpec, budget_key, wall_seconds
 
 if TYPE_CHECKING:
@@ -66,6 +69,8 @@ class SweepRun:
     watcher: Watcher
     tables: TablePlacement = field(default_factory=TablePlacement)
     """Where the memory tables lie."""
+    workers_given: bool = True
+    """Whether somebody has asked for this number of workers."""
 
     def expand(self, budgets: Sequence[float], corpus: Corpus) -> list[TrialConfig]:
         """All trials of the sweep on its text."""
@@ -81,7 +86,7 @@ def run_sweep(run: SweepRun, cache: Path) -> list[TrialConfig]:
         manifest = run.store.read_manifest() or Manifest()
         check_same_sweep(run.store, run.spec, manifest)
         if run.resources.address is None:
-            run = replace(run, resources=_local_resources(run))
+            run = replace(run, resources=_local_resources(run), workers_given=run.resources.workers is not None)
         return train_missing(run, _prepared_corpus(run, manifest, cache), manifest)
 
 
@@ -100,9 +105,12 @@ def train_missing(run: SweepRun, corpus: Corpus, manifest: Manifest) -> list[Tri
     trials = [] if None in known else run.expand([b for b in known if b], corpus)
     if not trials or {trial.id for trial in trials} - run.store.finished_ids():
         check_devices(run.resources, run.store, trials)
+        run = _within_memory(run, trials or run.expand([PROBE_BUDGET], corpus))
         address = run.resources.address
         run.watcher.note(f"starting Ray {'at ' + address if address else 'on this machine'} ...")
         with ray_session(run.resources):
+            if address:
+                require_shared(address, run.store.folder, [corpus.folder])
             if not trials:
                 budget = _timed_budget(run, corpus)
                 manifest = manifest.model_copy(update={"budgets": manifest.budgets | {budget_key(run.spec, run.spec.budgets[0]): budget}})
@@ -135,6 +143,21 @@ def _local_resources(run: SweepRun) -> Resources:
         # Meanwhile the text is read and Ray starts.
         threading.Thread(target=_prepare_kernels, args=(run.watcher,), daemon=True).start()
     return replace(run.resources, workers=workers)
+
+
+def _within_memory(run: SweepRun, trials: Iterable[TrialConfig]) -> SweepRun:
+    """The sweep with no more workers than this machine's memory has room for, unless they were asked for; says so."""
+    from engram.training.machine import resolve_device
+
+    resources = run.resources
+    if resources.address or resources.workers is None or resolve_device(resources.device).type != "cpu":
+        return run
+    finished, free = run.store.finished_ids(), free_memory()
+    sizes = [trial_memory(trial, run.tables, resources.devices) for trial in trials if trial.id not in finished]
+    if note := memory_note(sizes, resources.workers, free, run.workers_given):
+        run.watcher.note(note)
+    workers = resources.workers if run.workers_given else workers_that_fit(sizes, resources.workers, free)
+    return replace(run, resources=replace(resources, workers=workers))
 
 
 def _prepare_kernels(watcher: Watcher) -> None:

@@ -7,6 +7,9 @@ class UserError(ValueError):
     A command line prints the message without a traceback. Anything else that escapes is a bug and keeps its traceback.
     """
 
+    exit_code = 2
+    """That of a command which ends with it."""
+
 
 class FieldError(UserError):
     """A `UserError` about one argument or config field; its message starts with the name.

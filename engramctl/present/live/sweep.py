@@ -104,7 +104,7 @@ class SweepDisplay:
             trial.first = trial.first or (trial.step, trial.last)
             if event.kind == ENDED:
                 trial.state, trial.val_loss = event.status, event.val_loss
-                trial.seconds = time.monotonic() - (trial.started or time.monotonic())
+                trial.seconds = trial.last - (trial.started or trial.last)  # killed before its first step: never started
                 self._ended(trial, event.error)
 
     def _ended(self, trial: _Trial, error: str) -> None:

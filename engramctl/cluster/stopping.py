@@ -1,0 +1,137 @@
+"""How a session ends early: a signal asks for it, or Ray itself dies. Either way it ends in order, and soon."""
+
+import ctypes
+import os
+import signal
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from types import FrameType, TracebackType
+from typing import Any, Self
+
+import psutil
+
+from engram.errors import UserError
+
+_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+_STOP_S = 30.0
+"""After this long an orderly stop is given up and the process just ends."""
+_LOST_S = 8.0
+"""The same when Ray has died: it would end this process itself after 14 s, with many lines."""
+_LOOK_S = 0.5
+_PR_SET_CHILD_SUBREAPER = 36
+
+
+class RayLostError(UserError):
+    """A process without which Ray can't go on has died."""
+
+    exit_code = 1
+
+
+class _Lost(BaseException):
+    """Raised in the main thread when Ray is lost; not an Exception, so that nothing on the way out takes it for a trial's."""
+
+
+class Stopping:
+    """Turns the first SIGINT, SIGTERM or SIGHUP into a KeyboardInterrupt, and the death of Ray into RayLostError.
+
+    Use as a context manager around a session, in the main thread. Further signals change nothing: the stop is under way.
+
+    Args:
+        clean: what has to be done if the orderly stop is given up.
+    """
+
+    def __init__(self, clean: Callable[[], None]) -> None:
+        self._clean = clean
+        self._began: float | None = None
+        self._lost = ""
+        self._over = threading.Event()
+        self._previous: dict[int, Any] = {}
+
+    def __enter__(self) -> Self:
+        self._previous = {number: signal.getsignal(number) for number in _SIGNALS}
+        if self._previous[signal.SIGHUP] is signal.SIG_IGN:  # nohup wants it so
+            del self._previous[signal.SIGHUP]
+        self.listen()
+        return self
+
+    def listen(self) -> None:
+        """Take the signals, again after `ray.init`: it has its own ideas about SIGTERM."""
+        for number in self._previous:
+            signal.signal(number, self._stop)
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        self._over.set()
+        for number, before in self._previous.items():
+            # After a signal the program is about to end, and a further one must not break its last steps.
+            signal.signal(number, signal.SIG_IGN if self._began is not None else before)
+        if self._lost and isinstance(error, Exception | _Lost):
+            raise RayLostError(_lost_message(self._lost)) from None
+
+    @contextmanager
+    def watch(self, processes: dict[str, Any]) -> Iterator[None]:
+        """Watch over processes of Ray, as Popen by name, during a block."""
+        ending = threading.Event()
+        threading.Thread(target=self._watch, args=(processes, ending), name="ray-watch", daemon=True).start()
+        try:
+            yield
+        finally:
+            ending.set()
+
+    def _stop(self, number: int, frame: FrameType | None) -> None:
+        if self._began is not None:
+            return
+        self._began = time.monotonic()
+        if self._lost:
+            raise _Lost
+        threading.Thread(target=self._give_up, args=(_STOP_S, 128 + number), name="stop-limit", daemon=True).start()
+        raise KeyboardInterrupt
+
+    def _watch(self, processes: dict[str, Any], ending: threading.Event) -> None:
+        while not ending.wait(_LOOK_S):
+            dead = [name for name, process in processes.items() if process.poll() is not None]
+            if dead and not ending.is_set() and self._began is None:
+                self._lost = dead[0]
+                end_processes()
+                signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGTERM)
+                self._give_up(_LOST_S, 1)
+                return
+
+    def _give_up(self, seconds: float, code: int) -> None:
+        """End the process if the session is not over by then."""
+        if not self._over.wait(seconds):
+            with suppress(Exception):
+                if self._lost:
+                    print(f"error: {_lost_message(self._lost)}", file=sys.stderr, flush=True)
+                end_processes()
+                self._clean()
+            os._exit(code)
+
+
+def _lost_message(name: str) -> str:
+    return f"Ray's {name} died; what is finished is kept, and the same command continues"
+
+
+def adopt_orphans() -> None:
+    """Become the parent of processes whose parent dies (Linux), so that `end_processes` finds what a dead raylet leaves."""
+    with suppress(OSError, AttributeError):
+        ctypes.CDLL(None).prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
+
+
+def end_processes() -> None:
+    """End all processes of Ray below this one."""
+    found = [child for child in psutil.Process().children(recursive=True) if _is_ray(child)]
+    for child in found:
+        with suppress(psutil.Error):
+            child.kill()
+    psutil.wait_procs(found, timeout=3)
+
+
+def _is_ray(process: psutil.Process) -> bool:
+    try:
+        command = process.cmdline()
+    except psutil.Error:
+        return False
+    return any(word.startswith("ray::") or "/ray/" in word for word in command)

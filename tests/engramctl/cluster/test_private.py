@@ -1,0 +1,185 @@
+import os
+import signal
+import stat
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import psutil
+import pytest
+
+from engram.errors import UserError
+from engramctl.cluster import private
+from engramctl.cluster.session import Resources, ray_session
+
+SESSION = """
+import sys
+from engramctl.cluster.session import Resources, ray_session
+from engram.errors import UserError
+
+try:
+    with ray_session(Resources("cpu", 1, None)):
+        import ray
+
+        @ray.remote
+        def add(a, b):
+            return a + b
+
+        assert ray.get(add.remote(1, 2)) == 3
+        print(ray.get_runtime_context().gcs_address, flush=True)
+        sys.stdin.readline()
+except UserError as mistake:
+    print("error:", mistake, flush=True)
+    sys.exit(mistake.exit_code)
+except KeyboardInterrupt:
+    print("stopped", flush=True)
+    sys.exit(130)
+"""
+CALL = """
+import os, sys, ray
+os.setgroups([]), os.setgid(65534), os.setuid(65534)
+print(ray._raylet.GcsClient(address=sys.argv[1]).internal_kv_keys(b"", b"session", timeout=5))
+"""
+
+
+@pytest.fixture
+def session():
+    """Starts a session in a process of its own; returns the process and the address of its Ray."""
+    started = []
+
+    def start(**environment: str) -> tuple[subprocess.Popen, str]:
+        process = subprocess.Popen(
+            [sys.executable, "-c", SESSION], stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+            env=os.environ | environment,
+        )  # fmt: skip
+        started.append(process)
+        return process, process.stdout.readline().strip()
+
+    yield start
+    for process in started:
+        if process.poll() is None:
+            process.kill()
+        process.communicate()
+
+
+@pytest.fixture
+def short_path():
+    """A folder whose path is short enough for Ray's sockets; pytest's are not."""
+    with tempfile.TemporaryDirectory(prefix="t", dir="/tmp") as folder:
+        yield Path(folder)
+
+
+def _family(process: subprocess.Popen) -> list[psutil.Process]:
+    return psutil.Process(process.pid).children(recursive=True)
+
+
+def _listening(processes: list[psutil.Process]) -> set[str]:
+    found = set()
+    for process in processes:
+        for connection in process.net_connections():
+            if connection.status == psutil.CONN_LISTEN:
+                found.add(connection.laddr.ip.removeprefix("::ffff:"))
+    return found
+
+
+def test_nobody_else_reaches_a_private_ray_and_nothing_of_it_stays(session, short_path):
+    process, address = session(TMPDIR=str(short_path))
+    family = _family(process)
+    assert _listening([psutil.Process(process.pid), *family]) == {"127.0.0.1"}
+    (folder,) = short_path.glob("engramctl-ray-*")
+    assert stat.S_IMODE(folder.stat().st_mode) == 0o700
+    gcs = next(child for child in family if child.name() == "gcs_server")
+    token = gcs.environ()["RAY_AUTH_TOKEN"]
+    assert not any(token in word for child in family for word in child.cmdline()), "anybody can read a command line"
+    if os.getuid() == 0:
+        for given, welcome in ((token, True), ("0" * 64, False), (None, False)):
+            mode = {"RAY_AUTH_MODE": "disabled"} if given is None else {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": given}
+            other = subprocess.run(
+                [sys.executable, "-c", CALL, address], env=os.environ | mode, capture_output=True, text=True, timeout=100
+            )
+            assert (other.returncode == 0) == welcome, other.stderr
+            assert welcome or "InvalidAuthToken" in other.stderr
+    process.stdin.write("\n")
+    process.stdin.flush()
+    assert process.wait(timeout=60) == 0
+    assert process.stderr.read() == ""
+    assert list(short_path.iterdir()) == []
+    assert not any(child.is_running() for child in family)
+
+
+@pytest.mark.parametrize("victim", ["gcs_server", "raylet"])
+def test_a_ray_that_dies_is_one_line(session, short_path, victim):
+    process, _ = session(TMPDIR=str(short_path))
+    family = _family(process)
+    next(child for child in family if child.name() == victim).kill()
+    assert process.wait(timeout=30) == 1
+    said = process.stdout.read() + process.stderr.read()
+    assert said == f"error: Ray's {victim} died; what is finished is kept, and the same command continues\n"
+    psutil.wait_procs(family, timeout=5)
+    assert not any(child.is_running() for child in family)
+    assert list(short_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("numbers", [[signal.SIGHUP], [signal.SIGTERM], [signal.SIGINT] * 4])
+def test_signals_stop_in_order(session, short_path, numbers):
+    process, _ = session(TMPDIR=str(short_path))
+    family = _family(process)
+    for number in numbers:
+        process.send_signal(number)
+        time.sleep(0.3)
+    assert process.wait(timeout=30) == 130
+    assert process.stdout.read() + process.stderr.read() == "stopped\n"
+    psutil.wait_procs(family, timeout=5)
+    assert not any(child.is_running() for child in family)
+    assert list(short_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("name", ["x" * 90, "für Ray"])
+def test_a_tmpdir_that_ray_cant_use(session, tmp_path, name):
+    folder = tmp_path / name
+    folder.mkdir()
+    process, address = session(TMPDIR=str(folder))
+    assert address.startswith("127.0.0.1:"), process.stderr.read()
+
+
+@pytest.mark.parametrize("limit", ["ulimit -f 100", "ulimit -v 1000000"])
+def test_a_ray_that_does_not_start_is_one_line(limit):
+    command = ["bash", "-c", f'{limit}; exec "$@"', "bash", sys.executable, "-c", SESSION]
+    done = subprocess.run(command, capture_output=True, text=True, stdin=subprocess.DEVNULL, timeout=100)
+    assert done.returncode == 2, done.stderr
+    (line,) = (done.stdout + done.stderr).splitlines()
+    assert line.startswith("error: Ray does not start on this machine: ")
+
+
+def test_a_machine_without_loopback_is_one_line(monkeypatch, short_path):
+    monkeypatch.setattr(tempfile, "tempdir", str(short_path))
+
+    def unreachable(*_, **__):
+        raise OSError(101, "Network is unreachable")
+
+    monkeypatch.setattr("socket.create_connection", unreachable)
+    with pytest.raises(UserError, match=r"127.0.0.1 can't be reached \(Network is unreachable\)"), ray_session(Resources("cpu", 1, None)):
+        pass
+    assert list(short_path.iterdir()) == []
+
+
+def test_folders_of_killed_sessions_go_and_those_of_living_ones_stay(short_path, monkeypatch):
+    monkeypatch.setattr(tempfile, "tempdir", str(short_path))
+    dead = short_path / "engramctl-ray-dead"
+    (dead / "r").mkdir(parents=True)
+    (dead / "lock").touch()
+    with private.private_folder() as living:
+        assert not dead.exists()
+        with private.private_folder() as second:
+            assert living.is_dir()
+            assert second != living
+    assert list(short_path.iterdir()) == []
+
+
+def test_no_place_for_sockets(tmp_path, monkeypatch):
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / ("x" * 90)))
+    monkeypatch.setattr(os, "access", lambda *_: False)
+    with pytest.raises(UserError, match="Ray needs a short path in plain ASCII for its sockets; TMPDIR is "), private.private_folder():
+        pass
