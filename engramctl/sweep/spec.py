@@ -10,7 +10,8 @@ from engram.frozen import FrozenConfig
 from engram.memory.designs.registry import NONE
 from engram.scaling.ladder import LADDER, size
 from engram.scaling.presets import PRESETS
-from engramctl.sweep.axes import AxisValues, Variant, combinations, normalised
+from engramctl.sweep.axes import OWN_POINTS, AxisValues, Variant, combinations, normalised
+from engramctl.sweep.limits import MAX_TRIALS
 from engramctl.sweep.models import memory_design, override_group, sized_models, train_config
 from engramctl.sweep.overrides import lay_over
 from engramctl.sweep.units import parse_bytes, parse_duration, parse_flops
@@ -105,6 +106,7 @@ class SweepSpec(FrozenConfig):
         if bool(self.rhos) == bool(self.slots):
             found = "both rhos and slots are given" if self.rhos else "neither rhos nor slots are given"
             raise ValueError(f"rhos: {found}; a sweep varies one of the two")
+        self._check_number()
         if self.axes:
             self._check_variants()
             return self
@@ -126,6 +128,18 @@ class SweepSpec(FrozenConfig):
                 sized_models(self, size(name), probes, self.corpus.vocab_size)
             train_config(self, size(name), steps=1)
         return self
+
+    def _check_number(self) -> None:
+        """ValueError when there are more trials than anybody can mean, before any of them is made."""
+        points = 0
+        for variant in combinations(self.axes):
+            if not self.variants or variant.name in self.variants:
+                own = [variant.changes[name] for name in OWN_POINTS if isinstance(variant.changes.get(name), list | tuple)]
+                points += len(own[0] if own else self.slots or self.rhos)
+        n = len(self.sizes) * points * len(self.budgets) * self.seeds
+        if n > MAX_TRIALS:
+            most = f"at most {MAX_TRIALS:,} are allowed in one sweep"
+            raise ValueError(f"seeds: {self.seeds:,} seeds of {n // self.seeds:,} points make {n:,} trials; {most}")
 
     def _check_variants(self) -> None:
         known = combinations(self.axes)
