@@ -8,12 +8,13 @@ import json
 from pathlib import Path
 from typing import Any, Self
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, ValidationError, field_validator, model_validator
 
 from engram.config.errors import explain
 from engram.errors import UserError
 from engramctl.results.parquet import require_version, write_atomically
 from engramctl.results.schema.columns import SCHEMA_VERSION
+from engramctl.results.trial_ids import TRIAL_ID
 
 
 class _Kept(BaseModel):
@@ -50,6 +51,13 @@ class PinnedCorpus(_Kept):
     tokenizer_fingerprint: str
     vocab_size: int
 
+    @field_validator("folder")
+    @classmethod
+    def _is_a_name(cls, folder: str) -> str:
+        if folder != Path(folder).name or "\0" in folder:
+            raise ValueError(f"{folder!r} is not allowed: the name of a folder, without slashes, is expected")
+        return folder
+
 
 class WantedTrial(_Kept):
     """A trial that the sweep's table should contain (columns `trial_table.IDENTITY`)."""
@@ -60,6 +68,12 @@ class WantedTrial(_Kept):
     variant: str
     rho: float
     seed: int
+
+    @model_validator(mode="after")
+    def _id_is_one(self) -> Self:
+        if not TRIAL_ID.fullmatch(self.trial_id):
+            raise ValueError(f"trial_id: {self.trial_id!r} is not allowed: 12 hexadecimal digits are expected")
+        return self
 
 
 class Manifest(_Kept):
