@@ -7,7 +7,7 @@ import typer
 
 from engramctl.commands.options.results import JsonOption, ResultsOption, SweepArgument
 from engramctl.commands.process import one_blas_thread
-from engramctl.results.defaults import DEFAULT_RESULTS, DEFAULT_SWEEP
+from engramctl.results.defaults import DEFAULT_RESULTS, DEFAULT_SWEEP, command
 
 OutOption = Annotated[Path | None, typer.Option("--out", metavar="FILE", help="The HTML file.", show_default="RESULTS/SWEEP/report.html")]
 
@@ -50,8 +50,7 @@ def report(
         figures.append(page_figure("evals", evals_figure(scores)))
     if by_length := matched_categories(scored, opened):
         figures.append(page_figure("ruler", ruler_figure(by_length)))
-    again = "--results " + str(results) if results != DEFAULT_RESULTS else ""
-    commands = [f"engramctl {name} {sweep} {again}".rstrip() for name in ("status", "fit", "plot")]
+    commands = [command(name, sweep, results).strip("`") for name in ("status", "fit", "plot")]
     page = render(opened, fits, figures, commands, scores, findings(store))
     path = out or store.folder / "report.html"
     try:

@@ -5,11 +5,12 @@ There is no database, and no file is shared by two trials. A file that exists is
 
 import json
 import os
+import shutil
 import socket
 import time
 import uuid
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, Self
 
@@ -85,6 +86,20 @@ class Store:
                 probe.unlink()
         except OSError as problem:
             raise UserError(f"results folder {self.folder} can't be written: {problem.strerror}") from None
+
+    @contextmanager
+    def nothing_left_of_a_refusal(self) -> Iterator[None]:
+        """For the block that makes a sweep: when it fails before anything was kept, the folders it made are gone again."""
+        made = [folder for folder in (self.folder, *self.folder.parents) if not folder.exists()]
+        try:
+            yield
+        except BaseException:
+            if made and all(path.is_dir() or path.name == ".lock" for path in self.folder.rglob("*")):
+                shutil.rmtree(self.folder, ignore_errors=True)
+                with suppress(OSError):  # somebody else has put something beside it meanwhile
+                    for folder in made[1:]:
+                        folder.rmdir()
+            raise
 
     # Writing
 

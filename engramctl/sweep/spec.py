@@ -2,7 +2,7 @@
 
 from typing import Any, Self
 
-from pydantic import Field, ValidationError, field_validator, model_validator
+from pydantic import Field, PrivateAttr, ValidationError, field_validator, model_validator
 
 from engram.config.errors import explain
 from engram.corpus.sources import CorpusSpec
@@ -42,6 +42,7 @@ class SweepSpec(FrozenConfig):
     """Overrides of the ladder's ModelConfig, nested."""
     train: dict[str, Any] = Field(default_factory=dict)
     """Overrides of TrainConfig."""
+    _asked_by: tuple[str, ...] = PrivateAttr(())
 
     @field_validator("sizes")
     @classmethod
@@ -152,6 +153,17 @@ class SweepSpec(FrozenConfig):
                 variant_spec(self, variant)
             except ValidationError as problem:
                 raise ValueError(f"axes, variant {variant.name}: {explain(problem)}") from None
+
+    @property
+    def asked_by(self) -> tuple[str, ...]:
+        """The words of the command that asked for the sweep; no part of the experiment."""
+        return self._asked_by
+
+    def asked_with(self, words: tuple[str, ...]) -> Self:
+        """The same sweep, asked for by a command."""
+        same = self.model_copy()
+        same._asked_by = words
+        return same
 
     @property
     def fixed(self) -> dict[str, Any]:
