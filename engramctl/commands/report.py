@@ -55,12 +55,19 @@ def report(
     path = out or store.folder / "report.html"
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        write_atomically(path, page.encode())
-        write_atomically(store.fits, fit_rows(fits).to_parquet(index=False))
+        write_atomically(path, page.encode(errors="replace"))
     except OSError as problem:
         raise UserError(f"{path} can't be written: {problem.strerror}") from None
+    kept, why = True, ""
+    try:
+        write_atomically(store.fits, fit_rows(fits).to_parquet(index=False))
+    except OSError as problem:
+        # The page has the numbers too; results are often of somebody else.
+        kept, why = False, str(problem.strerror)
     if as_json:
         sentences = [{"of": of, "text": text} for of, text in verdicts(fits)]
-        print_json({"report": str(path), "fits": str(store.fits), "verdicts": sentences})
+        print_json({"report": str(path), "fits": str(store.fits) if kept else None, "verdicts": sentences})
     console.note(f"report: {path}")
-    console.note(f"fitted numbers: {store.fits}")
+    console.note(
+        f"fitted numbers: {store.fits}" if kept else f"fitted numbers are in the report alone: {store.fits} can't be written: {why}"
+    )
