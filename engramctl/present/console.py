@@ -81,7 +81,7 @@ def safe_streams() -> Iterator[None]:
     before = sys.stdout, sys.stderr
     for stream in before:
         with suppress(AttributeError, ValueError, OSError):
-            stream.reconfigure(errors="backslashreplace" if stream is sys.stderr else "replace")  # type: ignore[union-attr]
+            stream.reconfigure(errors="backslashreplace" if stream is sys.stderr else "replace")
     with open(os.devnull, "w") as nowhere:
         sys.stdout = _Stdout(before[0])  # type: ignore[assignment]
         sys.stderr = before[1] or nowhere  # None where the shell has closed it
