@@ -6,7 +6,6 @@ import platformdirs
 import pytest
 
 from engram.cache import default_cache
-from engram.errors import UserError
 
 
 @pytest.fixture
@@ -26,7 +25,7 @@ def test_the_cache_of_a_user_without_a_home_is_private(homeless):
 def test_a_folder_that_others_can_write_is_refused(homeless, monkeypatch):
     homeless.mkdir()
     homeless.chmod(0o777)
-    with pytest.raises(UserError, match="not this user's alone; set ENGRAMCTL_CACHE or TMPDIR"):
+    with pytest.raises(PermissionError, match="not this user's alone; set ENGRAMCTL_CACHE or TMPDIR"):
         default_cache()
     monkeypatch.setenv("ENGRAMCTL_CACHE", "/elsewhere")
     assert str(default_cache()) == "/elsewhere"
@@ -34,5 +33,5 @@ def test_a_folder_that_others_can_write_is_refused(homeless, monkeypatch):
 
 def test_a_folder_that_cannot_be_made_is_one_line(homeless, monkeypatch):
     monkeypatch.setattr(tempfile, "gettempdir", lambda: str(homeless / "missing"))
-    with pytest.raises(UserError, match="can't be made"):
+    with pytest.raises(PermissionError, match="can't be made"):
         default_cache()
