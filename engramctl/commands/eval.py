@@ -160,6 +160,6 @@ def _report(jobs: "Sequence[Job]", failed: int, sweep: str, results: Path, as_js
     for folder in folders:
         console.note(f"scores: {ScoreStore(folder).evals}; their items: {ScoreStore(folder).items}")
     if sweep and len(scores):
-        console.note(f"next: {command('plot', sweep, results)[:-1]} --kind evals`")
+        console.note(f"next: {command('plot', sweep, results, '--kind', 'evals')}")
     if failed:
         raise typer.Exit(1)

@@ -19,6 +19,7 @@ def fit(sweep: SweepArgument = DEFAULT_SWEEP, results: ResultsOption = DEFAULT_R
     Example: engramctl fit allocation --json
     """
     one_blas_thread()
+    from engramctl.commands.next_step import seeds_to_settle
     from engramctl.findings.fits import sweep_fits
     from engramctl.present.tables.fits import print_fits
     from engramctl.results.sweep_results import SweepResults
@@ -31,9 +32,7 @@ def fit(sweep: SweepArgument = DEFAULT_SWEEP, results: ResultsOption = DEFAULT_R
         print_fits(console.out(), fits)
     if n := len(opened.unfinished):
         console.note(f"{n} of {len(opened.wanted)} trials have no loss; {command('status', sweep, results)} lists them")
-    further = [one.verdict.further_seeds for one in fits.allocation.values() if one.verdict.further_seeds]
-    if further:
-        seeds = int(opened.wanted["seed"].max()) + 1 + max(further)
+    if seeds := seeds_to_settle(opened, fits):
         console.note(f"next: the same `engramctl sweep` command with --seeds {seeds}; {command('plot', sweep, results)} draws this")
     else:
         console.note(f"next: {command('plot', sweep, results)} draws this")

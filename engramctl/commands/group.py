@@ -1,5 +1,7 @@
-"""Command groups that turn a user's mistake into one line and exit code 2."""
+"""Command groups that turn a user's mistake, and what a machine refuses, into one line and exit code 2."""
 
+import errno
+import sys
 from typing import Any
 
 import typer
@@ -8,9 +10,28 @@ from typer.core import TyperGroup
 from engram.errors import FieldError, UserError
 from engramctl.present import console
 
+_REFUSALS = {
+    *(errno.ENAMETOOLONG, errno.ELOOP, errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EPERM),
+    *(errno.EIO, errno.ESTALE, errno.EMFILE, errno.ENFILE),
+}
+"""What a disk or a machine says that nobody foresees at every place; other OSErrors are bugs."""
+
 
 class CommandGroup(TyperGroup):
     """The class of every group in the program, so that the innermost group, which knows the running command, reports its mistakes."""
+
+    def main(self, *args: Any, **kwargs: Any) -> Any:
+        code: Any = 0
+        with console.safe_streams():
+            try:
+                try:
+                    return super().main(*args, **kwargs)
+                finally:
+                    sys.stdout.flush()
+            except UserError as mistake:  # stdout can't be written
+                console.error(str(mistake))
+                code = 2
+        sys.exit(code)
 
     def invoke(self, ctx: Any) -> Any:
         try:
@@ -20,6 +41,11 @@ class CommandGroup(TyperGroup):
         except UserError as mistake:
             console.error(str(mistake))
             raise typer.Exit(mistake.exit_code) from None
+        except OSError as problem:
+            if problem.errno not in _REFUSALS:
+                raise
+            named = [str(name) for name in (problem.filename, problem.filename2) if name is not None]
+            console.error(": ".join([*named[-1:], problem.strerror or str(problem)]))
         raise typer.Exit(2)
 
     def _option(self, ctx: Any, field: str) -> str:

@@ -1,5 +1,7 @@
 """`engramctl plan`"""
 
+import shlex
+
 from engram.errors import UserError
 from engramctl.commands.options import corpus as corpus_options
 from engramctl.commands.options import results as results_options
@@ -78,7 +80,7 @@ def plan(
         out.print()
     for line in planned.notes:
         console.note(line)
-    console.note(f"next: engramctl sweep {sweep} with the same options")
+    console.note(f"next: engramctl sweep {shlex.quote(sweep)} with the same options")
 
 
 def _print_presets(names: list[str], as_json: bool) -> None:

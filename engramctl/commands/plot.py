@@ -117,7 +117,7 @@ def plot(
             terminal.print(ruler_table(name, rows))
     for each in paths.values():
         console.note(f"figure: {each[0]}" + "".join(f", {path.suffix[1:]}" for path in each[1:]))
-    _note_next(opened)
+    _note_next(opened, fits)
 
 
 def _comparable_scores(scored: "pd.DataFrame", opened: "SweepResults", required: bool) -> "pd.DataFrame | None":
@@ -145,15 +145,22 @@ def _fits(opened: "SweepResults", kinds: list[str]) -> "SweepFits":
         return SweepFits(kinds=("allocation",))
 
 
-def _note_next(opened: "SweepResults") -> None:
+def _note_next(opened: "SweepResults", fits: "SweepFits") -> None:
     """Say what was left out, and what to run next."""
+    from engramctl.commands.next_step import going_on, seeds_to_settle
     from engramctl.results.trial_table import DIVERGED
 
     if n := len(opened.left_out):
         console.note(f"left out: {n} trials of an earlier version of the sweep, which sweep.json no longer names")
-    if to_run := int((opened.unfinished["status"] != DIVERGED).sum()):
-        again = command("sweep", opened.name, opened.store.results)
-        console.note(f"next: {again} runs the {counted(to_run, 'missing or failed trial')}")
+    to_run = opened.unfinished.query(f"status != '{DIVERGED}'")["trial_id"]
+    if len(to_run):
+        again = going_on(opened.manifest, set(to_run), opened.name, opened.store.results)
+        console.note(f"next: {again} runs the {counted(len(to_run), 'missing or failed trial')}")
+        return
+    seeds = seeds_to_settle(opened, fits)
+    if seeds is None:
+        console.note(f"next: {command('report', opened.name, opened.store.results)} puts it on a page; further seeds would not settle it")
+    elif seeds:
+        console.note(f"next: the same `engramctl sweep` command with --seeds {seeds} adds the seeds that would settle it")
     else:
-        seeds = int(opened.trials["seed"].max()) + 2
-        console.note(f"next: the same `engramctl sweep` command with --seeds {seeds} adds a seed")
+        console.note(f"next: the same `engramctl sweep` command with --seeds {int(opened.trials['seed'].max()) + 2} adds a seed")

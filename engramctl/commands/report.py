@@ -7,7 +7,7 @@ import typer
 
 from engramctl.commands.options.results import JsonOption, ResultsOption, SweepArgument
 from engramctl.commands.process import one_blas_thread
-from engramctl.results.defaults import DEFAULT_RESULTS, DEFAULT_SWEEP
+from engramctl.results.defaults import DEFAULT_RESULTS, DEFAULT_SWEEP, command
 
 OutOption = Annotated[Path | None, typer.Option("--out", metavar="FILE", help="The HTML file.", show_default="RESULTS/SWEEP/report.html")]
 
@@ -50,18 +50,24 @@ def report(
         figures.append(page_figure("evals", evals_figure(scores)))
     if by_length := matched_categories(scored, opened):
         figures.append(page_figure("ruler", ruler_figure(by_length)))
-    again = "--results " + str(results) if results != DEFAULT_RESULTS else ""
-    commands = [f"engramctl {name} {sweep} {again}".rstrip() for name in ("status", "fit", "plot")]
+    commands = [command(name, sweep, results).strip("`") for name in ("status", "fit", "plot")]
     page = render(opened, fits, figures, commands, scores, findings(store))
     path = out or store.folder / "report.html"
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        write_atomically(path, page.encode())
-        write_atomically(store.fits, fit_rows(fits).to_parquet(index=False))
+        write_atomically(path, page.encode(errors="replace"))
     except OSError as problem:
         raise UserError(f"{path} can't be written: {problem.strerror}") from None
+    kept, why = True, ""
+    try:
+        write_atomically(store.fits, fit_rows(fits).to_parquet(index=False))
+    except OSError as problem:
+        # The page has the numbers too; results are often of somebody else.
+        kept, why = False, str(problem.strerror)
     if as_json:
         sentences = [{"of": of, "text": text} for of, text in verdicts(fits)]
-        print_json({"report": str(path), "fits": str(store.fits), "verdicts": sentences})
+        print_json({"report": str(path), "fits": str(store.fits) if kept else None, "verdicts": sentences})
     console.note(f"report: {path}")
-    console.note(f"fitted numbers: {store.fits}")
+    console.note(
+        f"fitted numbers: {store.fits}" if kept else f"fitted numbers are in the report alone: {store.fits} can't be written: {why}"
+    )

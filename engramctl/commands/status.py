@@ -4,10 +4,13 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from engram.errors import UserError
 from engramctl.commands.options.results import JsonOption, ResultsOption
 from engramctl.results.defaults import DEFAULT_RESULTS, command
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from engramctl.findings.status import SweepStatus
 
 OptionalSweepArgument = Annotated[str | None, typer.Argument(metavar="SWEEP", help="Name of a sweep. Without it: all sweeps, a line each.")]
@@ -18,6 +21,7 @@ def status(sweep: OptionalSweepArgument = None, results: ResultsOption = DEFAULT
 
     Example: engramctl status allocation --json
     """
+    from engramctl.commands.next_step import going_on
     from engramctl.findings.status import read_status, with_progress
     from engramctl.present import console
     from engramctl.present.json import print_json, records
@@ -26,7 +30,7 @@ def status(sweep: OptionalSweepArgument = None, results: ResultsOption = DEFAULT
     from engramctl.results.trial_table import FAILED, MISSING
 
     if sweep is None:
-        overview = [_counts(read_status(Store(results, name))) for name in list_sweeps(results)]
+        overview = [_overview_line(results, name) for name in list_sweeps(results)]
         if as_json:
             print_json(overview)
         elif overview:
@@ -43,10 +47,23 @@ def status(sweep: OptionalSweepArgument = None, results: ResultsOption = DEFAULT
     print_sweep(console.out(), trials)
     if found.running:
         console.note(f"process {found.running.process.pid} on {found.running.process.host} is running this sweep")
-    elif trials["status"].isin([FAILED, MISSING]).any():
-        console.note(f"next: {command('sweep', sweep, results)} continues it")
+    elif len(left := trials[trials["status"].isin([FAILED, MISSING])]):
+        again = going_on(store.read_manifest(), set(left["trial_id"]), sweep, results)
+        console.note(f"next: {again} {'continue' if '` and `' in again else 'continues'} it")
     else:
         console.note(f"complete; next: {command('plot', sweep, results)}")
+
+
+def _overview_line(results: "Path", name: str) -> dict[str, Any]:
+    """Counts of a sweep; for one that can't be read (damaged, or of another version) why, so that it doesn't hide the others."""
+    from engramctl.findings.status import STATUSES, read_status
+    from engramctl.results.store import Store
+
+    try:
+        return _counts(read_status(Store(results, name)))
+    except UserError as problem:
+        nothing = dict.fromkeys([*(f"n_{status}" for status in STATUSES), "n_left_out"])
+        return {"sweep": name, **nothing, "budget_flops": [], "finished_at": None, "unreadable": str(problem)}
 
 
 def _counts(found: "SweepStatus") -> dict[str, Any]:

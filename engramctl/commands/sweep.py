@@ -5,11 +5,12 @@ from typing import TYPE_CHECKING
 
 import typer
 
+from engramctl.commands.next_step import typed_words
 from engramctl.commands.options import corpus as corpus_options
 from engramctl.commands.options import results as results_options
 from engramctl.commands.options import sweep as sweep_options
 from engramctl.present import console
-from engramctl.results.defaults import DEFAULT_RESULTS, DEFAULT_SWEEP, command
+from engramctl.results.defaults import DEFAULT_RESULTS, DEFAULT_SWEEP, as_typed, command
 
 if TYPE_CHECKING:
     from engram.config.trial import TrialConfig
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
 
 
 def sweep(
+    context: typer.Context,
     sweep: sweep_options.SweepNameArgument = DEFAULT_SWEEP,
     budget: sweep_options.BudgetOption = None,
     rho: sweep_options.RhoOption = None,
@@ -63,24 +65,26 @@ def sweep(
     changes |= sweep_options.field_overrides(fields)
     if text_changes := sweep_options.corpus_overrides(corpus, corpus_bytes, text_column, tokenizer, vocab_size):
         changes["corpus"] = text_changes
-    spec = load_sweep(find_sweep(sweep), changes)
+    words = typed_words(context)
+    spec = load_sweep(find_sweep(sweep), changes).asked_with(words)
     store = Store(results.absolute(), sweep_options.sweep_name(sweep, name))
-    store.check_writable()
     from engramctl.cluster.session import Resources
     from engramctl.present.live.watcher import TerminalWatcher
     from engramctl.sweep.run import SweepRun, run_sweep
 
     resources = Resources(device, workers, address, devices_per_trial)
     try:
-        trials = run_sweep(SweepRun(store, spec, resources, checkpoint_s, TerminalWatcher(), placement), cache or default_cache())
+        with store.nothing_left_of_a_refusal():
+            store.check_writable()
+            trials = run_sweep(SweepRun(store, spec, resources, checkpoint_s, TerminalWatcher(), placement), cache or default_cache())
     except KeyboardInterrupt:
         raise typer.Exit(130) from None
-    _report(store, trials, started, as_json)
+    _report(store, trials, started, as_json, words)
 
 
-def _report(store: "Store", trials: "list[TrialConfig]", started: float, as_json: bool) -> None:
-    """Say how the sweep ended; exit code 1 when any of its trials failed or is missing."""
-    from engramctl.present.format import duration, last_line
+def _report(store: "Store", trials: "list[TrialConfig]", started: float, as_json: bool, words: tuple[str, ...] = ("sweep",)) -> None:
+    """Say how the sweep ended and what to type next; exit code 1 when any of its trials failed or is missing."""
+    from engramctl.present.format import counted, duration, last_line
     from engramctl.present.json import print_json, records
     from engramctl.results.trial_table import FAILED, finished
 
@@ -99,6 +103,7 @@ def _report(store: "Store", trials: "list[TrialConfig]", started: float, as_json
         starved = f"{row['starved_experts']:.0f} of {row['n_layers'] * row['n_routed_experts']} experts got no token in the last steps"
         console.note(f"  routing has collapsed: {row['size']} rho {row['rho']:g} seed {row['seed']}: {starved}")
     shown = DEFAULT_RESULTS if store.results == DEFAULT_RESULTS.absolute() else store.results
-    console.note(f"next: {command('plot', store.sweep, shown)}")
-    if counts.get(FAILED) or missing:
+    if left := counts.get(FAILED, 0) + missing:
+        console.note(f"next: {as_typed(words, shown)} trains the {counted(left, 'failed or missing trial')} again")
         raise typer.Exit(1)
+    console.note(f"next: {command('plot', store.sweep, shown)}")

@@ -5,21 +5,26 @@ Unlike a sweep file it may be read years later by another version, so only its s
 
 import itertools
 import json
+import math
 from pathlib import Path
 from typing import Any, Self
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, ValidationError, field_validator, model_validator
 
 from engram.config.errors import explain
 from engram.errors import UserError
 from engramctl.results.parquet import require_version, write_atomically
 from engramctl.results.schema.columns import SCHEMA_VERSION
+from engramctl.results.trial_ids import TRIAL_ID
+
+_MAX_VARIANTS = 100_000
+"""Far more than a sweep may have (`sweep.limits`): what was written once stays readable."""
 
 
 class _Kept(BaseModel):
     """Fields unknown to this version are kept as they are."""
 
-    model_config = ConfigDict(frozen=True, extra="allow")
+    model_config = ConfigDict(frozen=True, extra="allow", allow_inf_nan=False)
 
 
 class DeclaredSweep(_Kept):
@@ -33,6 +38,13 @@ class DeclaredSweep(_Kept):
     axes: dict[str, dict[str, dict[str, Any]]] = {}
     """Axis -> label -> changes by dotted path."""
     variants: tuple[str, ...] = ()
+
+    @field_validator("axes")
+    @classmethod
+    def _can_be_listed(cls, axes: dict[str, dict[str, Any]]) -> dict[str, dict[str, Any]]:
+        if (n := math.prod(map(len, axes.values()))) > _MAX_VARIANTS:
+            raise ValueError(f"their labels make {n:,} combinations; at most {_MAX_VARIANTS:,} are allowed")
+        return axes
 
     @property
     def variant_axes(self) -> dict[str, str]:
@@ -50,6 +62,13 @@ class PinnedCorpus(_Kept):
     tokenizer_fingerprint: str
     vocab_size: int
 
+    @field_validator("folder")
+    @classmethod
+    def _is_a_name(cls, folder: str) -> str:
+        if folder != Path(folder).name or "\0" in folder:
+            raise ValueError(f"{folder!r} is not allowed: the name of a folder, without slashes, is expected")
+        return folder
+
 
 class WantedTrial(_Kept):
     """A trial that the sweep's table should contain (columns `trial_table.IDENTITY`)."""
@@ -60,6 +79,14 @@ class WantedTrial(_Kept):
     variant: str
     rho: float
     seed: int
+    asked_by: int | None = None
+    """Which of the manifest's `commands` asked for it last."""
+
+    @model_validator(mode="after")
+    def _id_is_one(self) -> Self:
+        if not TRIAL_ID.fullmatch(self.trial_id):
+            raise ValueError(f"trial_id: {self.trial_id!r} is not allowed: 12 hexadecimal digits are expected")
+        return self
 
 
 class Manifest(_Kept):
@@ -73,6 +100,8 @@ class Manifest(_Kept):
     """FLOPs per trial by wall time and sizes (`sweep.spec.budget_key`)."""
     trials: tuple[WantedTrial, ...] | None = None
     """In the order in which they were asked for; None: every row is wanted."""
+    commands: tuple[tuple[str, ...], ...] = ()
+    """The words of every command that asked for trials, without --results."""
 
     @property
     def is_over_slots(self) -> bool:
@@ -82,6 +111,12 @@ class Manifest(_Kept):
     def positions(self) -> dict[str, int]:
         """The position of each trial, by its id, in the order of the sweep's author; empty without a list of trials."""
         return {trial.trial_id: i for i, trial in enumerate(self.trials or ())}
+
+    def commands_for(self, ids: set[str]) -> list[tuple[str, ...]]:
+        """The words of the commands that asked for some trials; none if one of these isn't known."""
+        asked = sorted({-1 if t.asked_by is None else t.asked_by for t in self.trials or () if t.trial_id in ids})
+        known = all(0 <= i < len(self.commands) for i in asked)
+        return list(dict.fromkeys(self.commands[i] for i in asked)) if known else []
 
     def without(self, ids: set[str]) -> Self:
         """The manifest without some of its trials."""
@@ -101,7 +136,7 @@ def read_manifest(path: Path) -> Manifest | None:
         content = json.loads(path.read_bytes())
     except FileNotFoundError:
         return None
-    except ValueError:
+    except (ValueError, RecursionError):
         raise UserError(f"{path} is not JSON; delete it and run the sweep again, finished trials are kept") from None
     except OSError as problem:
         raise UserError(f"{path} can't be read: {problem.strerror}") from None

@@ -36,7 +36,9 @@ def write_atomically(path: Path, content: bytes) -> None:
             file.flush()
             os.fsync(file.fileno())
         os.replace(temp, path)
-    except BaseException:
+    except BaseException as problem:
+        if isinstance(problem, OSError) and problem.filename is None:
+            problem.filename = str(path)
         temp.unlink(missing_ok=True)
         raise
 
@@ -81,6 +83,19 @@ def read_row(path: Path, schema: pa.Schema) -> dict[str, Any] | None:
     except FileNotFoundError:
         return None
     return row
+
+
+def table_files(folder: Path) -> list[Path]:
+    """The Parquet files of a folder, in order. Hidden ones are none of ours: a Mac leaves shadows, `._NAME`, on other disks."""
+    return sorted(folder.glob("[!.]*.parquet"))
+
+
+def require_own_name(path: Path, table: pa.Table) -> None:
+    """UserError when a file is not named after the trial that its rows are of: it would be counted beside the original."""
+    ids = {str(found) for found in table.column("trial_id").to_pylist()}
+    if table.num_rows != 1 or ids != {path.stem}:
+        of = f"trial {', '.join(sorted(ids)[:2])!r}" if ids else "no trial"
+        raise UserError(f"{path} holds {of}, so its name should be ID.parquet: if it is a copy, delete it")
 
 
 def read_table(path: Path, schema: pa.Schema, columns: Sequence[str]) -> pa.Table:

@@ -4,11 +4,16 @@ import json
 import platform
 import socket
 import subprocess
+from contextlib import suppress
 from functools import lru_cache
+from importlib import import_module
 from importlib.metadata import version
 from pathlib import Path
 
-_PACKAGES = ("engramctl", "torch", "numpy", "ray", "tokenizers")
+from engramctl import __version__
+
+_PACKAGES = ("torch", "numpy", "ray", "tokenizers")
+_UNKNOWN = "unknown"
 
 
 @lru_cache
@@ -18,7 +23,7 @@ def git_sha() -> str:
     try:
         sha = _git(folder, "rev-parse", "HEAD")
         return f"{sha}-dirty" if _git(folder, "status", "--porcelain", "--untracked-files=no") else sha
-    except (OSError, subprocess.SubprocessError):
+    except (OSError, ValueError, subprocess.SubprocessError):
         return ""
 
 
@@ -28,13 +33,35 @@ def _git(folder: Path, *arguments: str) -> str:
 
 
 def versions() -> str:
-    """Versions of Python, of the packages that affect a loss and of the compiled kernels in use, as JSON."""
-    from engram import kernels
+    """Versions of Python, of the packages that affect a loss and of the compiled kernels in use, as JSON.
 
-    found = {"python": platform.python_version()} | {name: version(name) for name in _PACKAGES}
-    return json.dumps(found | {"kernels": kernels.version()})
+    Never raises: this is asked for after training, and a trained trial is kept whatever can't be told about it.
+    """
+    found = {"python": platform.python_version(), "engramctl": __version__} | {name: package_version(name) for name in _PACKAGES}
+    return json.dumps(found | {"kernels": _kernels()})
+
+
+def package_version(package: str) -> str:
+    """Version of a package, also of one that was put on the path without pip; "unknown" if it can't be told."""
+    with suppress(Exception):
+        return version(package)
+    with suppress(Exception):
+        return str(import_module(package).__version__)
+    return _UNKNOWN
+
+
+def _kernels() -> str | None:
+    try:
+        from engram import kernels
+
+        return kernels.version()
+    except Exception:
+        return _UNKNOWN
 
 
 def hostname() -> str:
-    """Name of this machine."""
-    return socket.gethostname()
+    """Name of this machine; "unknown" if it has none."""
+    try:
+        return socket.gethostname()
+    except OSError:
+        return _UNKNOWN

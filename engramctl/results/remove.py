@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from engram.errors import UserError
+from engramctl.results.parquet import table_files
 from engramctl.results.schema.trials import STATUSES
 from engramctl.results.store import Store
 
@@ -34,7 +35,7 @@ def sweep_removal(store: Store) -> Removal:
     """What removing a whole sweep would delete; UserError when its folder is a link, whose target is not ours to remove."""
     if store.folder.is_symlink():
         raise UserError(f"{store.folder} is a link to {store.folder.resolve()}; remove the folder and the link yourself")
-    ids = sorted(path.stem for path in store.trials.glob("*.parquet"))
+    ids = sorted(path.stem for path in table_files(store.trials))
     checkpoints = sum(1 for path in store.checkpoints.glob("[!.]*/[!.]*") if path.is_dir())
     return Removal(ids, _statuses(store, ids), checkpoints, _bytes(store.folder))
 
@@ -62,11 +63,13 @@ def remove_trials(store: Store, ids: Collection[str]) -> None:
     The row goes first: without it the rest is no trial. Raises UserError when something can't be removed.
     """
     try:
+        parts = {trial_id: _parts(store, trial_id) for trial_id in ids}
         for folder in _folders(store):
-            _clear_leftovers(folder)
+            if not folder.is_symlink():
+                _clear_leftovers(folder)
         for trial_id in ids:
-            (store.trials / f"{trial_id}.parquet").unlink(missing_ok=True)
-            for path in _parts(store, trial_id):
+            row = store.trials / f"{trial_id}.parquet"
+            for path in sorted(parts[trial_id], key=lambda path: path != row):
                 if path.is_dir() and not path.is_symlink():
                     shutil.rmtree(_hide(path))
                 else:
@@ -82,7 +85,7 @@ def remove_trials(store: Store, ids: Collection[str]) -> None:
 def _statuses(store: Store, ids: Collection[str]) -> dict[str, int]:
     try:
         rows = store.read_trials(["trial_id", "status"])
-        known = {path.stem: "extended" for path in store.extensions.glob("[!.]*.parquet")}
+        known = {path.stem: "extended" for path in table_files(store.extensions)}
         known |= dict(zip(rows["trial_id"], rows["status"], strict=True))
         counts = Counter(known.get(trial_id, "missing") for trial_id in ids)
         return {status: counts[status] for status in (*STATUSES, "extended", "missing") if counts[status]}
@@ -97,8 +100,16 @@ def _folders(store: Store) -> Iterator[Path]:
 
 
 def _parts(store: Store, trial_id: str) -> list[Path]:
-    """Everything that belongs to a trial: `<kind>/<id>` and `<kind>/<id>.<suffix>`."""
-    return [path for folder in _folders(store) for path in (folder / trial_id, *folder.glob(f"{trial_id}.*")) if os.path.lexists(path)]
+    """Everything that belongs to a trial: `<kind>/<id>` and `<kind>/<id>.<suffix>`. UserError for an id that would lead elsewhere."""
+    # Ids are checked where they are read; here nothing may depend on it.
+    if not trial_id.isalnum():
+        raise UserError(f"{trial_id!r} is no id of a trial; nothing was removed")
+    found = [path for folder in _folders(store) for path in (folder / trial_id, *folder.glob(f"{trial_id}.*")) if os.path.lexists(path)]
+    inside = store.folder.resolve()
+    for path in found:
+        if path.parent.resolve().parent != inside:
+            raise UserError(f"{path} lies outside of {store.folder}, behind a link; nothing was removed")
+    return found
 
 
 def _hide(folder: Path) -> Path:

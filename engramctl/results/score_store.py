@@ -1,13 +1,18 @@
 """Scores as Parquet: one file per model, task and settings, and one for its items."""
 
+import re
 from collections.abc import Sequence
 from pathlib import Path
 
 import pandas as pd
 import pyarrow as pa
 
-from engramctl.results.parquet import Columns, as_table, read_tables, write_table
+from engram.errors import UserError
+from engramctl.results.parquet import Columns, as_table, read_tables, table_files, write_table
 from engramctl.results.schema.scores import EVAL_ITEM_SCHEMA, EVAL_SCHEMA
+
+_NAME = re.compile(r"[0-9a-f]+\..+\.[0-9a-f]+\.parquet")
+"""As `score_requests.ScoreJob.file_name` makes them."""
 
 
 class ScoreStore:
@@ -28,6 +33,14 @@ class ScoreStore:
 
     def read(self, names: Sequence[str] | None = None) -> pd.DataFrame:
         """The scores in some files, or in all if None, one row per task and group; UserError when one can't be read."""
-        paths = sorted(self.evals.glob("*.parquet")) if names is None else [self.evals / name for name in names]
+        paths = self._files() if names is None else [self.evals / name for name in names]
         there = [table for table in read_tables(paths, EVAL_SCHEMA, EVAL_SCHEMA.names) if table is not None]
         return pa.concat_tables([EVAL_SCHEMA.empty_table(), *there]).to_pandas()
+
+    def _files(self) -> list[Path]:
+        """All score files; UserError naming a copy, which would be counted beside the original."""
+        paths = table_files(self.evals)
+        for path in paths:
+            if not _NAME.fullmatch(path.name):
+                raise UserError(f"{path} is not named as scores are, TRIAL.TASK.SETTINGS.parquet: if it is a copy, delete it")
+        return paths

@@ -5,11 +5,12 @@ There is no database, and no file is shared by two trials. A file that exists is
 
 import json
 import os
+import shutil
 import socket
 import time
 import uuid
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, Self
 
@@ -19,7 +20,16 @@ from filelock import FileLock, Timeout
 
 from engram.errors import UserError
 from engramctl.results.manifest import Manifest, read_manifest, write_manifest
-from engramctl.results.parquet import Columns, as_table, read_table, read_tables, write_atomically, write_table
+from engramctl.results.parquet import (
+    Columns,
+    as_table,
+    read_table,
+    read_tables,
+    require_own_name,
+    table_files,
+    write_atomically,
+    write_table,
+)
 from engramctl.results.schema.extensions import EXTENSION_SCHEMA
 from engramctl.results.schema.trials import CURVE_SCHEMA, DOCUMENT_SCHEMA, STATUSES, TRIAL_SCHEMA
 from engramctl.results.trial_table import FAILED, FINISHED
@@ -77,6 +87,20 @@ class Store:
         except OSError as problem:
             raise UserError(f"results folder {self.folder} can't be written: {problem.strerror}") from None
 
+    @contextmanager
+    def nothing_left_of_a_refusal(self) -> Iterator[None]:
+        """For the block that makes a sweep: when it fails before anything was kept, the folders it made are gone again."""
+        made = [folder for folder in (self.folder, *self.folder.parents) if not folder.exists()]
+        try:
+            yield
+        except BaseException:
+            if made and all(path.is_dir() or path.name == ".lock" for path in self.folder.rglob("*")):
+                shutil.rmtree(self.folder, ignore_errors=True)
+                with suppress(OSError):  # somebody else has put something beside it meanwhile
+                    for folder in made[1:]:
+                        folder.rmdir()
+            raise
+
     # Writing
 
     def write_trial(self, row: Mapping[str, Any], curve: Columns | None, documents: Columns | None) -> None:
@@ -120,10 +144,7 @@ class Store:
         Raises UserError naming the file when one can't be read or has another schema version.
         """
         names = TRIAL_SCHEMA.names if columns is None else list(columns)
-        tables = read_tables(sorted(self.trials.glob("*.parquet")), TRIAL_SCHEMA, names)
-        # None: `engramctl rm` removed the file a moment ago.
-        there = [table for table in tables if table is not None]
-        return pa.concat_tables([TRIAL_SCHEMA.empty_table().select(names), *there]).to_pandas()
+        return _one_table(table_files(self.trials), TRIAL_SCHEMA, names)
 
     def finished_ids(self) -> set[str]:
         """Ids of the trials that needn't run again: finished and diverged ones."""
@@ -165,8 +186,7 @@ class Store:
 
     def read_extensions(self) -> pd.DataFrame:
         """Extensions of trials to longer sequences, one row each, in the order of their ids; UserError when one can't be read."""
-        tables = read_tables(sorted(self.extensions.glob("*.parquet")), EXTENSION_SCHEMA, EXTENSION_SCHEMA.names)
-        return pa.concat_tables([EXTENSION_SCHEMA.empty_table(), *(table for table in tables if table is not None)]).to_pandas()
+        return _one_table(table_files(self.extensions), EXTENSION_SCHEMA, EXTENSION_SCHEMA.names)
 
     def extension_sources(self) -> dict[str, str]:
         """The trial that each extension started from, by the extension's id; UserError like `read_extensions`."""
@@ -180,7 +200,7 @@ class Store:
     def known_trials(self) -> set[str]:
         """Ids of all trials that have a row or a checkpoint, or that the manifest names. UserError when it can't be read."""
         ids = set((self.read_manifest() or Manifest()).positions())
-        ids |= {path.stem for path in self.trials.glob("[!.]*.parquet")}
+        ids |= {path.stem for path in table_files(self.trials)}
         return ids | {path.name for path in self.checkpoints.glob("[!.]*")}
 
     # Locking
@@ -214,6 +234,18 @@ class Store:
                     temp.unlink()
             except FileNotFoundError:
                 continue
+
+
+def _one_table(paths: Sequence[Path], schema: pa.Schema, columns: Sequence[str]) -> pd.DataFrame:
+    """The rows of files that hold a trial each, in order; UserError naming one that is damaged or a copy."""
+    wanted = columns if "trial_id" in columns else ["trial_id", *columns]
+    there = [schema.empty_table().select(columns)]
+    for path, table in zip(paths, read_tables(paths, schema, wanted), strict=True):
+        # None: `engramctl rm` removed the file a moment ago.
+        if table is not None:
+            require_own_name(path, table)
+            there.append(table.select(columns))
+    return pa.concat_tables(there).to_pandas()
 
 
 def _lock_holder(path: Path) -> str:

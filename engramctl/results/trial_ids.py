@@ -1,8 +1,12 @@
 """Trials as users type them: an id or the beginning of one."""
 
+import re
 from collections.abc import Iterable
 
 from engram.errors import UserError
+
+TRIAL_ID = re.compile(r"[0-9a-f]{12}")
+"""What ids look like (`engram.config.trial.TrialConfig.id`). They become names of files, so others are refused where they are read."""
 
 _SHOWN = 5
 

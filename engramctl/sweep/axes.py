@@ -17,11 +17,14 @@ Every combination is run. A trial's variant is made up of the labels of its comb
 """
 
 import itertools
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import yaml
+
+from engramctl.sweep.limits import MAX_DEPTH, MAX_VARIANTS
 
 AxisValues = dict[str, dict[str, Any]]
 """Label -> changes by dotted path."""
@@ -49,7 +52,10 @@ def normalised(axes: Any) -> dict[str, AxisValues]:
     """Axes as written in a sweep file, as axis -> label -> changes by path. ValueError names the axis and what is allowed."""
     if not isinstance(axes, Mapping):
         raise ValueError(f"{axes!r} is not allowed: a mapping of axes is expected")
-    return {str(name): _axis(str(name), values) for name, values in axes.items()}
+    labelled = {str(name): _axis(str(name), values) for name, values in axes.items()}
+    if (n := math.prod(map(len, labelled.values()))) > MAX_VARIANTS:
+        raise ValueError(f"their values make {n:,} combinations; at most {MAX_VARIANTS:,} are allowed")
+    return labelled
 
 
 def _axis(name: str, values: Any) -> AxisValues:
@@ -81,7 +87,7 @@ def _axis(name: str, values: Any) -> AxisValues:
 
 def _is_field(path: str) -> bool:
     root, dot, rest = path.partition(".")
-    return root in ROOTS and bool(dot) and all(rest.split("."))
+    return root in ROOTS and bool(dot) and all(rest.split(".")) and rest.count(".") < MAX_DEPTH
 
 
 def nested(changes: Mapping[str, Any]) -> dict[str, Any]:
@@ -95,7 +101,9 @@ def nested(changes: Mapping[str, Any]) -> dict[str, Any]:
             if not isinstance(inner, dict):
                 raise ValueError(f"{path}: {group} is set to a value as well")
         old = inner.get(field)
-        inner[field] = {**old, **value} if isinstance(old, dict) and isinstance(value, dict) else value
+        if field in inner and not (isinstance(old, dict) and isinstance(value, dict) and not old.keys() & value.keys()):
+            raise ValueError(f"{path} is set twice")
+        inner[field] = {**old, **value} if isinstance(old, dict) else value
     return tree
 
 

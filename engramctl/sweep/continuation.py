@@ -41,11 +41,15 @@ def updated_manifest(old: Manifest, spec: SweepSpec, corpus: Corpus) -> Manifest
         vocab_size=corpus.vocab_size,
     )
     declared = DeclaredSweep.model_validate(spec.model_dump(mode="json"))
-    return Manifest(sweep=declared, fixed=spec.fixed, corpus=pinned, budgets=old.budgets, trials=old.trials or ())
+    trials, commands = old.trials or (), old.commands
+    if spec.asked_by and commands[-1:] != (spec.asked_by,):
+        commands = (*commands, spec.asked_by)
+    return Manifest(sweep=declared, fixed=spec.fixed, corpus=pinned, budgets=old.budgets, trials=trials, commands=commands)
 
 
 def with_trials(manifest: Manifest, trials: Iterable[TrialConfig]) -> Manifest:
     """The manifest with the trials asked for now, after those asked for before."""
+    asked = {"asked_by": len(manifest.commands) - 1} if manifest.commands else {}
     new = [
         WantedTrial(
             trial_id=trial.id,
@@ -54,6 +58,7 @@ def with_trials(manifest: Manifest, trials: Iterable[TrialConfig]) -> Manifest:
             variant=trial.variant,
             rho=trial.rho,
             seed=trial.seed,
+            **asked,
         )
         for trial in trials
     ]

@@ -4,13 +4,17 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import yaml
 from pydantic import ValidationError
 
 from engram.config.errors import explain
 from engram.errors import UserError
+from engramctl.sweep.limits import MAX_FILE_BYTES
 from engramctl.sweep.overrides import lay_over
 from engramctl.sweep.spec import SweepSpec
+from engramctl.sweep.yaml_text import read_yaml
+
+_TEXT_FIELDS = ("question", "sizes", "variants", "budgets", "corpus.source", "corpus.text_column", "corpus.tokenizer")
+"""Their values are text as written: a variant `on` is not True."""
 
 
 def sweep_folders() -> list[Path]:
@@ -28,7 +32,7 @@ def find_sweep(name: str) -> Path:
         return path
     known: dict[str, Path] = {}
     for folder in reversed(sweep_folders()):
-        known |= {path.stem: path for path in sorted(folder.glob("*.yaml"))}
+        known |= {path.stem: path for path in sorted(folder.glob("[!.]*.yaml"))}
     if name not in known:
         raise UserError(f"sweep '{name}' is unknown; there are {', '.join(sorted(known))}, or give the path of a .yaml file")
     return known[name]
@@ -36,15 +40,7 @@ def find_sweep(name: str) -> Path:
 
 def load_sweep(path: Path, overrides: Mapping[str, Any]) -> SweepSpec:
     """Read a sweep file and apply overrides to it; UserError names the file and the line or the field."""
-    try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except UnicodeDecodeError as problem:
-        raise UserError(f"{path} is not UTF-8 (byte {problem.start})") from None
-    except OSError as problem:
-        raise UserError(f"{path} can't be read: {problem.strerror}") from None
-    except yaml.MarkedYAMLError as problem:
-        line = f", line {problem.problem_mark.line + 1}" if problem.problem_mark else ""
-        raise UserError(f"{path}{line}: not valid YAML: {problem.problem}") from None
+    content = read_yaml(_text(path), str(path), _TEXT_FIELDS)
     if not isinstance(content, dict):
         raise UserError(f"{path} must hold a mapping with the keys {', '.join(SweepSpec.model_fields)}")
     try:
@@ -57,3 +53,16 @@ def load_sweep(path: Path, overrides: Mapping[str, Any]) -> SweepSpec:
         return SweepSpec.model_validate(lay_over(spec.model_dump(), overrides))
     except ValidationError as problem:
         raise UserError(explain(problem)) from None
+
+
+def _text(path: Path) -> str:
+    try:
+        with path.open("rb") as file:
+            content = file.read(MAX_FILE_BYTES + 1)
+        if len(content) > MAX_FILE_BYTES:
+            raise UserError(f"{path} is larger than {MAX_FILE_BYTES // 1024} KiB, the limit of a sweep file")
+        return content.decode()
+    except UnicodeDecodeError as problem:
+        raise UserError(f"{path} is not UTF-8 (byte {problem.start})") from None
+    except OSError as problem:
+        raise UserError(f"{path} can't be read: {problem.strerror}") from None

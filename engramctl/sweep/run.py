@@ -28,6 +28,7 @@ from engramctl.results.store import Store
 from engramctl.sweep.budget import fit_wall_time
 from engramctl.sweep.build import expand
 from engramctl.sweep.continuation import check_same_sweep, known_budget, updated_manifest, with_trials
+from engramctl.sweep.devices import check_devices
 from engramctl.sweep.memory import memory_note, trial_memory, workers_that_fit
 from engramctl.sweep.spec import SweepSpec, budget_key, wall_seconds
 
@@ -182,27 +183,6 @@ def _prepared_corpus(run: SweepRun, manifest: Manifest, cache: Path) -> Corpus:
             f" {corpus.fingerprint[:12]}, was {pinned.fingerprint[:12]}); choose another folder with --name"
         )
     return corpus
-
-
-def check_devices(resources: Resources, store: Store, trials: Sequence[TrialConfig]) -> None:
-    """UserError when a trial can't be trained by `resources.devices` processes, or was begun by a different number of them.
-
-    `trials` is empty while the budget is a wall time that has not been turned into FLOPs.
-    """
-    from engram.training.checkpoints.shards import check_begun
-    from engram.training.replicas import check_processes
-
-    devices = resources.devices
-    kind, numbered, _ = resources.device.partition(":")
-    if devices > 1 and numbered:
-        raise UserError(f"--device {resources.device} is a single one: with --devices-per-trial {devices} use {kind}")
-    if devices > 1 and not trials:
-        raise UserError("a wall time is turned into FLOPs on one device: with --devices-per-trial give --budget in FLOPs")
-    finished = store.finished_ids()
-    for trial in trials:
-        if trial.id not in finished:
-            check_processes(trial.model, trial.train, devices)
-            check_begun(store.checkpoints / trial.id, devices)
 
 
 # On Ray

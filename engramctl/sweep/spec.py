@@ -2,7 +2,7 @@
 
 from typing import Any, Self
 
-from pydantic import Field, ValidationError, field_validator, model_validator
+from pydantic import Field, PrivateAttr, ValidationError, field_validator, model_validator
 
 from engram.config.errors import explain
 from engram.corpus.sources import CorpusSpec
@@ -10,7 +10,8 @@ from engram.frozen import FrozenConfig
 from engram.memory.designs.registry import NONE
 from engram.scaling.ladder import LADDER, size
 from engram.scaling.presets import PRESETS
-from engramctl.sweep.axes import AxisValues, Variant, combinations, normalised
+from engramctl.sweep.axes import OWN_POINTS, AxisValues, Variant, combinations, normalised
+from engramctl.sweep.limits import MAX_TRIALS
 from engramctl.sweep.models import memory_design, override_group, sized_models, train_config
 from engramctl.sweep.overrides import lay_over
 from engramctl.sweep.units import parse_bytes, parse_duration, parse_flops
@@ -41,6 +42,7 @@ class SweepSpec(FrozenConfig):
     """Overrides of the ladder's ModelConfig, nested."""
     train: dict[str, Any] = Field(default_factory=dict)
     """Overrides of TrainConfig."""
+    _asked_by: tuple[str, ...] = PrivateAttr(())
 
     @field_validator("sizes")
     @classmethod
@@ -105,6 +107,7 @@ class SweepSpec(FrozenConfig):
         if bool(self.rhos) == bool(self.slots):
             found = "both rhos and slots are given" if self.rhos else "neither rhos nor slots are given"
             raise ValueError(f"rhos: {found}; a sweep varies one of the two")
+        self._check_number()
         if self.axes:
             self._check_variants()
             return self
@@ -127,6 +130,18 @@ class SweepSpec(FrozenConfig):
             train_config(self, size(name), steps=1)
         return self
 
+    def _check_number(self) -> None:
+        """ValueError when there are more trials than anybody can mean, before any of them is made."""
+        points = 0
+        for variant in combinations(self.axes):
+            if not self.variants or variant.name in self.variants:
+                own = [variant.changes[name] for name in OWN_POINTS if isinstance(variant.changes.get(name), list | tuple)]
+                points += len(own[0] if own else self.slots or self.rhos)
+        n = len(self.sizes) * points * len(self.budgets) * self.seeds
+        if n > MAX_TRIALS:
+            most = f"at most {MAX_TRIALS:,} are allowed in one sweep"
+            raise ValueError(f"seeds: {self.seeds:,} seeds of {n // self.seeds:,} points make {n:,} trials; {most}")
+
     def _check_variants(self) -> None:
         known = combinations(self.axes)
         names = [variant.name for variant in known]
@@ -138,6 +153,17 @@ class SweepSpec(FrozenConfig):
                 variant_spec(self, variant)
             except ValidationError as problem:
                 raise ValueError(f"axes, variant {variant.name}: {explain(problem)}") from None
+
+    @property
+    def asked_by(self) -> tuple[str, ...]:
+        """The words of the command that asked for the sweep; no part of the experiment."""
+        return self._asked_by
+
+    def asked_with(self, words: tuple[str, ...]) -> Self:
+        """The same sweep, asked for by a command."""
+        same = self.model_copy()
+        same._asked_by = words
+        return same
 
     @property
     def fixed(self) -> dict[str, Any]:

@@ -1,11 +1,37 @@
 """The folder for what can be made again: prepared corpora and compiled kernels."""
 
+import errno
 import os
+import tempfile
 from pathlib import Path
 
 import platformdirs
 
 
 def default_cache() -> Path:
-    """`$ENGRAMCTL_CACHE`, or the user's cache folder."""
-    return Path(os.environ.get("ENGRAMCTL_CACHE") or platformdirs.user_cache_dir("engramctl"))
+    """`$ENGRAMCTL_CACHE`, or the user's cache folder; for a user without a home (a bare id in a container) a private one in `$TMPDIR`.
+
+    Raises PermissionError when that one can't be made, or belongs to somebody else, who could put code into it.
+    """
+    if given := os.environ.get("ENGRAMCTL_CACHE"):
+        return Path(given)
+    usual = Path(platformdirs.user_cache_dir("engramctl"))
+    return usual if usual.is_absolute() else _without_home()
+
+
+def _without_home() -> Path:
+    folder = Path(tempfile.gettempdir()) / f"engramctl-{os.getuid()}"
+    try:
+        folder.mkdir(mode=0o700, exist_ok=True)
+        owner = folder.lstat()
+    except OSError as problem:
+        raise _refused(folder, f"it can't be made ({problem.strerror})") from None
+    if folder.is_symlink() or owner.st_uid != os.getuid() or owner.st_mode & 0o022:
+        raise _refused(folder, "it is not this user's alone")
+    return folder
+
+
+def _refused(folder: Path, why: str) -> PermissionError:
+    return PermissionError(
+        errno.EPERM, f"there is no home folder, and this can't be the cache: {why}; set ENGRAMCTL_CACHE or TMPDIR", str(folder)
+    )

@@ -84,44 +84,47 @@ def axis_overrides(
         "sizes": (size, lambda: items(size)),
         "seeds": (seeds, lambda: seeds),
         "slots": (slots, lambda: numbers("--slots", slots)),
-        "axes": (axis, lambda: dict(map(_axis, axis or []))),
+        "axes": (axis, lambda: _axes(axis or [])),
         "variants": (variant, lambda: [name.strip() for name in variant or []]),
     }
     return {name: value() for name, (option, value) in given.items() if option is not None}
 
 
-def _axis(text: str) -> tuple[str, Any]:
-    import yaml
+def _axes(given: Sequence[str]) -> dict[str, Any]:
+    """The axes of `--axis`; UserError naming the one that is not a field with values, or that is given twice."""
+    from engramctl.sweep.yaml_text import read_yaml, shortened
 
-    field, equals, values = text.partition("=")
-    try:
-        listed = yaml.safe_load(f"[{values}]")
-    except yaml.YAMLError:
-        listed = None
-    if not equals or not listed:
-        raise UserError(f"--axis {text}: a field and its values are expected, such as train.learning_rate=0.01,0.02")
-    return field, listed
+    axes: dict[str, Any] = {}
+    for text in given:
+        field, equals, values = text.partition("=")
+        listed = read_yaml(f"[{values}]", f"--axis {shortened(text)}") if equals else None
+        if not isinstance(listed, list) or not listed:
+            raise UserError(f"--axis {text}: a field and its values are expected, such as train.learning_rate=0.01,0.02")
+        if field in axes:
+            raise UserError(f"--axis {field} is given twice; all its values belong into one, separated by commas")
+        axes[field] = listed
+    return axes
 
 
 def field_overrides(settings: Sequence[str] | None) -> dict[str, Any]:
     """`model.memory.design=value` -> {"model": {"memory": {"design": "value"}}}; values are parsed as YAML."""
-    import yaml
+    from engramctl.sweep.limits import MAX_DEPTH
+    from engramctl.sweep.yaml_text import read_yaml, shortened
 
     changes: dict[str, Any] = {}
     for setting in settings or []:
         path, equals, text = setting.partition("=")
         *groups, field = path.split(".")
-        if not equals or not field or not groups or groups[0] not in ("model", "train") or not all(groups):
+        if not equals or not field or not groups or groups[0] not in ("model", "train") or not all(groups) or len(groups) > MAX_DEPTH:
             raise UserError(f"--set {setting}: a field below model or train and its value are expected, such as model.branches=4")
-        try:
-            value = yaml.safe_load(text)
-        except yaml.YAMLError:
-            raise UserError(f"--set {setting}: {text!r} is not a value") from None
+        value = read_yaml(text, f"--set {shortened(path)}={shortened(text)}: {shortened(text)!r} is not a value")
         inner = changes
         for group in groups:
             inner = inner.setdefault(group, {})
             if not isinstance(inner, dict):
                 raise UserError(f"--set {setting}: {group} was set to a value before")
+        if field in inner:
+            raise UserError(f"--set {setting}: {path} was set before")
         inner[field] = value
     return changes
 

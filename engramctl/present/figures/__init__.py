@@ -1,1 +1,15 @@
 """Figures from tables and fits: no training code, no pyplot, and the same bytes for the same data."""
+
+import os
+from contextlib import suppress
+
+# A notebook leaves its backend in the environment; where the package of that backend is missing, matplotlib can't be imported with it.
+_theirs = os.environ.pop("MPLBACKEND", None)
+try:
+    import matplotlib
+finally:
+    if _theirs is not None:
+        os.environ["MPLBACKEND"] = _theirs
+if _theirs:
+    with suppress(ValueError):
+        matplotlib.rcParams["backend"] = _theirs

@@ -3,7 +3,6 @@
 import textwrap
 from typing import TYPE_CHECKING, Any
 
-import matplotlib
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
@@ -20,11 +19,11 @@ from engramctl.present.figures.style import (
     NATS,
     PAPER_GREY,
     PAPER_OPTIMUM,
-    RC,
     RHO,
     Style,
     band_handle,
     draw_trials,
+    drawing,
     finished_seeds,
     line_handle,
     point_handle,
@@ -58,7 +57,7 @@ def allocation_figure(wanted: pd.DataFrame, fits: SweepFits) -> Figure:
     common = 1 < len(keys) <= _COMMON and not _needs_panels(summary)
     panels = [keys] if common else [[key] for key in keys]
     fitted = {key: fits.allocation.get(key) for key in keys}
-    with matplotlib.rc_context(RC):
+    with drawing():
         figure, all_axes = grid(len(panels), height=1.75, extra=0.75, single=2.9 + 0.25 * (len(keys) if common else 0))
         looks = {key: style(i if common else 0) for i, key in enumerate(keys)}
         for i, (axes, group) in enumerate(zip(all_axes, panels, strict=True)):

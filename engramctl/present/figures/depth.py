@@ -1,6 +1,5 @@
 """Effective depth of two models: how early each gets close to its prediction, and which layers are similar."""
 
-import matplotlib
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
@@ -9,7 +8,7 @@ from matplotlib.image import AxesImage
 from matplotlib.ticker import LogFormatter, MaxNLocator
 
 from engramctl.present.figures.panels import legend, new_figure
-from engramctl.present.figures.style import BAND_ALPHA, PAGE, POINT, RC, band_handle, style
+from engramctl.present.figures.style import BAND_ALPHA, PAGE, POINT, band_handle, drawing, style
 
 _LINEAR_LAYERS = 4
 """With fewer layers than this the divergence is drawn on a linear axis: a logarithmic one has no place for the last layer's zero."""
@@ -24,7 +23,7 @@ def depth_figure(frame: pd.DataFrame) -> Figure:
         frame: a table `depth`.
     """
     first = frame.iloc[0]
-    with matplotlib.rc_context(RC):
+    with drawing():
         figure = new_figure(PAGE, 2.6)
         left, right = figure.subplots(1, 2, width_ratios=[1.15, 1])
         _divergence(left, frame)

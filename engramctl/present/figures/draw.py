@@ -19,6 +19,8 @@ def draw(kind: str, wanted: pd.DataFrame, fits: "SweepFits") -> "Figure":
         fits: what `findings.fits.sweep_fits` made of them.
     """
     from engramctl.present.figures import allocation, drift, layers, memory, variants
+    from engramctl.present.figures.readable import make_readable
+    from engramctl.present.figures.style import drawing
 
     figures = {
         "allocation": allocation.allocation_figure,
@@ -27,4 +29,7 @@ def draw(kind: str, wanted: pd.DataFrame, fits: "SweepFits") -> "Figure":
         "variants": variants.variants_figure,
         "layers": layers.layers_figure,
     }
-    return figures[kind](wanted, fits)
+    figure = figures[kind](wanted, fits)
+    with drawing():
+        make_readable(figure)
+    return figure

@@ -3,7 +3,6 @@
 import math
 from typing import Any
 
-import matplotlib
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
@@ -19,9 +18,9 @@ from engramctl.present.figures.style import (
     MINUS,
     PAPER_GREY,
     PAPER_OPTIMUM,
-    RC,
     RHO,
     Style,
+    drawing,
     flops_label,
     line_handle,
     style,
@@ -40,7 +39,7 @@ def drift_figure(wanted: pd.DataFrame, fits: SweepFits) -> Figure:
     """
     models = list(dict.fromkeys((key.size, key.variant) for key in series_order(wanted)))
     budgets = sorted(wanted["budget_flops"].unique().tolist())
-    with matplotlib.rc_context(RC):
+    with drawing():
         figure = new_figure(COLUMN, 3.7 + 0.25 * (len(models) - 1))
         upper, lower = figure.subplots(2, 1, sharex=True)
         edges = [Edges(axes, height=0.08) for axes in (upper, lower)]

@@ -3,7 +3,6 @@
 import math
 from typing import Any
 
-import matplotlib
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
@@ -11,7 +10,7 @@ from matplotlib.lines import Line2D
 
 from engramctl.findings.scores import task_label
 from engramctl.present.figures.panels import legend, new_figure
-from engramctl.present.figures.style import COLUMN, GREY, INTERVAL, PAGE, RC, RHO, draw_trials, line_handle, series_title, style
+from engramctl.present.figures.style import COLUMN, GREY, INTERVAL, PAGE, RHO, draw_trials, drawing, line_handle, series_title, style
 from engramctl.results.trial_table import SERIES, Series, of_series
 
 _MOST_COLUMNS = 4
@@ -34,7 +33,7 @@ def evals_figure(scores: pd.DataFrame) -> Figure:
     keys = sorted({Series(*key) for key in zip(*(scores[name] for name in SERIES), strict=True)})
     columns = min(len(tasks), _MOST_COLUMNS)
     blocks = -(-len(tasks) // columns)
-    with matplotlib.rc_context(RC):
+    with drawing():
         width = COLUMN if columns == 1 else min(PAGE, 0.5 + 1.65 * columns)
         figure = new_figure(width, 0.7 + 2 * _HEIGHT * blocks)
         grid = figure.subplots(2 * blocks, columns, squeeze=False)

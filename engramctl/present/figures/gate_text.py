@@ -2,7 +2,6 @@
 
 from dataclasses import dataclass
 
-import matplotlib
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.cm import ScalarMappable
@@ -12,7 +11,7 @@ from matplotlib.patches import Rectangle
 
 from engramctl.present.figures.panels import new_figure
 from engramctl.present.figures.readable import MONO, readable
-from engramctl.present.figures.style import GREY, PAGE, RC
+from engramctl.present.figures.style import GREY, PAGE, drawing
 from engramctl.present.tables.gates import SITE, gate_top
 from engramctl.present.tokens import gate_colour, shown
 
@@ -52,7 +51,7 @@ def gate_text_figure(frame: pd.DataFrame) -> Figure:
     line_height = _TEXT + under + _GAP
     n_lines = places[-1].line + 1
     height = n_lines * line_height + 0.55
-    with matplotlib.rc_context(RC):
+    with drawing():
         figure = new_figure(PAGE, height)
         figure.set_layout_engine("none")
         axes = figure.add_axes((0, 0, 1, 1))

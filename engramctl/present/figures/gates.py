@@ -2,7 +2,6 @@
 
 from typing import Any
 
-import matplotlib
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
@@ -12,7 +11,7 @@ from matplotlib.lines import Line2D
 from engramctl.present.figures.groups import LINE, group_rows, label_rows
 from engramctl.present.figures.panels import legend, new_figure
 from engramctl.present.figures.readable import MONO, readable
-from engramctl.present.figures.style import INTERVAL, PAGE, RC, style
+from engramctl.present.figures.style import INTERVAL, PAGE, drawing, style
 from engramctl.present.tables.gates import gate_top
 from engramctl.present.tokens import visible
 
@@ -31,7 +30,7 @@ def gates_figure(groups: pd.DataFrame, phrases: pd.DataFrame) -> Figure:
     """
     places = group_rows(groups)
     height = 0.85 + LINE * (max(places.values()) + 1)
-    with matplotlib.rc_context(RC):
+    with drawing():
         figure = new_figure(PAGE, height)
         left, right = figure.subplots(1, 2, width_ratios=[1.25, 1])
         sites = sorted(set(zip(groups["layer"], groups["branch"], strict=True)))

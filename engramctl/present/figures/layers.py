@@ -2,7 +2,6 @@
 
 from typing import Any
 
-import matplotlib
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
@@ -11,7 +10,7 @@ from matplotlib.lines import Line2D
 from engramctl.findings.fits import SweepFits
 from engramctl.findings.layers import LayerLoss, layers_of
 from engramctl.present.figures.panels import Edges, edge_handles, grid, label_axes, legend
-from engramctl.present.figures.style import BAND_ALPHA, GREY, INTERVAL, NATS, POINT, RC, RHO, STYLES, Style, flops_label
+from engramctl.present.figures.style import BAND_ALPHA, GREY, INTERVAL, NATS, POINT, RHO, STYLES, Style, drawing, flops_label
 from engramctl.present.format import format_rho
 
 
@@ -25,7 +24,7 @@ def layers_figure(wanted: pd.DataFrame, fits: SweepFits) -> Figure:
     panels: dict[tuple[Any, ...], list[LayerLoss]] = {}
     for one in fits.layers:
         panels.setdefault((one.size, one.budget_flops, one.rho, one.others), []).append(one)
-    with matplotlib.rc_context(RC):
+    with drawing():
         figure, all_axes = grid(len(panels), height=1.9, extra=0.8, single=2.9)
         for axes, group in zip(all_axes, panels.values(), strict=True):
             _draw_panel(axes, group, wanted)

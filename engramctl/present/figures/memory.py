@@ -3,7 +3,6 @@
 import math
 from typing import TYPE_CHECKING, Any
 
-import matplotlib
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
@@ -19,10 +18,10 @@ from engramctl.present.figures.style import (
     GREY,
     MINUS,
     NATS,
-    RC,
     Style,
     band_handle,
     draw_trials,
+    drawing,
     finished_seeds,
     line_handle,
     point_handle,
@@ -51,7 +50,7 @@ def memory_figure(wanted: pd.DataFrame, fits: SweepFits) -> Figure:
     variants = list(dict.fromkeys(key.variant for key in keys))
     # Dashes mean extrapolation here; without colour the markers tell the series apart.
     looks = {variant: style(i)._replace(line="-") for i, variant in enumerate(variants)}
-    with matplotlib.rc_context(RC):
+    with drawing():
         figure, all_axes = grid(len(panels), height=2.0, extra=0.9, single=3.0 + 0.2 * len(variants))
         for axes, panel in zip(all_axes, panels, strict=True):
             _draw_panel(axes, wanted, [key for key in keys if key[:2] == panel], fits, looks, several=len(panels) > 1)

@@ -3,13 +3,12 @@
 from collections.abc import Sequence
 from typing import Any
 
-import matplotlib
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from engram.benchmarks.results import NO_TABLE, PROCESS, Measured, ServingSpeed, TrainingSpeed
 from engramctl.present.figures.panels import legend, new_figure
-from engramctl.present.figures.style import GREY, INTERVAL, PAGE, RC, line_handle, style
+from engramctl.present.figures.style import GREY, INTERVAL, PAGE, drawing, line_handle, style
 
 Cost = tuple[str, float, Measured, int | None]
 """Name of a case; its time over that of the case it is compared with, in all rounds together and as the rounds' median; table rows."""
@@ -22,7 +21,7 @@ def offload_figure(inference: ServingSpeed | None, training: TrainingSpeed | Non
     """
     panels = [(name, costs) for name, costs in (("inference", _inference(inference)), ("training", _training(training))) if costs]
     by_length = [(name, lengths) for name, costs in panels if len(lengths := _lengths(costs)) > 1]
-    with matplotlib.rc_context(RC):
+    with drawing():
         n = len(panels) + bool(by_length)
         figure = new_figure(PAGE if n > 1 else PAGE / 2, 2.3)
         axes = list(figure.subplots(1, n, squeeze=False).flat)

@@ -3,13 +3,12 @@
 from collections.abc import Mapping
 from typing import Any, cast
 
-import matplotlib
 import pandas as pd
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from engramctl.present.figures.panels import legend, new_figure
-from engramctl.present.figures.style import COLUMN, GREY, PAGE, RC, RHO, flops_label, style
+from engramctl.present.figures.style import COLUMN, GREY, PAGE, RHO, drawing, flops_label, style
 from engramctl.present.format import format_rho
 
 _COLUMNS = 4
@@ -30,7 +29,7 @@ def ruler_figure(groups: Mapping[str, pd.DataFrame]) -> Figure:
     present = {name: [c for c in CATEGORIES if c in set(rows["category"])] for name, rows in groups.items()}
     columns = min(_COLUMNS, max(map(len, present.values())))
     lines = {name: -(-len(categories) // columns) for name, categories in present.items()}
-    with matplotlib.rc_context(RC):
+    with drawing():
         width = COLUMN if columns < 3 else PAGE
         figure = new_figure(width, 0.75 + sum(lines.values()) * _HEIGHT + 0.2 * len(groups))
         blocks = figure.subfigures(len(groups), 1, squeeze=False, height_ratios=list(lines.values()))[:, 0]

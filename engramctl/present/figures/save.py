@@ -5,12 +5,12 @@ from io import BytesIO
 from pathlib import Path
 from typing import Any
 
-import matplotlib
 from matplotlib.backends import backend_agg, backend_pdf, backend_svg
 from matplotlib.figure import Figure
 
 from engram.errors import UserError
-from engramctl.present.figures.style import RC
+from engramctl.present.figures.readable import make_readable
+from engramctl.present.figures.style import drawing
 from engramctl.results.parquet import write_atomically
 
 FORMATS = ("png", "svg", "pdf")
@@ -40,7 +40,8 @@ def save(figure: Figure, folder: Path, name: str, formats: Sequence[str] = FORMA
     paths = []
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        with matplotlib.rc_context(RC):
+        with drawing():
+            make_readable(figure)
             # One layout for all formats: it takes as long as the drawing, and would differ a little between formats.
             figure.draw_without_rendering()
             figure.set_layout_engine("none")

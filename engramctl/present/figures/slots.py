@@ -2,14 +2,13 @@
 
 from typing import Any
 
-import matplotlib
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from engramctl.present.figures.panels import legend, new_figure
-from engramctl.present.figures.style import GREY, INTERVAL, PAGE, RC, line_handle, style
+from engramctl.present.figures.style import GREY, INTERVAL, PAGE, drawing, line_handle, style
 
 
 def slots_figure(heads: pd.DataFrame, rows: pd.DataFrame) -> Figure:
@@ -22,7 +21,7 @@ def slots_figure(heads: pd.DataFrame, rows: pd.DataFrame) -> Figure:
         rows: the table `memory_rows` that belongs to it.
     """
     orders = sorted(heads["order"].unique())
-    with matplotlib.rc_context(RC):
+    with drawing():
         figure = new_figure(PAGE, 2.4)
         zipf, norms, alone = figure.subplots(1, 3)
         _curves(zipf, rows[rows["curve"] == "zipf"], orders, "rank", "reads")

@@ -1,7 +1,10 @@
 """How figures look: sizes, colours, markers and lines, and how they write numbers and names."""
 
+from contextlib import AbstractContextManager
+from functools import lru_cache
 from typing import Any, NamedTuple
 
+import matplotlib
 import pandas as pd
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
@@ -61,7 +64,33 @@ RC: Any = {
     "svg.hashsalt": "engramctl",
     # Text in a PDF stays text: journals ask for TrueType fonts.
     "pdf.fonttype": 42,
+    # Names of variants and tasks are text, whatever dollars and backslashes are in them.
+    "text.parse_math": False,
 }
+
+_NOT_OURS = (
+    "backend",
+    "interactive",
+    "toolbar",
+    "webagg.",
+    "tk.",
+    "figure.max_open_warning",
+    "savefig.directory",
+    "timezone",
+    "docstring.",
+)
+"""Settings about windows and notebooks, which have no effect on a figure."""
+
+
+@lru_cache(maxsize=1)
+def _settings() -> Any:
+    default = matplotlib.rcParamsDefault
+    return {name: default[name] for name in matplotlib.rcParams if name in default and not name.startswith(_NOT_OURS)} | RC
+
+
+def drawing() -> AbstractContextManager[None]:
+    """The settings under which figures are made and written: matplotlib's own defaults and ours, whatever a matplotlibrc says."""
+    return matplotlib.rc_context(_settings())
 
 
 class Style(NamedTuple):

@@ -2,7 +2,6 @@
 
 from typing import Any
 
-import matplotlib
 import pandas as pd
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
@@ -10,7 +9,7 @@ from matplotlib.lines import Line2D
 from engramctl.findings.suppressed_tasks import shown_tasks
 from engramctl.present.figures.groups import LINE, group_rows, label_rows
 from engramctl.present.figures.panels import legend, new_figure
-from engramctl.present.figures.style import GREY, INTERVAL, PAGE, RC, STYLES
+from engramctl.present.figures.style import GREY, INTERVAL, PAGE, STYLES, drawing
 
 
 def suppression_figure(frame: pd.DataFrame) -> Figure:
@@ -24,7 +23,7 @@ def suppression_figure(frame: pd.DataFrame) -> Figure:
     if frame["loss_on_low"].notna().any():
         frame = frame[frame["loss_on_low"].notna()]
     places = group_rows(frame)
-    with matplotlib.rc_context(RC):
+    with drawing():
         figure = new_figure(PAGE, 0.85 + LINE * (max(places.values()) + 1))
         left, right = figure.subplots(1, 2, width_ratios=[1.2, 1])
         y = [places[key] for key in zip(frame["grouping"], frame["label"], strict=True)]
@@ -53,7 +52,7 @@ def suppressed_tasks_figure(frame: pd.DataFrame) -> Figure:
         frame: a table `suppress_tasks`.
     """
     rows = shown_tasks(frame).sort_values("retained", ascending=False, na_position="last")
-    with matplotlib.rc_context(RC):
+    with drawing():
         figure = new_figure(PAGE, 0.85 + 0.2 * max(len(rows), 2))
         left, right = figure.subplots(1, 2)
         y = list(range(len(rows)))

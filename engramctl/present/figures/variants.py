@@ -4,7 +4,6 @@ import math
 import textwrap
 from typing import Any
 
-import matplotlib
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
@@ -13,7 +12,7 @@ from matplotlib.lines import Line2D
 from engramctl.findings.fits import SweepFits
 from engramctl.findings.variants import Comparison
 from engramctl.present.figures.panels import EDGE, draw_mark, edge_handles, legend, new_figure
-from engramctl.present.figures.style import COLUMN, GREY, INTERVAL, PAGE, RC, RHO, STYLES, flops_label, interval_text, signed
+from engramctl.present.figures.style import COLUMN, GREY, INTERVAL, PAGE, RHO, STYLES, drawing, flops_label, interval_text, signed
 from engramctl.present.format import format_rho
 
 _LABEL_WIDTH = 20
@@ -37,7 +36,7 @@ def variants_figure(wanted: pd.DataFrame, fits: SweepFits) -> Figure:
     columns = 1 if len(panels) < 3 else 2
     lines = [list(panels)[i : i + columns] for i in range(0, len(panels), columns)]
     tallest = [max(heights[key] for key in line) for line in lines]
-    with matplotlib.rc_context(RC):
+    with drawing():
         figure = new_figure(COLUMN if columns == 1 else PAGE, 0.75 + sum(tallest) + 0.25 * len(lines))
         grid = figure.subplots(len(lines), columns, squeeze=False, height_ratios=tallest, sharex="col")
         flat = list(grid.flat)

@@ -8,7 +8,6 @@ from io import BytesIO
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import matplotlib
 import pandas as pd
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
@@ -53,10 +52,12 @@ CAPTIONS = {
 
 def page_figure(kind: str, figure: "Figure", caption: str | None = None) -> PageFigure:
     """A figure as SVG; without a caption of its own it gets that of its kind."""
-    from engramctl.present.figures.style import RC
+    from engramctl.present.figures.readable import make_readable
+    from engramctl.present.figures.style import drawing
 
     buffer = BytesIO()
-    with matplotlib.rc_context(RC):
+    with drawing():
+        make_readable(figure)
         figure.savefig(buffer, format="svg", metadata={"Date": None})
     words = CAPTIONS[kind] if caption is None else caption
     return PageFigure(base64.b64encode(buffer.getvalue()).decode(), round(_PIXELS * figure.get_figwidth()), f"Figure: {kind}", words)

@@ -3,6 +3,7 @@
 from typing import TYPE_CHECKING, Any
 
 import pandas as pd
+from rich.text import Text
 
 from engramctl.findings.status import RUNNING, STATUSES
 from engramctl.present import console
@@ -19,6 +20,8 @@ def print_overview(overview: list[dict[str, Any]]) -> None:
     """One line per sweep."""
     rows = []
     for line in overview:
+        if "unreadable" in line:
+            continue
         budgets = [format_flops(b) for b in line["budget_flops"]]
         # To the minute; --json has the seconds.
         last = (line["finished_at"] or NO_VALUE)[:16].replace("T", " ")
@@ -26,7 +29,11 @@ def print_overview(overview: list[dict[str, Any]]) -> None:
     table = console.table(["sweep", "done", *STATUSES[1:], "FLOPs", "last (UTC)"], rows)
     # In a narrow terminal a long name is folded, so that nothing is cut off.
     table.columns[0].no_wrap, table.columns[0].overflow = False, "fold"
-    console.out().print(table)
+    if rows:
+        console.out().print(table)
+    for line in overview:
+        if "unreadable" in line:
+            console.out().print(Text(f"{line['sweep']}  unreadable: {' '.join(line['unreadable'].split())}"), soft_wrap=True)
 
 
 def print_sweep(terminal: "Console", trials: pd.DataFrame) -> None:
@@ -45,7 +52,7 @@ def print_sweep(terminal: "Console", trials: pd.DataFrame) -> None:
         terminal.print(f"{variant}{first['size']}, {format_flops(first['budget_flops'])} FLOPs", style="italic", markup=False)
         _print_grid(terminal, group)
         terminal.print()
-    terminal.print("   ".join(f"{MARKS[name]} {name}" for name in STATUSES) + "   12% trained so far")
+    terminal.print("   ".join(f"{MARKS[name]} {name}" for name in STATUSES) + "   NN% trained so far")
     failed = trials[trials["error"].notna()]
     if len(failed):
         terminal.print()

@@ -119,3 +119,21 @@ def test_the_documented_lines_give_the_numbers_of_the_report(sweep):
     assert names["difference"] == pytest.approx(trials[names["one"]] - trials[names["other"]], abs=1e-9)
     assert names["cost"]["trials"].sum() == 18
     assert f"{names['rho_star']['estimate'].iloc[0]:.2f}" in text
+
+
+def test_results_that_cannot_be_written_don_t_stop_a_page_elsewhere(sweep, tmp_path, monkeypatch):
+    from engramctl.results import parquet
+
+    written = parquet.write_atomically
+
+    def refuse(path, content):
+        if path.name == "fits.parquet":
+            raise PermissionError(13, "Permission denied", str(path))
+        written(path, content)
+
+    monkeypatch.setattr(parquet, "write_atomically", refuse)
+    out = tmp_path / "elsewhere" / "page.html"
+    result = run("report", "allocation", "--results", str(sweep.results), "--out", str(out), "--json")
+    assert out.read_text().startswith("<!")
+    assert json.loads(result.stdout)["fits"] is None
+    assert "fits.parquet can't be written: Permission denied" in result.stderr

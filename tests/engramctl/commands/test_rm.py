@@ -6,6 +6,7 @@ import sys
 import pytest
 from typer.testing import CliRunner
 
+from engram.errors import UserError
 from engramctl.cli import app
 from engramctl.commands import rm as command
 from engramctl.results import remove as removal
@@ -185,3 +186,28 @@ def test_a_kill_leaves_whole_trials(killed, store, make_row):
     removal.remove_trials(store, ids)
     assert [path.name for path in store.checkpoints.iterdir()] == [trial_id(make_row, 0.25)]
     assert not wanted(store) & set(ids)
+
+
+@pytest.mark.parametrize("bad", ["a0/../../../../precious/sub", "../../precious", "*", "/precious", "a" * 12 + "/.."])
+def test_nothing_outside_the_sweep_is_touched(run, store, tmp_path, bad):
+    precious = tmp_path / "precious" / "sub"
+    precious.mkdir(parents=True)
+    (precious / "file").touch()
+    content = json.loads(store.manifest.read_text())
+    content["trials"][0]["trial_id"] = bad
+    store.manifest.write_text(json.dumps(content))
+    assert "trial_id" in one_line(run("allocation", bad, "--yes", code=2))
+    with pytest.raises(UserError, match="no id of a trial"):
+        removal.remove_trials(store, [bad])
+    assert (precious / "file").exists()
+    assert len(store.read_trials()) == 4
+
+
+def test_a_linked_folder_in_a_sweep_is_not_followed(run, store, make_row, tmp_path):
+    elsewhere = tmp_path / "elsewhere"
+    store.checkpoints.rename(elsewhere)
+    store.checkpoints.symlink_to(elsewhere)
+    gone = trial_id(make_row, 0.5)
+    assert "behind a link; nothing was removed" in one_line(run("allocation", gone, "--yes", code=2))
+    assert (elsewhere / gone / "final" / "weights.safetensors").exists()
+    assert gone in store.finished_ids()

@@ -1,5 +1,7 @@
 import json
 import os
+import re
+import shlex
 
 import pytest
 import typer
@@ -126,3 +128,58 @@ def test_an_empty_folder_is_no_mistake(run):
     assert result.exit_code == 0
     assert "no sweeps" in result.stderr
     assert json.loads(run("--json").stdout) == []
+
+
+@pytest.mark.parametrize(
+    ("content", "why"),
+    [
+        ('{"schema_version": 1}', "schema version 1"),
+        ("{", "is not JSON"),
+        ("[" * 100_000, "is not JSON"),
+        ('{"schema_version": 5, "trials": "abc"}', "trials: 'abc' is not allowed"),
+        ('{"schema_version": 5, "trials": [{"trial_id": "0123456789ab", "size": "1m"}]}', "trials.0.budget_flops: this field is required"),
+        ('{"schema_version": 5, "budgets": {"20m": NaN}}', "budgets.20m"),
+    ],
+)
+def test_a_sweep_that_cannot_be_read_does_not_hide_the_others(run, fill, make_row, mixed, tmp_path, content, why):
+    fill(tmp_path, [make_row()], sweep="broken").manifest.write_text(content)
+    result = run()
+    assert result.exit_code == 0
+    assert result.stdout.splitlines()[1].split()[0] == "allocation"
+    (line,) = [line for line in result.stdout.splitlines() if line.startswith("broken")]
+    assert line.startswith("broken  unreadable: ")
+    assert why in line
+    readable, broken = json.loads(run("--json").stdout)
+    assert (readable["sweep"], readable["n_finished"]) == ("allocation", 1)
+    assert "unreadable" not in readable
+    assert why in broken["unreadable"]
+    assert broken.keys() - readable.keys() == {"unreadable"}
+    assert readable.keys() <= broken.keys()
+    assert run("broken").exit_code == 2
+
+
+def test_the_line_repeats_what_continues_the_sweep(run, mixed, make_row):
+    manifest = mixed.read_manifest()
+    assert manifest is not None
+    first, second = ("sweep", "allocation", "--size", "3m", "--budget", "2h"), ("sweep", "allocation", "--axis", "model.x=[1, 2]")
+    asked = {make_row(0.25)["trial_id"]: 0, make_row(0.75)["trial_id"]: 1}
+    trials = [trial.model_copy(update={"asked_by": asked.get(trial.trial_id, 0)}) for trial in manifest.trials or ()]
+    mixed.write_manifest(manifest.model_copy(update={"trials": tuple(trials), "commands": (first, second)}))
+    said = " ".join(run("allocation").stderr.split())
+    one, two = f"`engramctl {' '.join(first[:])} --results {mixed.results}`", f"'model.x=[1, 2]' --results {mixed.results}`"
+    assert f"next: {one} and " in said
+    assert f"{two} continue it" in said
+    only = [trial for trial in trials if trial.trial_id != make_row(0.75)["trial_id"]]
+    mixed.write_manifest(manifest.model_copy(update={"trials": tuple(only), "commands": (first, second)}))
+    assert f"next: {one} continues it" in run("allocation").stderr
+
+
+def test_the_legend_is_no_measurement(run, mixed):
+    assert "NN% trained so far" in run("allocation").stdout
+
+
+def test_printed_commands_are_quoted(fill, make_row, tmp_path):
+    fill(tmp_path / "s p", [make_row(rho) for rho in (0.0, 1.0)], sweep="my sweep")
+    said = CliRunner().invoke(main, ["status", "my sweep", "--results", str(tmp_path / "s p")]).stderr
+    (typed,) = re.findall("`(.*)`", said)
+    assert shlex.split(typed) == ["engramctl", "plot", "my sweep", "--results", str(tmp_path / "s p")]

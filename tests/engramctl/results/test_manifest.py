@@ -30,12 +30,16 @@ def test_manifest(store):
     def of_shape(**content):
         return json.dumps({"schema_version": SCHEMA_VERSION, **content})
 
+    trial = {"size": "1m", "budget_flops": 1e12, "variant": "", "rho": 0.5, "seed": 0}
     for content, message in (
         (json.dumps({"schema_version": 99}), "schema version 99"),
         ("{", "not JSON"),
         ("[]", "JSON list"),
         (of_shape(trials="abc"), "trials: 'abc' is not allowed"),
         (of_shape(trials=[{"trial_id": "a"}]), "trials.0.size: this field is required"),
+        (of_shape(trials=[trial | {"trial_id": "a0/../../../../precious/sub"}]), "trials.0: trial_id: 'a0/../.*' is not allowed: 12 hex"),
+        (of_shape(trials=[trial | {"trial_id": "0123456789a*"}]), "trial_id: .* is not allowed"),
+        (of_shape(corpus={"folder": "../x", "fingerprint": "", "tokenizer_fingerprint": "", "vocab_size": 1}), "corpus.folder: '../x'"),
         (of_shape(budgets=[1e12]), "budgets: .* is not allowed"),
         (of_shape(sweep={"slots": "many"}), "sweep.slots: 'many' is not allowed"),
     ):

@@ -13,6 +13,7 @@ import pytest
 from engram.errors import UserError
 from engramctl.results.schema.columns import SCHEMA_VERSION
 from engramctl.results.schema.trials import TRIAL_COLUMNS
+from engramctl.results.score_store import ScoreStore
 from engramctl.results.store import Store, list_sweeps
 
 
@@ -236,3 +237,33 @@ def test_kill_9_leaves_only_whole_files(store, tmp_path, make_row):
     assert len(trials) >= 3
     for trial_id in trials["trial_id"]:
         assert len(store.read_curve(trial_id)) == len(store.read_documents(trial_id)) == 20_000
+
+
+def test_shadows_of_other_systems_are_ignored(fill, make_row, tmp_path):
+    store = fill(tmp_path, [make_row(0.5)])
+    for folder in (store.trials, store.extensions, store.folder / "evals"):
+        folder.mkdir(exist_ok=True)
+        (folder / f"._{make_row(0.5)['trial_id']}.parquet").write_bytes(b"\0\5\x16\7")
+    (store.trials / ".DS_Store").touch()
+    assert len(store.read_trials()) == 1
+    assert store.read_extensions().empty
+    assert ScoreStore(store.folder).read().empty
+    assert store.known_trials() == {make_row(0.5)["trial_id"]}
+
+
+def test_copies_are_named(fill, make_row, tmp_path):
+    store = fill(tmp_path, [make_row(0.5)])
+    (row,) = store.trials.glob("*.parquet")
+    for name in (f"{row.stem} (1).parquet", f"{row.stem} copy.parquet", "0123456789ab.parquet"):
+        copy = row.with_name(name)
+        copy.write_bytes(row.read_bytes())
+        for columns in (None, ["rho"]):
+            with pytest.raises(UserError, match="if it is a copy, delete it") as error:
+                store.read_trials(columns)
+            assert str(copy) in str(error.value)
+        copy.unlink()
+    scores = ScoreStore(store.folder)
+    scores.evals.mkdir()
+    (scores.evals / f"{row.stem}.mmlu.0123abcd (1).parquet").touch()
+    with pytest.raises(UserError, match="if it is a copy, delete it"):
+        scores.read()

@@ -3,8 +3,9 @@ import pytest
 from engram.errors import UserError
 from engramctl.cluster.session import Resources
 from engramctl.sweep.build import expand
+from engramctl.sweep.devices import check_devices
 from engramctl.sweep.files import find_sweep, load_sweep
-from engramctl.sweep.run import check_devices, longest_first
+from engramctl.sweep.run import longest_first
 
 
 def test_long_trials_start_first():

@@ -1,6 +1,7 @@
 """The files of a checkpoint. A checkpoint folder that exists is complete.
 
-`<folder>/step-<n>/` holds `weights.safetensors`, `optimizer.safetensors` and `state.json`. `<folder>/final/` holds all that is needed to
+`<folder>/step-<n>/` holds `weights.safetensors`, `optimizer.safetensors` and `state.json`, and beside each its
+checksum. `<folder>/final/` holds all that is needed to
 use the model: the weights, the trial's config, how it ended and the tokenizer (read by `engram.training.checkpoints.restore`). A
 checkpoint is written to a temporary folder, synced and renamed. `<folder>/tables/` holds memory tables that are kept on disk in training,
 with what it takes to bring them back to the last checkpoint (`engram.memory.placement.journal`).
@@ -9,10 +10,13 @@ with what it takes to bring them back to the last checkpoint (`engram.memory.pla
 import json
 import os
 import shutil
-from collections.abc import Iterator, Mapping
+import warnings
+import zlib
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
@@ -20,6 +24,7 @@ from engram.training.checkpoints.tensor_file import Form, write_tensors
 
 FINAL = "final"
 TABLES = "tables"
+_SUM = ".crc32"
 NOWHERE = Path(os.devnull) / "checkpoints"
 """For a trainer that keeps nothing: no folder can ever be there."""
 
@@ -28,12 +33,18 @@ Streams = Mapping[str, tuple[Form, Iterator[Tensor]]]
 
 
 def _write_folder(
-    target: Path, tensors: Mapping[str, Mapping[str, Tensor]], files: Mapping[str, bytes], streams: Streams | None = None
+    target: Path,
+    tensors: Mapping[str, Mapping[str, Tensor]],
+    files: Mapping[str, bytes],
+    streams: Streams | None = None,
+    sums: bool = False,
 ) -> None:
     temporary = target.with_name(f".{target.name}.{os.getpid()}.tmp")
     shutil.rmtree(temporary, ignore_errors=True)
     temporary.mkdir(parents=True)
     write_files(temporary, tensors, files, streams)
+    if sums:
+        write_sums(temporary, [*(f"{name}.safetensors" for name in tensors), *files])
     publish(temporary, target)
 
 
@@ -47,9 +58,27 @@ def write_files(
             forms = {key: form for key, (form, _) in streams.items()}
             write_tensors(path, group, forms, ((key, rows) for key, (_, rows) in streams.items()))
         else:
+            path.touch()
+            mode = path.stat().st_mode
             save_file({key: value.detach().contiguous() for key, value in group.items()}, path)
+            # safetensors writes for the owner alone; others may read this as they may read the files beside it.
+            path.chmod(mode)
     for name, content in files.items():
         (folder / name).write_bytes(content)
+
+
+def write_sums(folder: Path, names: Iterable[str]) -> None:
+    """Write the checksum of each file beside it, NAME.crc32."""
+    for name in names:
+        (folder / f"{name}{_SUM}").write_text(f"{_crc(folder / name):08x}")
+
+
+def _crc(file: Path) -> int:
+    crc = 0
+    with file.open("rb") as content:
+        while piece := content.read(1 << 22):
+            crc = zlib.crc32(piece, crc)
+    return crc
 
 
 def publish(temporary: Path, target: Path) -> None:
@@ -75,7 +104,7 @@ def step_folder(folder: Path, step: int) -> Path:
 def save_step(folder: Path, step: int, weights: Mapping[str, Tensor], optimizer: Mapping[str, Tensor], state: Mapping[str, Any]) -> None:
     """Save everything needed to continue after `step`; older steps are removed once this one is complete."""
     target = step_folder(folder, step)
-    _write_folder(target, {"weights": weights, "optimizer": optimizer}, {"state.json": to_json(state)})
+    _write_folder(target, {"weights": weights, "optimizer": optimizer}, {"state.json": to_json(state)}, sums=True)
     discard_others(target)
 
 
@@ -91,13 +120,60 @@ def last_step(folder: Path) -> Path | None:
     return max(folder.glob("step-*"), default=None)
 
 
+def last_sound_step(folder: Path) -> Path | None:
+    """The folder of the latest step that is undamaged, if there is one; a warning, in one line, names those that are passed over."""
+    damaged: list[str] = []
+    found = None
+    for step in sorted(folder.glob("step-*"), reverse=True):
+        why = _damage(step)
+        # Tables on disk can be brought back to the latest step only.
+        if why is None and damaged and read_state(step).get("tables") == "disk":
+            why = "its tables on disk are those of a later step"
+        if why is None:
+            found = step
+            break
+        damaged.append(f"{step} is damaged ({why})")
+    if damaged:
+        goes_on = f"from {found.name}" if found else "from the start"
+        warnings.warn(f"{'; '.join(damaged)}: training goes on {goes_on}", stacklevel=2)
+    return found
+
+
+def read_state(step: Path) -> dict[str, Any]:
+    """The state of a step; ValueError when it is damaged."""
+    state = json.loads((step / "state.json").read_bytes())
+    if not isinstance(state, dict) or not isinstance(state.get("step"), int):
+        raise ValueError("state.json has no step")
+    return state
+
+
+def _damage(step: Path) -> str | None:
+    """What is wrong with a step; None if nothing is. Steps of earlier versions have no checksums: those are read as far as it tells."""
+    name = "state.json"
+    try:
+        read_state(step)
+        for name in ("weights.safetensors", "optimizer.safetensors"):
+            with safe_open(step / name, "pt"):  # the lengths fit
+                pass
+        for sum_file in sorted(step.glob(f"*{_SUM}")):
+            name = sum_file.name.removesuffix(_SUM)
+            if int(sum_file.read_text(), 16) != _crc(step / name):
+                return f"the checksum of {name} differs"
+    except PermissionError:
+        raise
+    except FileNotFoundError:
+        return f"{name} is missing"
+    except (OSError, ValueError, SafetensorError):
+        return f"{name} can't be read"
+    return None
+
+
 def load_step(folder: Path) -> tuple[dict[str, Tensor], dict[str, Tensor], dict[str, Any]] | None:
-    """Weights, optimiser state and `state` of the latest step; None when there is none."""
-    latest = last_step(folder)
+    """Weights, optimiser state and `state` of the latest undamaged step; None when there is none."""
+    latest = last_sound_step(folder)
     if latest is None:
         return None
-    state = json.loads((latest / "state.json").read_text())
-    return load_file(latest / "weights.safetensors"), load_file(latest / "optimizer.safetensors"), state
+    return load_file(latest / "weights.safetensors"), load_file(latest / "optimizer.safetensors"), read_state(latest)
 
 
 def save_final(

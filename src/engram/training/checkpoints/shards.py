@@ -7,6 +7,7 @@ process: its rows and their moments. `final/` is the same as a single process wr
 import json
 import shutil
 from collections.abc import Iterable, Iterator, Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -43,6 +44,7 @@ def save_step(
             tensors["optimizer"] = {name: value for name, value in optimizer.items() if name not in moments}
             documents["state.json"] = files.to_json({**state, "processes": processes.count})
         files.write_files(temporary, tensors, documents)
+        files.write_sums(temporary, [*(f"{name}.safetensors" for name in tensors), *documents])
     if processes.first:
         files.discard_others(target)
 
@@ -52,7 +54,7 @@ def load_step(folder: Path, processes: Processes) -> tuple[dict[str, Tensor], di
 
     Raises UserError when another number of processes wrote it.
     """
-    latest = files.last_step(folder)
+    latest = files.last_sound_step(folder) if processes.first else None
     step = processes.of_first(-1 if latest is None else int(latest.name.removeprefix("step-")))
     if step < 0:
         return None
@@ -97,12 +99,13 @@ def check_begun(folder: Path, count: int) -> None:
     """UserError unless `count` processes can continue from the latest step, if there is one."""
     latest = files.last_step(folder)
     if latest is not None:
-        _state(latest, count)
+        with suppress(OSError, json.JSONDecodeError, UnicodeDecodeError):  # training will pass over a damaged one
+            _state(latest, count)
 
 
 def _state(step: Path, count: int) -> dict[str, Any]:
     state: dict[str, Any] = json.loads((step / "state.json").read_text())
-    wrote = state.get("processes", 1)
+    wrote = state.get("processes", 1) if isinstance(state, dict) else count
     if wrote != count:
         raise UserError(
             f"checkpoint {step} is of a trial on {wrote} device{'s' * (wrote > 1)}, not {count}: continue with as many, or remove it"

@@ -1,0 +1,14 @@
+"""What a sweep may ask for: far above any experiment, far below what fills a machine's memory (named in docs/sweeps.md)."""
+
+MAX_FILE_BYTES = 256 * 1024
+"""Bytes of a sweep file."""
+MAX_DEPTH = 20
+"""Mappings and lists inside each other."""
+MAX_EXPANDED = 1_000_000
+"""Characters that a sweep file comes to when every alias is written out."""
+MAX_NUMBER = 100
+"""Characters of a number."""
+MAX_VARIANTS = 1_000
+"""Combinations of the axes' values."""
+MAX_TRIALS = 10_000
+"""Trials of one sweep."""

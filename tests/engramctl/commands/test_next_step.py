@@ -1,0 +1,101 @@
+"""What continues a sweep, as it was typed."""
+
+import shlex
+import time
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+import typer
+from typer.testing import CliRunner
+
+from engram.errors import UserError
+from engramctl.cli import app
+from engramctl.commands import next_step
+from engramctl.commands.sweep import _report
+from engramctl.results.store import Store
+from engramctl.sweep import run as sweep_run
+from engramctl.sweep.continuation import updated_manifest, with_trials
+
+
+@pytest.fixture
+def asked(monkeypatch):
+    """Runs `engramctl sweep` up to the point where it would start, and gives its SweepRun."""
+    kept = []
+
+    def stopped(run, cache):
+        kept.append(run)
+        raise UserError("stopped here")
+
+    monkeypatch.setattr(sweep_run, "run_sweep", stopped)
+
+    def call(*arguments):
+        result = CliRunner().invoke(app, ["sweep", *arguments])
+        assert result.exit_code == 2, result.output
+        assert "stopped here" in result.stderr
+        return kept[-1]
+
+    return call
+
+
+def test_words_are_those_typed_without_the_folder(asked, tmp_path):
+    words = ["smoke", "--size", "1m", "--rho", "0,1", "--rho", "0.5", "--set", "model.memory.design=value", "--seeds", "2"]
+    found = asked(*words, "--results", str(tmp_path / "r"), "--json").spec.asked_by
+    assert found[:2] == ("sweep", "smoke")
+    again = asked(*found[1:], "--results", str(tmp_path / "r"))
+    assert again.spec.asked_by == found
+    assert sorted(found[2:]) == sorted(words[1:])
+
+
+def test_a_refused_sweep_leaves_no_folder(asked, tmp_path):
+    asked("smoke", "--results", str(tmp_path / "a" / "b"))
+    assert list(tmp_path.iterdir()) == []
+    (tmp_path / "kept").mkdir()
+    asked("smoke", "--results", str(tmp_path / "kept"))
+    assert list((tmp_path / "kept").iterdir()) == []
+    store = Store(tmp_path / "kept", "smoke")
+    store.folder.mkdir()
+    (store.folder / "notes.txt").touch()
+    asked("smoke", "--results", str(tmp_path / "kept"))
+    assert (store.folder / "notes.txt").exists()
+
+
+def test_every_trial_knows_the_command_that_asked_for_it(asked, tmp_path):
+    corpus = SimpleNamespace(folder=Path("c"), fingerprint="f", tokenizer_fingerprint="t", vocab_size=512)
+    run = asked("smoke", "--results", str(tmp_path))
+
+    def ids(manifest, spec, seed):
+        trial = SimpleNamespace(id=f"{seed:012x}", size="1m", budget_flops=1.0, variant="", rho=1.0, seed=seed)
+        return with_trials(updated_manifest(manifest, spec, corpus), [trial])
+
+    from engramctl.results.manifest import Manifest
+
+    one, two = run.spec.asked_with(("sweep", "smoke")), run.spec.asked_with(("sweep", "smoke", "--seeds", "2"))
+    manifest = ids(ids(ids(Manifest(), one, 0), two, 1), two, 2)
+    assert manifest.commands == (one.asked_by, two.asked_by)
+    assert manifest.commands_for({f"{0:012x}"}) == [one.asked_by]
+    assert manifest.commands_for({f"{0:012x}", f"{1:012x}", f"{2:012x}"}) == [one.asked_by, two.asked_by]
+    assert updated_manifest(Manifest(), run.spec.asked_with(()), corpus).commands == ()
+
+
+def test_after_failures_the_next_step_is_the_sweep(fill, make_row, tmp_path, capsys):
+    rows = [make_row(0.0), make_row(0.5, status="failed")]
+    store = fill(tmp_path / "s p", rows)
+    trials = [SimpleNamespace(id=row["trial_id"]) for row in [*rows, make_row(1.0)]]
+    with pytest.raises(typer.Exit):
+        _report(store, trials, time.monotonic(), False, ("sweep", "allocation", "--seeds", "2"))
+    said = capsys.readouterr().err
+    again = shlex.join(["engramctl", "sweep", "allocation", "--seeds", "2", "--results", str(tmp_path / "s p")])
+    assert f"next: `{again}` trains the 2 failed or missing trials again" in " ".join(said.split())
+    assert "engramctl plot" not in said
+
+
+def test_seeds_that_settle_nothing_are_not_recommended(fill, make_row, tmp_path):
+    opened = SimpleNamespace(wanted=fill(tmp_path, [make_row(seed=1)]).read_trials())
+
+    def fits(*further):
+        return SimpleNamespace(allocation={i: SimpleNamespace(verdict=SimpleNamespace(further_seeds=n)) for i, n in enumerate(further)})
+
+    assert next_step.seeds_to_settle(opened, fits(None, 0)) is None
+    assert next_step.seeds_to_settle(opened, fits(None, 4)) == 6
+    assert next_step.seeds_to_settle(opened, fits(0, 0)) == next_step.seeds_to_settle(opened, fits()) == 0

@@ -1,0 +1,54 @@
+"""What leaves the program: replaced where a stream can't show it, escaped where it would move the cursor, one line where it can't go."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ENGRAMCTL = Path(sys.executable).parent / "engramctl"
+REFERENCE = str(Path(__file__).parents[3] / "results" / "reference")
+
+
+def shell(line: str, **environment: str) -> subprocess.CompletedProcess[bytes]:
+    return subprocess.run(["bash", "-c", line.replace("engramctl", str(ENGRAMCTL))], capture_output=True, env=os.environ | environment)
+
+
+@pytest.mark.parametrize("command", ["--version", "--help", f"status --results {REFERENCE}", f"status --results {REFERENCE} --json"])
+@pytest.mark.parametrize(("target", "why"), [("/dev/full", "No space left on device"), ("&-", "it is closed")])
+def test_a_stdout_that_cannot_be_written_is_one_line(command, target, why):
+    done = shell(f"engramctl {command} >{target}")
+    assert done.returncode == 2
+    assert done.stderr.decode() == f"error: standard output can't be written: {why}\n"
+
+
+def test_a_reader_that_has_seen_enough_is_no_mistake():
+    assert shell(f"engramctl status laptop --results {REFERENCE} | head -1 | grep -c size").stdout == b"1\n"
+
+
+@pytest.mark.parametrize("target", ["/dev/full", "&-"])
+def test_talk_that_cannot_be_written_is_lost_and_no_more(target):
+    assert shell(f"engramctl status laptop --results {REFERENCE} 2>{target}").returncode == 0
+    assert shell(f"engramctl status nosuch --results {REFERENCE} 2>{target}").returncode == 2
+
+
+@pytest.mark.parametrize("encoding", ["ascii", "latin-1"])
+def test_other_encodings_get_replacements(encoding):
+    done = shell(f"engramctl status laptop --results {REFERENCE}", PYTHONIOENCODING=encoding)
+    assert (done.returncode, b"Traceback" in done.stderr) == (0, False)
+    assert "? finished" in done.stdout.decode(encoding)
+
+
+@pytest.mark.parametrize("line", ["status --results {}", "sweep smoke --results {}", "plan {}.yaml", "plot x --results {}", "sample {} x"])
+def test_long_names_are_one_line(line):
+    done = shell(f"engramctl {line.format('a' * 300)}")
+    assert done.returncode == 2
+    assert len(done.stderr.decode().strip().splitlines()) == 1, done.stderr
+
+
+def test_control_characters_are_written_out():
+    done = shell(f"engramctl status $'x\\e[31m\\u202ey' --results {REFERENCE}")
+    assert done.returncode == 2
+    assert "sweep 'x\\x1b[31m\\u202ey' has no results" in done.stderr.decode()
+    assert b"\x1b" not in done.stderr
