@@ -6,11 +6,11 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import lru_cache
-from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from engram.errors import UserError
+from engramctl.results.provenance import package_version
 from engramctl.results.score_requests import Job, Request
 from engramctl.results.score_store import ScoreStore
 
@@ -51,7 +51,7 @@ def score_job(job: Job, machine: Machine, progress: Progress) -> dict[str, str]:
         "wall_s": time.monotonic() - started,
         "tokens_asked": model.passes.tokens_asked,
         "tokens_run": model.passes.tokens_run,
-        "lm_eval": version("lm_eval"),
+        "lm_eval": package_version("lm_eval"),
         "git_sha": machine.git_sha or None,
         "device": str(restored.model.head_weight.device),
         "precision": model.precision,

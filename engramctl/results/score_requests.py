@@ -6,7 +6,6 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +13,7 @@ from engram.config.trial import TrialConfig
 from engram.errors import UserError
 from engramctl.present.format import short_trial_name
 from engramctl.results.fingerprints import files_fingerprint, fingerprint
+from engramctl.results.provenance import package_version
 
 RULER = "ruler"
 SCORING = 1
@@ -99,7 +99,7 @@ class Request:
         if self.task_file is not None:
             common["definition"] = fingerprint(task_files(self.task_file))
         data = files_fingerprint(settings.data, data_files(settings.data)) if settings.data else None
-        return {**common, "fewshot": settings.fewshot, "data": data, "lm_eval": version("lm_eval")}
+        return {**common, "fewshot": settings.fewshot, "data": data, "lm_eval": package_version("lm_eval")}
 
 
 @dataclass(frozen=True)
