@@ -83,7 +83,7 @@ def test_the_same_files_elsewhere_are_the_same_score(files, tmp_path):
 
 def test_versions_are_part_of_it(files, monkeypatch):
     before = everything(files)
-    monkeypatch.setattr(score_requests, "version", lambda _: "0.0")
+    monkeypatch.setattr(score_requests, "package_version", lambda _: "0.0")
     assert [one != other for one, other in zip(before, everything(files), strict=True)] == [True, True, False, False]
     monkeypatch.undo()
     monkeypatch.setattr(score_requests, "SCORING", 2)
