@@ -79,11 +79,12 @@ def table(columns: Sequence[str], rows: Iterable[Sequence[object]], left: int = 
 def safe_streams() -> Iterator[None]:
     """For the time of a program: characters that a stream can't show are replaced, and a stdout that can't be written is a UserError."""
     before = sys.stdout, sys.stderr
+    stream: Any
     for stream in before:
         with suppress(AttributeError, ValueError, OSError):
             stream.reconfigure(errors="backslashreplace" if stream is sys.stderr else "replace")
     with open(os.devnull, "w") as nowhere:
-        sys.stdout = _Stdout(before[0])  # type: ignore[assignment]
+        sys.stdout = _Stdout(before[0])
         sys.stderr = before[1] or nowhere  # None where the shell has closed it
         try:
             yield

@@ -37,7 +37,7 @@ def write_atomically(path: Path, content: bytes) -> None:
             os.fsync(file.fileno())
         os.replace(temp, path)
     except BaseException as problem:
-        if isinstance(problem, OSError) and problem.filename is None:
+        if isinstance(problem, OSError) and problem.errno and problem.filename is None:
             problem.filename = str(path)
         temp.unlink(missing_ok=True)
         raise
