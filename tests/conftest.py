@@ -27,6 +27,11 @@ def write_documents(folder: Path, count: int, words: int = 300, seed: int = 0) -
     return folder
 
 
+def pytest_make_parametrize_id(val: object, argname: str) -> str | None:
+    """Bytes are not in a test's name: gzip writes the time of day into them, and every test process has to find the same names."""
+    return argname if isinstance(val, bytes) else None
+
+
 @pytest.fixture(scope="session")
 def text_folder(tmp_path_factory) -> Path:
     return write_documents(tmp_path_factory.mktemp("text"), 120)
