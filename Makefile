@@ -4,7 +4,10 @@ VENV := .venv
 BIN := $(VENV)/bin
 SETUP := $(VENV)/.installed
 
-.PHONY: setup sweep smoke test checks format clean
+# A Python that has PyTorch for its GPU and the packages of pyproject.toml, instead of an environment made here.
+GPU_PYTHON ?=
+
+.PHONY: setup sweep smoke test gpu checks format clean
 
 setup: $(SETUP)  ## A virtual environment with exactly the versions of constraints.txt
 
@@ -23,6 +26,9 @@ smoke: setup  ## Set up, then three tiny trials: does everything work here?
 
 test: setup  ## Set up, then all tests
 	$(BIN)/python -m pytest -n auto --maxprocesses 4 --dist loadfile
+
+gpu: $(if $(GPU_PYTHON),,setup)  ## The tests that need a GPU: all commands on it
+	$(or $(GPU_PYTHON),$(BIN)/python) -m pytest tests/gpu --durations=5
 
 checks: setup  ## Style and types
 	$(BIN)/ruff check .
