@@ -26,6 +26,7 @@ def report(
     """
     one_blas_thread()
     from engram.errors import UserError
+    from engram.files import write_atomically
     from engramctl.findings.fits import sweep_fits
     from engramctl.findings.ruler import matched_categories
     from engramctl.findings.scores import comparable
@@ -37,7 +38,6 @@ def report(
     from engramctl.present.report.analysis import findings
     from engramctl.present.report.fit_tables import fit_rows, verdicts
     from engramctl.present.report.page import page_figure, render
-    from engramctl.results.parquet import write_atomically
     from engramctl.results.score_store import ScoreStore
     from engramctl.results.sweep_results import SweepResults
 

@@ -1,7 +1,5 @@
 """Tables as Parquet files: written whole or not at all, read many at a time, checked against their schema."""
 
-import os
-import uuid
 from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import cache
@@ -14,6 +12,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from engram.errors import UserError
+from engram.files import write_atomically
 from engramctl.results.schema.columns import SCHEMA_VERSION
 
 Columns = Mapping[str, Sequence[Any] | np.ndarray]
@@ -21,26 +20,6 @@ Columns = Mapping[str, Sequence[Any] | np.ndarray]
 
 _READERS = 4
 """Threads that read files in parallel."""
-
-
-def write_atomically(path: Path, content: bytes) -> None:
-    """Write a file so that, even if the process is killed, either the whole new file is there or what was there before.
-
-    Raises OSError when the folder can't be written.
-    """
-    # The suffix keeps it out of any glob for *.parquet; the unique part lets two processes write the same trial.
-    temp = path.with_name(f".{path.name}.{uuid.uuid4().hex}.tmp")
-    try:
-        with open(temp, "xb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temp, path)
-    except BaseException as problem:
-        if isinstance(problem, OSError) and problem.errno and problem.filename is None:
-            problem.filename = str(path)
-        temp.unlink(missing_ok=True)
-        raise
 
 
 def as_table(schema: pa.Schema, data: Columns, what: str) -> pa.Table:
