@@ -24,6 +24,7 @@ from engram.files import naming, whole_folder
 from engram.training.checkpoints.tensor_file import Form, write_tensors
 
 FINAL = "final"
+WEIGHTS = "weights.safetensors"
 TABLES = "tables"
 _SUM = ".crc32"
 NOWHERE = Path(os.devnull) / "checkpoints"
