@@ -4,25 +4,26 @@ Whoever can talk to a Ray can run code as the user who started it. So a private 
 token that is made anew for each session, and keeps its sockets and logs in a folder that only the owner may enter.
 """
 
-import fcntl
 import os
 import secrets
 import shutil
 import tempfile
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
 from engram.errors import UserError
+from engram.files import temporary_folder
 
 _TOKEN_NAMES = ("RAY_AUTH_MODE", "RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH")
 _PREFIX = "engramctl-ray-"
-_LOCK = "lock"
 _MAX_FOLDER_BYTES = 107 - len("/r/session_2026-01-01_00-00-00_000000_4194304/sockets/plasma_store")
 """What the path of a Unix socket (107 bytes) leaves for the folder."""
 _ROOM = 16 << 20
 """Bytes that Ray's logs and sockets may need. It starts with less, but waits for minutes, or dies later, where there is nothing."""
+_FULL = 1 << 20
+"""Bytes that are so few that they are the reason of whatever happens."""
 _OBJECT_STORE = 128 << 20
 """Bytes of shared memory for what processes send each other, which is little. Ray's own choice, 30 % of all memory, does not fit into
 the 64 MB of shared memory that a container has, and not onto many a disk instead."""
@@ -71,35 +72,19 @@ def private_folder() -> Iterator[Path]:
 
     UserError when there is no place for it. Folders of sessions that were killed are removed as well.
     """
-    for place in _places():
-        for left in place.glob(f"{_PREFIX}*"):
-            _remove_if_dead(left)
     parent = _parent()
     with ExitStack() as stack:
         try:
-            folder = Path(tempfile.mkdtemp(prefix=_PREFIX, dir=parent))  # 0700
-            stack.callback(shutil.rmtree, folder, ignore_errors=True)
-            lock = stack.enter_context((folder / _LOCK).open("w"))  # held as long as this process lives
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            left = [*_places(), Path(os.environ.get("TMPDIR") or "/tmp")]
+            folder = stack.enter_context(temporary_folder(_PREFIX, parent, left))
         except OSError as problem:
             raise UserError(f"Ray's temporary folder can't be made in {parent}: {problem.strerror}; set TMPDIR to another folder") from None
         yield folder
 
 
-def _remove_if_dead(folder: Path) -> None:
-    """Remove the folder of a session whose process is gone; one of another user, or with a living process, stays."""
-    with suppress(OSError):
-        if folder.is_symlink() or folder.stat().st_uid != os.getuid():
-            return
-        with (folder / _LOCK).open() as lock:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            shutil.rmtree(folder, ignore_errors=True)
-
-
 def _places() -> list[Path]:
-    """TMPDIR, and what there is where Ray can't use it."""
-    wanted = Path(os.environ.get("TMPDIR") or tempfile.gettempdir()).absolute()
-    return list(dict.fromkeys((wanted, Path("/tmp"), Path("/var/tmp"))))
+    """TMPDIR, and what there is where Ray can't use it; Python itself passes over a TMPDIR that is full to the last byte."""
+    return list(dict.fromkeys((Path(tempfile.gettempdir()).absolute(), Path("/tmp"), Path("/var/tmp"))))
 
 
 def _parent() -> Path:
@@ -115,6 +100,14 @@ def _parent() -> Path:
     if full:
         raise UserError(f"Ray needs {needed / 1e6:.3g} MB for its temporary folder, {', '.join(full)}; make room there, or set TMPDIR")
     raise UserError(f"Ray needs a short path in plain ASCII for its sockets; TMPDIR is {places[0]}, and /tmp can't be written")
+
+
+def no_room(arguments: dict[str, Any]) -> str | None:
+    """What there is to say if the disk of a private Ray's folder has filled up; Ray itself says that it waits for something."""
+    folder = Path(arguments["_temp_dir"]).parent
+    if shutil.disk_usage(folder).free >= _FULL:
+        return None
+    return f"the disk of its folder {folder} is full; make room there, or set TMPDIR"
 
 
 def _shared_memory() -> int:

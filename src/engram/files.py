@@ -1,12 +1,14 @@
 """Files and folders that are written whole or not at all, and what a disk says when it can't take them."""
 
 import errno
+import fcntl
 import os
 import re
 import shutil
+import tempfile
 import uuid
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Iterable, Iterator
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
 FULL = frozenset({errno.ENOSPC, errno.EDQUOT})
@@ -16,6 +18,7 @@ REFUSALS = FULL | {
     *(errno.EIO, errno.ESTALE, errno.EMFILE, errno.ENFILE),
 }
 """What a disk or a machine says that nobody foresees at every place; other OSErrors are bugs."""
+_LOCK = "lock"
 _RUST = re.compile(r"\(os error (\d+)\)")
 """How libraries written in Rust (safetensors, tokenizers) tell the system's error, in exceptions of their own."""
 
@@ -61,6 +64,35 @@ def whole_folder(target: Path) -> Iterator[Path]:
             if isinstance(problem, OSError) and isinstance(problem.filename, str):  # there is no file of that name any more
                 problem.filename = problem.filename.replace(str(temporary), str(target))
             raise
+
+
+@contextmanager
+def temporary_folder(prefix: str, parent: Path, places: Iterable[Path] = ()) -> Iterator[Path]:
+    """A folder in `parent` that only this user may enter, removed at the end of the block.
+
+    Those of the same prefix in `parent` and `places` whose process was killed are removed first; one of another user, or of a process that
+    lives, stays. Raises OSError, which names the folder, when it can't be made.
+    """
+    for place in {parent, *places}:
+        for left in place.glob(f"{prefix}*"):
+            _remove_if_dead(left)
+    with naming(parent), ExitStack() as stack:
+        folder = Path(tempfile.mkdtemp(prefix=prefix, dir=parent))  # 0700
+        stack.callback(shutil.rmtree, folder, ignore_errors=True)
+        lock = stack.enter_context((folder / _LOCK).open("w"))  # held as long as this process lives
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        kept = stack.pop_all()
+    with kept:
+        yield folder
+
+
+def _remove_if_dead(folder: Path) -> None:
+    with suppress(OSError):
+        if folder.is_symlink() or folder.stat().st_uid != os.getuid():
+            return
+        with (folder / _LOCK).open() as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            shutil.rmtree(folder, ignore_errors=True)
 
 
 def publish(temporary: Path, target: Path) -> None:
