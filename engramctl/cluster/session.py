@@ -18,7 +18,7 @@ import psutil
 
 from engram.errors import UserError
 from engramctl.cluster.limits import cpu_quota
-from engramctl.cluster.private import private_folder, private_ray, read_authentication
+from engramctl.cluster.private import no_room, private_folder, private_ray, read_authentication
 from engramctl.cluster.stopping import Stopping, adopt_orphans, end_processes
 
 _CONNECT_S = 5.0
@@ -126,7 +126,7 @@ def _start(arguments: dict[str, Any], resources: Resources) -> None:
         with _silence():
             ray.init(num_cpus=cpus, **arguments, **_SILENT)
     except Exception as problem:
-        raise UserError(f"Ray does not start on this machine: {_reason(problem)}") from None
+        raise UserError(f"Ray does not start on this machine: {no_room(arguments) or _reason(problem)}") from None
     finally:
         signal.signal(signal.SIGHUP, hang_up)
 
