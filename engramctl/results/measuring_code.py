@@ -13,10 +13,9 @@ from pathlib import Path
 from typing import Any
 
 import engram
-import engramctl
 from engramctl.results.fingerprints import identity
 
-_ROOTS = {"engram": Path(engram.__file__).parent, "engramctl": Path(engramctl.__file__).parent}
+_ROOTS = {"engram": Path(engram.__file__).parent, "engramctl": Path(__file__).parents[1]}
 _COMPILED = "engram.kernels.build"
 """The module that stands for what is compiled."""
 
