@@ -122,16 +122,16 @@ def test_the_documented_lines_give_the_numbers_of_the_report(sweep):
 
 
 def test_results_that_cannot_be_written_don_t_stop_a_page_elsewhere(sweep, tmp_path, monkeypatch):
-    from engram import files
+    from engramctl.results import parquet
 
-    written = files.write_atomically
+    written = parquet.write_atomically
 
     def refuse(path, content):
         if path.name == "fits.parquet":
             raise PermissionError(13, "Permission denied", str(path))
         written(path, content)
 
-    monkeypatch.setattr(files, "write_atomically", refuse)
+    monkeypatch.setattr(parquet, "write_atomically", refuse)
     out = tmp_path / "elsewhere" / "page.html"
     result = run("report", "allocation", "--results", str(sweep.results), "--out", str(out), "--json")
     assert out.read_text().startswith("<!")
