@@ -1,5 +1,8 @@
 import os
 import random
+import subprocess
+from collections.abc import Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -30,6 +33,55 @@ def write_documents(folder: Path, count: int, words: int = 300, seed: int = 0) -
 def pytest_make_parametrize_id(val: object, argname: str) -> str | None:
     """Bytes are not in a test's name: gzip writes the time of day into them, and every test process has to find the same names."""
     return argname if isinstance(val, bytes) else None
+
+
+class SmallDisk:
+    """A file system of its own, in memory."""
+
+    def __init__(self, folder: Path, size: str) -> None:
+        self.folder, self._filler = folder, folder / "filler"
+        folder.mkdir(parents=True)
+        _mount("mount", "-t", "tmpfs", "-o", f"size={size}", "tmpfs", str(folder))
+
+    def remount(self, option: str) -> None:
+        """Give it another size (`size=100k`), or let nobody write to it (`ro`)."""
+        _mount("mount", "-o", f"remount,{option}", str(self.folder))
+
+    def fill(self, leave: int = 0) -> None:
+        """Write a file until no more than `leave` bytes, in whole pages, are free."""
+        with self._filler.open("ab", buffering=0) as file, suppress(OSError):
+            while (free := os.statvfs(self.folder).f_bavail * os.statvfs(self.folder).f_bsize) > leave:
+                file.write(bytes(max(4096, (free - leave) // 2)))
+
+    def make_room(self) -> None:
+        """Remove what `fill` has written."""
+        self._filler.unlink()
+
+    def files(self) -> list[str]:
+        """What is there, but for locks and folders."""
+        found = (path for path in self.folder.rglob("*") if path.is_file() and path != self._filler)
+        return sorted(path.relative_to(self.folder).as_posix() for path in found if not path.name.endswith(".lock"))
+
+
+def _mount(*command: str) -> None:
+    subprocess.run(command, check=True, capture_output=True)
+
+
+@pytest.fixture
+def small_disk(tmp_path) -> Iterator[Callable[[str], SmallDisk]]:
+    """Makes a disk of a size such as `100k`, which can really be full; skips the test where nobody may mount one."""
+    made = []
+
+    def make(size: str) -> SmallDisk:
+        try:
+            made.append(SmallDisk(tmp_path / f"disk{len(made)}", size))
+        except (OSError, subprocess.CalledProcessError):
+            pytest.skip("no disk can be mounted here: that takes root, and a container that allows it")
+        return made[-1]
+
+    yield make
+    for disk in made:
+        _mount("umount", "-l", str(disk.folder))  # lazily: a process of the test may still have a file open
 
 
 @pytest.fixture(scope="session")

@@ -17,15 +17,14 @@ from ray import tune
 
 from engram.config.trial import TrialConfig
 from engram.corpus.dataset import Corpus
+from engram.files import write_atomically
 from engram.processes import Processes, ProcessLostError
+from engram.training.checkpoints.room import require_room
 from engram.training.machine import reset_peak_rss, settle_process
 from engram.training.trainer import Trainer
-from engramctl.cluster.worker import WorkerSettings, exit_with, keep_trial
-from engramctl.present.format import last_line
-from engramctl.results.parquet import write_atomically
-from engramctl.results.rows.trials import trial_row
+from engramctl.cluster.worker import WorkerSettings, exit_with, keep_failure, keep_trial, user_message
 from engramctl.results.store import Store
-from engramctl.results.trial_table import DIVERGED, FAILED, FINISHED
+from engramctl.results.trial_table import DIVERGED, FINISHED
 
 TUNE_RESOURCES = {"cpu": 0.0, "memory": 1.0}
 """What Tune reserves for the trial itself; Ray Train reserves the rest for the processes it starts."""
@@ -33,7 +32,7 @@ _ENVIRONMENT = {"RAY_CHDIR_TO_TRIAL_DIR": "0", "RAY_TRAIN_HEALTH_CHECK_INTERVAL_
 
 
 class TrialDefectError(Exception):
-    """A bug, or a trial that doesn't fit the machine; the message is the traceback of the process that hit it."""
+    """A bug, or a trial that doesn't fit the machine; the message is the line that says so, or the traceback of the process that hit it."""
 
 
 class TrialGroup(tune.Trainable):
@@ -74,8 +73,7 @@ class TrialGroup(tune.Trainable):
         defect = _defect(run.error)
         if defect is None:
             raise run.error or RuntimeError("the processes ended without a result")  # Tune restarts the trial
-        self.store.write_trial(trial_row(self.trial, self.settings.context, FAILED, defect, {}), None, None)
-        return {"done": True, "status": FAILED, "error": last_line(defect)}
+        return keep_failure(self.store, self.trial, self.settings.context, defect)
 
 
 def _defect(error: Exception | None) -> str | None:
@@ -132,8 +130,8 @@ def train_together(config: dict[str, Any]) -> None:
         _train(TrialConfig.model_validate_json(config["trial"]), settings, config["progress"])
     except ProcessLostError:
         raise
-    except Exception:
-        raise TrialDefectError(traceback.format_exc()) from None
+    except Exception as problem:
+        raise TrialDefectError(user_message(problem) or traceback.format_exc()) from None
 
 
 def _train(trial: TrialConfig, settings: WorkerSettings, progress_file: Path) -> None:
@@ -144,6 +142,7 @@ def _train(trial: TrialConfig, settings: WorkerSettings, progress_file: Path) ->
     store = Store(settings.results, settings.context.sweep)
     reset_peak_rss()
     folder = store.checkpoints / trial.id
+    require_room(folder, trial)
     trainer = Trainer(trial, Corpus.open(settings.corpus_folder), folder, device, settings.checkpoint_s, processes=processes)
     said: dict[str, Any] = {"done": False}
     while not said["done"]:

@@ -4,23 +4,29 @@ Whoever can talk to a Ray can run code as the user who started it. So a private 
 token that is made anew for each session, and keeps its sockets and logs in a folder that only the owner may enter.
 """
 
-import fcntl
 import os
 import secrets
 import shutil
 import tempfile
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
 from engram.errors import UserError
+from engram.files import temporary_folder
 
 _TOKEN_NAMES = ("RAY_AUTH_MODE", "RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH")
 _PREFIX = "engramctl-ray-"
-_LOCK = "lock"
 _MAX_FOLDER_BYTES = 107 - len("/r/session_2026-01-01_00-00-00_000000_4194304/sockets/plasma_store")
 """What the path of a Unix socket (107 bytes) leaves for the folder."""
+_ROOM = 16 << 20
+"""Bytes that Ray's logs and sockets may need. It starts with less, but waits for minutes, or dies later, where there is nothing."""
+_FULL = 1 << 20
+"""Bytes that are so few that they are the reason of whatever happens."""
+_OBJECT_STORE = 128 << 20
+"""Bytes of shared memory for what processes send each other, which is little. Ray's own choice, 30 % of all memory, does not fit into
+the 64 MB of shared memory that a container has, and not onto many a disk instead."""
 
 
 @contextmanager
@@ -36,7 +42,13 @@ def private_ray(folder: Path) -> Iterator[dict[str, Any]]:
         # As on Windows and macOS: otherwise Ray replaces 127.0.0.1 by an address that others can reach.
         ray_constants.ENABLE_RAY_CLUSTER = False
         # Ray opens its own folder to everybody; the one around it stays closed.
-        yield {"address": "local", "include_dashboard": False, "_node_ip_address": "127.0.0.1", "_temp_dir": str(folder / "r")}
+        yield {
+            "address": "local",
+            "include_dashboard": False,
+            "object_store_memory": _OBJECT_STORE,
+            "_node_ip_address": "127.0.0.1",
+            "_temp_dir": str(folder / "r"),
+        }
     finally:
         ray_constants.ENABLE_RAY_CLUSTER = cluster
         for name, value in kept.items():
@@ -61,34 +73,46 @@ def private_folder() -> Iterator[Path]:
     UserError when there is no place for it. Folders of sessions that were killed are removed as well.
     """
     parent = _parent()
-    for left in parent.glob(f"{_PREFIX}*"):
-        _remove_if_dead(left)
     with ExitStack() as stack:
         try:
-            folder = Path(tempfile.mkdtemp(prefix=_PREFIX, dir=parent))  # 0700
-            stack.callback(shutil.rmtree, folder, ignore_errors=True)
-            lock = stack.enter_context((folder / _LOCK).open("w"))  # held as long as this process lives
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            left = [*_places(), Path(os.environ.get("TMPDIR") or "/tmp")]
+            folder = stack.enter_context(temporary_folder(_PREFIX, parent, left))
         except OSError as problem:
             raise UserError(f"Ray's temporary folder can't be made in {parent}: {problem.strerror}; set TMPDIR to another folder") from None
         yield folder
 
 
-def _remove_if_dead(folder: Path) -> None:
-    """Remove the folder of a session whose process is gone; one of another user, or with a living process, stays."""
-    with suppress(OSError):
-        if folder.is_symlink() or folder.stat().st_uid != os.getuid():
-            return
-        with (folder / _LOCK).open() as lock:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            shutil.rmtree(folder, ignore_errors=True)
+def _places() -> list[Path]:
+    """TMPDIR, and what there is where Ray can't use it; Python itself passes over a TMPDIR that is full to the last byte."""
+    return list(dict.fromkeys((Path(tempfile.gettempdir()).absolute(), Path("/tmp"), Path("/var/tmp"))))
 
 
 def _parent() -> Path:
-    """TMPDIR, or /tmp where Ray can't use TMPDIR: its sockets need short paths in ASCII."""
-    wanted = Path(tempfile.gettempdir()).absolute()
-    for parent in (wanted, Path("/tmp"), Path("/var/tmp")):
+    """The first place that Ray can use: its sockets need short paths in ASCII, its logs some room. UserError without any."""
+    places = _places()
+    needed, full = _ROOM + (0 if _shared_memory() >= _OBJECT_STORE else _OBJECT_STORE), []
+    for parent in places:
         short = len(os.fsencode(parent / f"{_PREFIX}12345678")) <= _MAX_FOLDER_BYTES
         if short and str(parent).isascii() and os.access(parent, os.W_OK | os.X_OK):
-            return parent
-    raise UserError(f"Ray needs a short path in plain ASCII for its sockets; TMPDIR is {wanted}, and /tmp can't be written")
+            if (free := shutil.disk_usage(parent).free) >= needed:
+                return parent
+            full.append(f"{parent} has {free / 1e6:.3g} MB")
+    if full:
+        raise UserError(f"Ray needs {needed / 1e6:.3g} MB for its temporary folder, {', '.join(full)}; make room there, or set TMPDIR")
+    raise UserError(f"Ray needs a short path in plain ASCII for its sockets; TMPDIR is {places[0]}, and /tmp can't be written")
+
+
+def no_room(arguments: dict[str, Any]) -> str | None:
+    """What there is to say if the disk of a private Ray's folder has filled up; Ray itself says that it waits for something."""
+    folder = Path(arguments["_temp_dir"]).parent
+    if shutil.disk_usage(folder).free >= _FULL:
+        return None
+    return f"the disk of its folder {folder} is full; make room there, or set TMPDIR"
+
+
+def _shared_memory() -> int:
+    """Bytes of shared memory that are free; without enough, Ray's object store is a file in its folder."""
+    try:
+        return shutil.disk_usage("/dev/shm").free
+    except OSError:
+        return 0

@@ -57,6 +57,26 @@ def let_trials_fail() -> None:
     manager.of_trials = True
 
 
+def save_state_once() -> None:
+    """Have Tune, in this process, save the state of its experiment at the start alone.
+
+    Tune wants to find it at the end, but nothing is restored from it, and a disk that is full later on would end the sweep.
+    """
+    from ray.tune.execution.experiment_state import _ExperimentCheckpointManager
+
+    manager: Any = _ExperimentCheckpointManager
+    if hasattr(manager, "saved"):
+        return
+    manager.saved, save = False, manager.sync_up_experiment_state
+
+    def once(self: Any, save_fn: Any, force: bool = False, wait: bool = False) -> None:
+        if not self.saved:
+            save(self, save_fn, force=True, wait=True)
+            self.saved = True
+
+    manager.sync_up_experiment_state = once
+
+
 def as_a_trials(problem: Exception) -> Exception:
     """The error as one of those that Tune knows."""
     from ray.exceptions import RayActorError, RayError, RayTaskError

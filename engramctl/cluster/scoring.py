@@ -7,6 +7,7 @@ from contextlib import suppress
 from typing import Any
 
 from engram.errors import UserError
+from engram.files import REFUSALS, refusal
 from engramctl.cluster.events import ENDED, PROGRESS, STARTED, Event
 from engramctl.cluster.ray_errors import reason
 from engramctl.cluster.scoring_worker import Machine, score_job
@@ -20,7 +21,7 @@ _REPORT_S = 0.5
 _RETRIES = 2
 """How often a job is restarted when its process dies."""
 _MISTAKE = "mistake"
-"""Outcome of a job whose request can't be met."""
+"""Outcome of a job whose request can't be met, or whose scores no disk takes."""
 
 
 def run_jobs(jobs: Sequence[Job], machine: Machine, resources: Resources, on_event: Callable[[Event], None]) -> None:
@@ -60,6 +61,10 @@ def run_jobs(jobs: Sequence[Job], machine: Machine, resources: Resources, on_eve
             return FINISHED, "", score_job(job, machine, progress)
         except UserError as mistake:
             return _MISTAKE, str(mistake), {}
+        except OSError as problem:
+            if problem.errno in REFUSALS:
+                return _MISTAKE, refusal(problem), {}
+            return FAILED, traceback.format_exc(), {}
         except Exception:
             return FAILED, traceback.format_exc(), {}
 

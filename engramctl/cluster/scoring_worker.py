@@ -60,7 +60,7 @@ def score_job(job: Job, machine: Machine, progress: Progress) -> dict[str, str]:
     if json.dumps(job.request.identity(job.max_length), sort_keys=True) != job.identity:
         raise UserError(f"{job.request.name}: its files were changed while it was scored; the same command scores it anew")
     rows = score_columns(job, evaluated.results, evaluated.floors, known)
-    ScoreStore(job.folder).write(job.file_name, rows, item_columns(evaluated.results))
+    ScoreStore(job.folder).write(job.file_name, rows, item_columns(evaluated.results), job.content)
     return evaluated.left_out
 
 

@@ -9,15 +9,16 @@ import socket
 import sys
 import warnings
 from collections.abc import Iterator
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import psutil
 
 from engram.errors import UserError
 from engramctl.cluster.limits import cpu_quota
-from engramctl.cluster.private import private_folder, private_ray, read_authentication
+from engramctl.cluster.private import no_room, private_folder, private_ray, read_authentication
 from engramctl.cluster.stopping import Stopping, adopt_orphans, end_processes
 
 _CONNECT_S = 5.0
@@ -74,28 +75,35 @@ def _local_devices(device: str) -> int:
 
 
 @contextmanager
-def ray_session(resources: Resources) -> Iterator[None]:
+def ray_session(resources: Resources) -> Iterator[Path | None]:
     """Ray for the duration of a block: a private instance on this machine, or the cluster at `resources.address`.
 
+    Yields the folder of the private one, which is gone afterwards. Meanwhile file descriptor 2 is not stderr (`_quiet`).
     SIGINT, SIGTERM and SIGHUP become one KeyboardInterrupt; RayLostError when the private instance dies.
     """
     os.environ.update({name: value for name, value in _QUIET.items() if name not in os.environ})
     if resources.address:
         _require_cluster(resources.address)
         with Stopping(lambda: None) as stopping:
-            yield from _connected(resources.address, stopping)
+            _connect(resources.address)
+            stopping.listen()
+            with _quiet(), _running(nullcontext()):
+                yield None
         return
     with private_folder() as folder, Stopping(lambda: shutil.rmtree(folder, ignore_errors=True)) as stopping:
         adopt_orphans()
         with private_ray(folder) as arguments:
             try:
-                yield from _started(arguments, resources, stopping)
+                _start(arguments, resources)
+                stopping.listen()
+                with _quiet(), _running(stopping.watch(_vital_processes())):
+                    yield folder
             finally:
                 end_processes()
 
 
-def _connected(address: str, stopping: Stopping) -> Iterator[None]:
-    """The cluster at an address, with the user's own settings of authentication."""
+def _connect(address: str) -> None:
+    """Connect to the cluster at an address, with the user's own settings of authentication."""
     import ray
 
     _use_own_token()
@@ -105,12 +113,10 @@ def _connected(address: str, stopping: Stopping) -> Iterator[None]:
     except Exception as problem:  # Ray raises what it likes here
         token = "" if os.environ.get("RAY_AUTH_MODE") == "token" else "; if it asks for a token, put that into ~/.ray/auth_token"
         raise UserError(f"Ray at {address} can't be reached: {_reason(problem)}{token}") from None
-    stopping.listen()
-    yield from _running(nullcontext())
 
 
-def _started(arguments: dict[str, Any], resources: Resources, stopping: Stopping) -> Iterator[None]:
-    """A private Ray, watched over."""
+def _start(arguments: dict[str, Any], resources: Resources) -> None:
+    """Start a private Ray; UserError when this machine can't."""
     import ray
 
     _require_loopback()
@@ -120,13 +126,12 @@ def _started(arguments: dict[str, Any], resources: Resources, stopping: Stopping
         with _silence():
             ray.init(num_cpus=cpus, **arguments, **_SILENT)
     except Exception as problem:
-        raise UserError(f"Ray does not start on this machine: {_reason(problem)}") from None
+        raise UserError(f"Ray does not start on this machine: {no_room(arguments) or _reason(problem)}") from None
     finally:
         signal.signal(signal.SIGHUP, hang_up)
-    stopping.listen()
-    yield from _running(stopping.watch(_vital_processes()))
 
 
+@contextmanager
 def _running(watch: AbstractContextManager[None]) -> Iterator[None]:
     import ray
     from ray._private import worker
@@ -160,6 +165,26 @@ def _use_own_token() -> None:
     read_authentication()
     logging.getLogger("ray").setLevel(logging.CRITICAL)  # it would say that a token is used
     maybe_enable_token_auth_if_token_available(warn_if_disabled=False)
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """`sys.stderr` alone reaches stderr, file descriptor 2 nothing: Ray's compiled part complains there, each second, of a full disk."""
+    before = sys.stderr
+    try:
+        own = before.fileno() == 2
+    except (OSError, ValueError, AttributeError):  # somebody has put something of theirs in its place
+        own = False
+    if own:
+        sys.stderr = open(os.dup(2), "w", buffering=1, encoding=before.encoding, errors=before.errors)  # noqa: SIM115
+    try:
+        with _silence():
+            yield
+    finally:
+        if own:
+            ours, sys.stderr = sys.stderr, before
+            with suppress(OSError):
+                ours.close()
 
 
 @contextmanager

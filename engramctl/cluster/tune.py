@@ -3,12 +3,15 @@
 import shutil
 import threading
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from engram.config.trial import TrialConfig
+from engram.errors import UserError
+from engram.files import REFUSALS, naming, refusal
 from engramctl.cluster.events import ENDED, PROGRESS, RETRY, STARTED, Event
-from engramctl.cluster.ray_errors import last_error, let_trials_fail, reason
+from engramctl.cluster.ray_errors import last_error, let_trials_fail, reason, save_state_once
 from engramctl.cluster.session import LASTING, Resources, cluster_workers, trial_resources
 from engramctl.results.trial_table import FAILED
 
@@ -24,6 +27,8 @@ def run_trials(trials: Sequence[TrialConfig], settings: "WorkerSettings", resour
 
     `on_event` is called whenever a trial's state changes. The workers write the rows; the driver only writes the `failed` row of a
     trial whose process kept dying.
+
+    Raises UserError when Ray's own folder can't be written.
     """
     from ray import tune
 
@@ -35,7 +40,7 @@ def run_trials(trials: Sequence[TrialConfig], settings: "WorkerSettings", resour
     if resources.devices > 1:  # Tune can't see what the trials' processes take, so it must be told how many trials fit
         worker, wanted, at_once = TrialGroup, TUNE_RESOURCES, min(cluster_workers(resources), resources.workers or len(trials))
     tune_folder = settings.ray_folder
-    with _event_channel(resources, on_event) as emit:
+    with _ray_may_write(tune_folder), _event_channel(resources, on_event) as emit:
         trainable = tune.with_resources(tune.with_parameters(worker, settings=settings), wanted)
         tuner = tune.Tuner(
             trainable,
@@ -60,6 +65,18 @@ def run_trials(trials: Sequence[TrialConfig], settings: "WorkerSettings", resour
             tuner.fit()
         finally:
             shutil.rmtree(tune_folder, ignore_errors=True)
+
+
+@contextmanager
+def _ray_may_write(folder: Path) -> Iterator[None]:
+    """UserError in one line when Ray can't write its own files."""
+    try:
+        with naming(folder):
+            yield
+    except OSError as problem:
+        if problem.errno not in REFUSALS:
+            raise
+        raise UserError(f"Ray can't write its files: {refusal(problem)}") from None
 
 
 def _trial_id(trial: Any) -> str:
@@ -112,6 +129,7 @@ def _callback(emit: Callable[[Event], None], settings: "WorkerSettings") -> Any:
     class Events(Callback):
         def setup(self, *_: Any, **info: Any) -> None:  # where Tune runs, which may be on the cluster
             let_trials_fail()
+            save_state_once()
 
         def on_trial_start(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
             emit(Event(_trial_id(trial), STARTED))
@@ -139,7 +157,8 @@ def _callback(emit: Callable[[Event], None], settings: "WorkerSettings") -> Any:
             error = f"{reason(last_error(trial))} (its process died {_RETRIES + 1} times)"
             store = Store(settings.results, settings.context.sweep)
             if store.status(config.id) is None:
-                store.write_trial(trial_row(config, settings.context, FAILED, error, {}), None, None)
+                with suppress(OSError):  # it stays a trial without a row
+                    store.write_trial(trial_row(config, settings.context, FAILED, error, {}), None, None)
             emit(Event(config.id, ENDED, status=FAILED, error=error))
 
     return Events()

@@ -3,11 +3,11 @@
 The worker writes a finished trial itself, atomically, before it reports it, so a crash of the driver loses nothing.
 """
 
-import errno
 import os
 import threading
 import time
 import traceback
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -18,7 +18,9 @@ from ray import tune
 from engram.config.trial import TrialConfig
 from engram.corpus.dataset import Corpus
 from engram.errors import UserError
+from engram.files import REFUSALS, is_full, refusal
 from engram.memory.placement.settings import TablePlacement
+from engram.training.checkpoints.room import require_room
 from engram.training.machine import peak_rss_bytes, reset_peak_rss, resolve_device, settle_process
 from engram.training.trainer import Trainer
 from engramctl.present.format import last_line
@@ -48,11 +50,13 @@ class WorkerSettings:
     """What Ray reserves for each of them."""
     tables: TablePlacement = field(default_factory=TablePlacement)
     """Where the memory tables of each trial lie."""
+    private_folder: Path | None = None
+    """Of a private Ray; None on a cluster, whose machines have no other folder in common than the results."""
 
     @property
     def ray_folder(self) -> Path:
         """Where Ray keeps its files while the sweep runs."""
-        return self.results / self.context.sweep / ".ray"
+        return (self.private_folder or self.results / self.context.sweep) / ".ray"
 
 
 def exit_with(driver: Process) -> None:
@@ -92,9 +96,7 @@ class TrialWorker(tune.Trainable):
         except Exception as problem:
             # A bug, or a trial that doesn't fit the machine: recorded as failed while the other trials go on.
             self._close_trainer()
-            report = user_message(problem) or traceback.format_exc()
-            self.store.write_trial(trial_row(self.trial, self.settings.context, FAILED, report, {}), None, None)
-            return {"done": True, "status": FAILED, "error": last_line(report)}
+            return keep_failure(self.store, self.trial, self.settings.context, user_message(problem) or traceback.format_exc())
 
     def _step(self) -> dict[str, Any]:
         if self.trainer is None:
@@ -104,6 +106,7 @@ class TrialWorker(tune.Trainable):
             reset_peak_rss()
             folder = self.store.checkpoints / self.trial.id
             where = self.settings.tables
+            require_room(folder, self.trial)
             self.trainer = Trainer(self.trial, self.corpus, folder, self.device, self.settings.checkpoint_s, tables=where)
         progress = self.trainer.advance(self.settings.report_s)
         result: dict[str, Any] = {"done": self.trainer.done, **vars(progress)}
@@ -119,11 +122,23 @@ class TrialWorker(tune.Trainable):
 
 
 def user_message(problem: Exception) -> str | None:
-    """What ended a trial, in one line, where no bug is to blame but the user's request or a full disk; None otherwise."""
-    if isinstance(problem, OSError) and problem.errno in (errno.ENOSPC, errno.EDQUOT):
-        where = problem.filename or "the checkpoints"
-        return f"the disk is full ({where}); what was trained up to the last checkpoint is kept"
+    """What ended a trial, in one line, where no bug is to blame but the user's request or a disk; None otherwise."""
+    kept = "what was trained up to the last checkpoint is kept"
+    if is_full(problem) and isinstance(problem, OSError):
+        return f"the disk is full ({problem.filename or 'the checkpoints'}); {kept}"
+    if isinstance(problem, OSError) and problem.errno in REFUSALS:
+        return f"{refusal(problem)}; {kept}"
     return str(problem) if isinstance(problem, UserError) else None
+
+
+def keep_failure(store: Store, trial: TrialConfig, context: SweepContext, report: str) -> dict[str, Any]:
+    """Write the row of a trial that failed; returns the outcome, for Tune.
+
+    A disk may have no room even for that: then the trial stays one without a row, and the driver says why.
+    """
+    with suppress(OSError):
+        store.write_trial(trial_row(trial, context, FAILED, report, {}), None, None)
+    return {"done": True, "status": FAILED, "error": last_line(report)}
 
 
 def keep_trial(trainer: Trainer, store: Store, context: SweepContext) -> dict[str, Any]:

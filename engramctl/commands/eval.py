@@ -67,7 +67,7 @@ def evaluate(
 ) -> None:
     """Score trained models on benchmarks, with bits per byte of the right answers and the level of chance.
 
-    Trials of a sweep are scored side by side. What is scored already, with the same settings, is not scored again.
+    Trials of a sweep are scored side by side. What is scored already, the same weights with the same settings, is not scored again.
 
     Example: engramctl eval mmlu bbh ruler --sweep laptop --rho 0.4,1 --seed 0
     Example: engramctl eval mmlu bbh --data benchmarks/ --offline --limit 100 --checkpoint results/smoke/checkpoints/0123456789ab
@@ -123,9 +123,11 @@ def _score_missing(jobs: "Sequence[Job]", resources: "Resources", batch_tokens: 
     from engramctl.results import provenance
     from engramctl.results.score_store import ScoreStore
 
-    left = [job for job in jobs if not ScoreStore(job.folder).has(job.file_name)]
+    left = [job for job in jobs if not ScoreStore(job.folder).has(job.file_name, job.content)]
     if done := len(jobs) - len(left):
         console.note(f"{done} of {len(jobs)} scored already")
+    if old := sum(ScoreStore(job.folder).has(job.file_name) for job in left):
+        console.note(f"{old} scored anew: the scores there are of other weights or another version of this program, or don't say of which")
     if not left:
         return 0
     if resources.address is None:

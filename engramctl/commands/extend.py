@@ -53,15 +53,12 @@ def extend(
     Example: engramctl extend results/allocation/checkpoints/0123456789ab --length 1024
     """
     from engram.cache import default_cache
-    from engram.training.checkpoints.files import FINAL
     from engram.training.checkpoints.restore import load_final
     from engram.training.extension import extension
     from engram.training.machine import resolve_device, settle_process
     from engramctl.present.tables.extension import print_extension
     from engramctl.results.checkpoints import extension_place, home_of
     from engramctl.results.corpora import find_corpus
-    from engramctl.results.parquet import read_row
-    from engramctl.results.schema.extensions import EXTENSION_SCHEMA
     from engramctl.sweep.extend import Extension, measure_again, train_extension
     from engramctl.sweep.units import parse_duration
 
@@ -74,8 +71,8 @@ def extend(
     todo = Extension(source, trial, corpus, place, reference_model, val_tokens)
     with _locked(place), _stoppable():
         settle_process(threads=1)  # may compile kernels, so it waits until nothing can be refused any more
-        row = read_row(place.record, EXTENSION_SCHEMA) if (place.checkpoint / FINAL).is_dir() else None
-        if row is not None and todo.is_measured(row):
+        row = todo.row
+        if row is not None and todo.is_measured:
             console.note(f"{place.checkpoint} is there already")
         elif row is not None:
             console.note("trained already; measuring again ...")

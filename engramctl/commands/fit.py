@@ -20,6 +20,7 @@ def fit(sweep: SweepArgument = DEFAULT_SWEEP, results: ResultsOption = DEFAULT_R
     """
     one_blas_thread()
     from engramctl.commands.next_step import seeds_to_settle
+    from engramctl.findings.fit_identity import fit_identity
     from engramctl.findings.fits import sweep_fits
     from engramctl.present.tables.fits import print_fits
     from engramctl.results.sweep_results import SweepResults
@@ -27,7 +28,7 @@ def fit(sweep: SweepArgument = DEFAULT_SWEEP, results: ResultsOption = DEFAULT_R
     opened = SweepResults.open(results, sweep).require_finished()
     fits = sweep_fits(opened)
     if as_json:
-        print_json(fits_as_json(fits, bands=True))
+        print_json({"identity": fit_identity(opened), **fits_as_json(fits, bands=True)})
     else:
         print_fits(console.out(), fits)
     if n := len(opened.unfinished):

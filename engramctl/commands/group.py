@@ -1,6 +1,5 @@
 """Command groups that turn a user's mistake, and what a machine refuses, into one line and exit code 2."""
 
-import errno
 import sys
 from typing import Any
 
@@ -8,13 +7,8 @@ import typer
 from typer.core import TyperGroup
 
 from engram.errors import FieldError, UserError
+from engram.files import REFUSALS, refusal
 from engramctl.present import console
-
-_REFUSALS = {
-    *(errno.ENAMETOOLONG, errno.ELOOP, errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EPERM),
-    *(errno.EIO, errno.ESTALE, errno.EMFILE, errno.ENFILE),
-}
-"""What a disk or a machine says that nobody foresees at every place; other OSErrors are bugs."""
 
 
 class CommandGroup(TyperGroup):
@@ -42,10 +36,9 @@ class CommandGroup(TyperGroup):
             console.error(str(mistake))
             raise typer.Exit(mistake.exit_code) from None
         except OSError as problem:
-            if problem.errno not in _REFUSALS:
+            if problem.errno not in REFUSALS:
                 raise
-            named = [str(name) for name in (problem.filename, problem.filename2) if name is not None]
-            console.error(": ".join([*named[-1:], problem.strerror or str(problem)]))
+            console.error(refusal(problem))
         raise typer.Exit(2)
 
     def _option(self, ctx: Any, field: str) -> str:

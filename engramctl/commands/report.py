@@ -25,7 +25,11 @@ def report(
     Example: engramctl report laptop --results results/reference --out laptop.html
     """
     one_blas_thread()
+    import pyarrow as pa
+
     from engram.errors import UserError
+    from engram.files import write_atomically
+    from engramctl.findings.fit_identity import fit_identity
     from engramctl.findings.fits import sweep_fits
     from engramctl.findings.ruler import matched_categories
     from engramctl.findings.scores import comparable
@@ -37,7 +41,7 @@ def report(
     from engramctl.present.report.analysis import findings
     from engramctl.present.report.fit_tables import fit_rows, verdicts
     from engramctl.present.report.page import page_figure, render
-    from engramctl.results.parquet import write_atomically
+    from engramctl.results.parquet import write_table
     from engramctl.results.score_store import ScoreStore
     from engramctl.results.sweep_results import SweepResults
 
@@ -60,7 +64,7 @@ def report(
         raise UserError(f"{path} can't be written: {problem.strerror}") from None
     kept, why = True, ""
     try:
-        write_atomically(store.fits, fit_rows(fits).to_parquet(index=False))
+        write_table(store.fits, pa.Table.from_pandas(fit_rows(fits), preserve_index=False), fit_identity(opened))
     except OSError as problem:
         # The page has the numbers too; results are often of somebody else.
         kept, why = False, str(problem.strerror)

@@ -5,7 +5,7 @@ from pathlib import Path
 import pandas as pd
 
 from engram.errors import UserError
-from engramctl.results.parquet import Columns, as_table, read_table, write_table
+from engramctl.results.parquet import Columns, as_table, read_identity, read_table, write_table
 from engramctl.results.schema.analysis import SCHEMAS
 
 
@@ -20,12 +20,19 @@ class AnalysisStore:
         """The file of a table; `name` is the model's trial id, or two of them joined by a dot."""
         return self.folder / f"{name}.{kind}.parquet"
 
-    def write(self, name: str, kind: str, columns: Columns) -> Path:
-        """Write a table; UserError when the folder can't be written, ValueError when the columns are not those of the schema."""
+    def identity(self, name: str, kind: str) -> str | None:
+        """What a table is of (`fingerprints.identity`); None when there is none that says so."""
+        return read_identity(self.path(name, kind))
+
+    def write(self, name: str, kind: str, columns: Columns, identity: str | None = None) -> Path:
+        """Write a table and what it is of.
+
+        Raises UserError when the folder can't be written, ValueError when the columns are not those of the schema.
+        """
         path = self.path(name, kind)
         table = as_table(SCHEMAS[kind], columns, kind)
         try:
-            write_table(path, table)
+            write_table(path, table, identity)
         except OSError as problem:
             raise UserError(f"{path} can't be written: {problem.strerror or problem}") from None
         return path

@@ -1,4 +1,9 @@
-"""What something is, by content: equal fingerprints mean equal values, wherever their files lie."""
+"""What something is, by content: equal fingerprints mean equal values, wherever their files lie.
+
+`identity` is what a result is of: everything that its numbers depend on. Scores, analyses, extensions and fits keep theirs in their
+files; one that has another, or none because an earlier version wrote it, answers another question. A trial's id is its own
+(`TrialConfig.id`), made of its config, which has the fingerprints of text and tokenizer.
+"""
 
 import functools
 import hashlib
@@ -10,6 +15,7 @@ from typing import Any
 from engram.errors import UserError
 
 DIGITS = 16
+_IDENTITY_DIGITS = 32
 _LARGE_BYTES = 1 << 20
 """Larger files are read once; of smaller ones, time and size may be the same after a quick change."""
 
@@ -23,6 +29,29 @@ def fingerprint(value: Any) -> str:
     Raises UserError when a file can't be read.
     """
     return _digest(json.dumps(_plain(value), sort_keys=True).encode())
+
+
+def identity(kind: str, parts: Mapping[str, Any]) -> str:
+    """Hexadecimal digits that stand for all that a result depends on.
+
+    Args:
+        kind: of result: the same parts of another kind are something else.
+        parts: by name, what the numbers depend on: values as `fingerprint` takes them. A path stands for the content there.
+
+    Raises UserError when a file can't be read.
+    """
+    return hashlib.sha256(json.dumps([kind, _typed(parts)], sort_keys=True).encode()).hexdigest()[:_IDENTITY_DIGITS]
+
+
+def _typed(value: Any) -> Any:
+    """A value that no value of another type is equal to: a file is not a mapping that looks like one."""
+    if isinstance(value, Path):
+        return ["path", _plain(value)]
+    if isinstance(value, Mapping):
+        return ["mapping", {str(key): _typed(one) for key, one in value.items()}]
+    if isinstance(value, Sequence) and not isinstance(value, str):
+        return ["sequence", [_typed(one) for one in value]]
+    return _plain(value)
 
 
 def files_fingerprint(folder: Path, files: Iterable[Path]) -> str:
@@ -48,7 +77,7 @@ def _of_file(file: Path) -> str:
         status = file.stat()
         if status.st_size <= _LARGE_BYTES:
             return hashlib.sha256(file.read_bytes()).hexdigest()
-        return _of_large(file, status.st_size, status.st_mtime_ns, status.st_ino)
+        return _of_large(file, status.st_size, status.st_ctime_ns, status.st_ino)
     except OSError as problem:
         raise UserError(f"{file} can't be read: {problem.strerror or problem}") from None
 

@@ -8,7 +8,7 @@ import time
 from dataclasses import asdict, dataclass
 from typing import Self
 
-from engramctl.results.parquet import write_atomically
+from engram.files import write_atomically
 from engramctl.results.store import Store
 
 _REFRESH_S = 60.0

@@ -13,7 +13,8 @@ from pydantic import BaseModel, ConfigDict, ValidationError, field_validator, mo
 
 from engram.config.errors import explain
 from engram.errors import UserError
-from engramctl.results.parquet import require_version, write_atomically
+from engram.files import write_atomically
+from engramctl.results.parquet import require_version
 from engramctl.results.schema.columns import SCHEMA_VERSION
 from engramctl.results.trial_ids import TRIAL_ID
 

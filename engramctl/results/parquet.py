@@ -1,7 +1,5 @@
 """Tables as Parquet files: written whole or not at all, read many at a time, checked against their schema."""
 
-import os
-import uuid
 from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import cache
@@ -14,33 +12,15 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from engram.errors import UserError
+from engram.files import write_atomically
 from engramctl.results.schema.columns import SCHEMA_VERSION
 
 Columns = Mapping[str, Sequence[Any] | np.ndarray]
 """A table as a mapping of columns, all of the same length."""
 
+_IDENTITY = "identity"
 _READERS = 4
 """Threads that read files in parallel."""
-
-
-def write_atomically(path: Path, content: bytes) -> None:
-    """Write a file so that, even if the process is killed, either the whole new file is there or what was there before.
-
-    Raises OSError when the folder can't be written.
-    """
-    # The suffix keeps it out of any glob for *.parquet; the unique part lets two processes write the same trial.
-    temp = path.with_name(f".{path.name}.{uuid.uuid4().hex}.tmp")
-    try:
-        with open(temp, "xb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temp, path)
-    except BaseException as problem:
-        if isinstance(problem, OSError) and problem.errno and problem.filename is None:
-            problem.filename = str(path)
-        temp.unlink(missing_ok=True)
-        raise
 
 
 def as_table(schema: pa.Schema, data: Columns, what: str) -> pa.Table:
@@ -59,21 +39,37 @@ def _names(names: Iterable[str]) -> str:
     return ", ".join(sorted(names)) or "none"
 
 
-def write_table(path: Path, table: pa.Table) -> None:
-    """Write a table atomically, creating its folder if need be; OSError when the disk refuses."""
+def write_table(path: Path, table: pa.Table, identity: str | None = None) -> None:
+    """Write a table atomically, creating its folder if need be; OSError when the disk refuses.
+
+    Args:
+        path: of the file.
+        table: what it holds.
+        identity: what the numbers are of (`fingerprints.identity`), kept beside them and not in a column.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
     buffer = BytesIO()
-    if table.num_rows == 1:
-        # Codecs and dictionaries make a single row larger, and four times slower to read.
-        pq.write_table(table, buffer, compression="none", use_dictionary=False)
-    else:
-        pq.write_table(table, buffer, compression="zstd")
+    # Codecs and dictionaries make a single row larger, and four times slower to read.
+    small = table.num_rows == 1
+    with pq.ParquetWriter(buffer, table.schema, compression="none" if small else "zstd", use_dictionary=not small) as writer:
+        writer.write_table(table)
+        if identity is not None:
+            writer.add_key_value_metadata({_IDENTITY: identity})
     write_atomically(path, buffer.getvalue())
 
 
-def write_row(path: Path, schema: pa.Schema, row: Mapping[str, Any]) -> None:
+def read_identity(path: Path) -> str | None:
+    """What the numbers in a file are of; None when there is no such file, it can't be read, or an earlier version wrote it."""
+    try:
+        kept: bytes | None = (pq.read_metadata(path).metadata or {}).get(_IDENTITY.encode())
+    except (pa.ArrowException, OSError):
+        return None
+    return None if kept is None else kept.decode()
+
+
+def write_row(path: Path, schema: pa.Schema, row: Mapping[str, Any], identity: str | None = None) -> None:
     """Write a single row as a file of its own; raises like `as_table` and `write_table`."""
-    write_table(path, as_table(schema, {name: [value] for name, value in row.items()}, path.name))
+    write_table(path, as_table(schema, {name: [value] for name, value in row.items()}, path.name), identity)
 
 
 def read_row(path: Path, schema: pa.Schema) -> dict[str, Any] | None:

@@ -11,15 +11,23 @@ from typing import Any
 
 from engram.config.trial import TrialConfig
 from engram.errors import UserError
+from engram.training.checkpoints.files import WEIGHTS
 from engramctl.present.format import short_trial_name
-from engramctl.results.fingerprints import files_fingerprint, fingerprint
+from engramctl.results.fingerprints import files_fingerprint, fingerprint, identity
+from engramctl.results.measuring_code import measuring_code
 from engramctl.results.provenance import package_version
 
 RULER = "ruler"
-SCORING = 1
-"""Version of how this program scores; it goes up when the same model gets other scores on the same task."""
 DEFAULT_LENGTHS = (1024,)
 """Tokens of RULER's samples: the shortest power of two at which every task that needs no outside text can be generated."""
+SCORING_CODE = (
+    "engram.evaluation.run",
+    "engram.evaluation.adapter",
+    "engram.evaluation.ruler.suite",
+    "engramctl.cluster.scoring_worker",
+    "engramctl.results.rows.scores",
+)
+"""Modules that make a score what it is."""
 SHORTEST = 256
 """Fewest tokens that a RULER sample may have."""
 
@@ -77,14 +85,12 @@ class Request:
         return self.task if self.task_file is None else task_label(self.task_file)
 
     def identity(self, max_length: int) -> dict[str, Any]:
-        """Everything that the scores depend on besides the model, as JSON values; settings that only other tasks use are left out.
+        """All that the scores depend on besides model and code, as JSON values; settings that only other tasks use are left out.
 
         Files count by their content, not by their place. Raises UserError when one can't be read.
         """
         settings = self.settings
         common: dict[str, Any] = {"task": self.label, "limit": settings.limit, "max_length": max_length}
-        if SCORING > 1:
-            common["scoring"] = SCORING
         if self.is_ruler:
             from engram.evaluation.ruler import SEED
             from engram.evaluation.ruler.suite import VERSION
@@ -121,6 +127,17 @@ class Job:
     def identity(self) -> str:
         """What was asked for, as JSON."""
         return json.dumps(self.request.identity(self.max_length), sort_keys=True)
+
+    @cached_property
+    def content(self) -> str:
+        """Everything that the scores depend on, as its `fingerprints.identity`: what was asked for, the model, the code that scores."""
+        parts = {
+            "request": self.request.identity(self.max_length),
+            "weights": self.checkpoint / WEIGHTS,
+            "trial": self.trial.model_dump(mode="json"),
+            "code": measuring_code(*SCORING_CODE),
+        }
+        return identity("score", parts)
 
     @cached_property
     def file_name(self) -> str:

@@ -8,7 +8,7 @@ import pandas as pd
 import pyarrow as pa
 
 from engram.errors import UserError
-from engramctl.results.parquet import Columns, as_table, read_tables, table_files, write_table
+from engramctl.results.parquet import Columns, as_table, read_identity, read_tables, table_files, write_table
 from engramctl.results.schema.scores import EVAL_ITEM_SCHEMA, EVAL_SCHEMA
 
 _NAME = re.compile(r"[0-9a-f]+\..+\.[0-9a-f]+\.parquet")
@@ -22,14 +22,17 @@ class ScoreStore:
         self.evals = folder / "evals"
         self.items = folder / "eval_items"
 
-    def has(self, name: str) -> bool:
-        """Whether a score file exists."""
-        return (self.evals / name).is_file()
+    def has(self, name: str, identity: str | None = None) -> bool:
+        """Whether a score file exists, and is of `identity` if that is given."""
+        return (self.evals / name).is_file() and identity in (None, read_identity(self.evals / name))
 
-    def write(self, name: str, rows: Columns, items: Columns) -> None:
-        """Write the scores of a request; ValueError when the columns are not those of the schema, OSError when the disk refuses."""
+    def write(self, name: str, rows: Columns, items: Columns, identity: str | None = None) -> None:
+        """Write the scores of a request and what they are of.
+
+        Raises ValueError when the columns are not those of the schema, OSError when the disk refuses.
+        """
         write_table(self.items / name, as_table(EVAL_ITEM_SCHEMA, items, "items"))
-        write_table(self.evals / name, as_table(EVAL_SCHEMA, rows, "scores"))
+        write_table(self.evals / name, as_table(EVAL_SCHEMA, rows, "scores"), identity)
 
     def read(self, names: Sequence[str] | None = None) -> pd.DataFrame:
         """The scores in some files, or in all if None, one row per task and group; UserError when one can't be read."""

@@ -19,6 +19,7 @@ import pyarrow as pa
 from filelock import FileLock, Timeout
 
 from engram.errors import UserError
+from engram.files import write_atomically
 from engramctl.results.manifest import Manifest, read_manifest, write_manifest
 from engramctl.results.parquet import (
     Columns,
@@ -27,7 +28,6 @@ from engramctl.results.parquet import (
     read_tables,
     require_own_name,
     table_files,
-    write_atomically,
     write_table,
 )
 from engramctl.results.schema.extensions import EXTENSION_SCHEMA

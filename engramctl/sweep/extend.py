@@ -1,8 +1,10 @@
 """The work of `engramctl extend`: train the extension of a trial, measure both models, write the row."""
 
+import shutil
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -12,8 +14,10 @@ from engram.config.trial import TrialConfig
 from engram.corpus.dataset import Corpus, document_windows
 from engram.errors import UserError
 from engram.evaluation.long_ppl import ContextLosses, context_losses, long_ppl
+from engram.files import write_atomically
 from engram.memory.designs.registry import NONE
 from engram.model import Transformer
+from engram.training.checkpoints.files import FINAL, WEIGHTS
 from engram.training.checkpoints.restore import Restored
 from engram.training.machine import resolve_precision
 from engram.training.state import Outcome
@@ -22,7 +26,9 @@ from engram.training.validation import Validator
 from engramctl.cluster.events import ENDED, PROGRESS, STARTED, Event
 from engramctl.results import provenance
 from engramctl.results.checkpoints import ExtensionPlace
-from engramctl.results.parquet import write_row
+from engramctl.results.fingerprints import identity
+from engramctl.results.measuring_code import measuring_code
+from engramctl.results.parquet import read_identity, read_row, write_row
 from engramctl.results.schema.extensions import EXTENSION_SCHEMA
 
 _REPORT_S = 1.0
@@ -65,13 +71,65 @@ class Extension:
     def reference_id(self) -> str:
         return self.trial.id if self.reference is None else self.reference.trial.id
 
-    def is_measured(self, row: dict[str, Any]) -> bool:
-        """Whether an existing row was measured in the way that is asked for now."""
-        return (row["reference_trial_id"], row["long_documents"]) == (self.reference_id, len(self.documents))
+    @property
+    def trained_from(self) -> str:
+        """What the training depends on, as its identity: the config and the source's weights."""
+        weights = self.source.folder / WEIGHTS
+        return identity("extension", {"trial": self.trial.model_dump(mode="json"), "source": weights})
+
+    @property
+    def measured(self) -> str:
+        """What the row of the trained extension depends on, as its identity: the weights of all models, the text, the code."""
+        parts = {
+            "trained": self.trained_from,
+            "weights": self.place.checkpoint / FINAL / WEIGHTS,
+            "reference": None if self.reference is None else self.reference.folder / WEIGHTS,
+            "documents": len(self.documents),
+            "code": measuring_code("engram.evaluation.long_ppl", "engram.training.validation"),
+        }
+        return identity("measured extension", parts)
+
+    @property
+    def row(self) -> dict[str, Any] | None:
+        """The row of the extension if it is trained, measured as it may be; None too if it was trained from other weights."""
+        begun = self._begun()
+        if not (self.place.checkpoint / FINAL).is_dir() or begun not in (None, self.trained_from):
+            return None
+        return read_row(self.place.record, EXTENSION_SCHEMA)
+
+    @property
+    def is_measured(self) -> bool:
+        """Whether the row there is was measured in the way that is asked for now; one of an earlier version does not say."""
+        return read_identity(self.place.record) == self.measured
+
+    def begin(self) -> None:
+        """Note what is trained from which weights; what was trained from others, or doesn't say, is removed."""
+        begun = self._begun()
+        if begun != self.trained_from:
+            if begun is not None:
+                self.place.record.unlink(missing_ok=True)
+            for old in self.place.checkpoint.glob("*"):
+                shutil.rmtree(old, ignore_errors=True)
+            write_atomically(self._note, self.trained_from.encode())
+
+    def abandon(self) -> None:
+        """Keep nothing."""
+        self._note.unlink(missing_ok=True)
+
+    @property
+    def _note(self) -> Path:
+        return self.place.checkpoint / ".trained-from"
+
+    def _begun(self) -> str | None:
+        try:
+            return self._note.read_text(encoding="utf-8")
+        except FileNotFoundError:
+            return None
 
 
 def train_extension(todo: Extension, device: torch.device, checkpoint_s: float, on_event: Callable[[Event], None]) -> dict[str, Any] | str:
     """Train, from the last checkpoint if there is one, measure, and write model and row. Returns the row, or why training diverged."""
+    todo.begin()
     key, before = todo.trial.id, _measure(todo, todo.source.model, device)
     trainer = Trainer(todo.trial, todo.corpus, todo.place.checkpoint, device, checkpoint_s, initial=todo.source.model.state_dict())
     on_event(Event(key, STARTED))
@@ -83,9 +141,10 @@ def train_extension(todo: Extension, device: torch.device, checkpoint_s: float, 
     on_event(Event(key, ENDED, done=trainer.state.step, status=outcome.status, error=outcome.error or "", val_loss=val_loss))
     if outcome.error is not None:
         trainer.discard_checkpoints()
+        todo.abandon()
         return outcome.error
     row = _planned(todo) | _trained(outcome, device) | _outcome(todo, before, _measure(todo, trainer.model, device), device)
-    write_row(todo.place.record, EXTENSION_SCHEMA, row)
+    write_row(todo.place.record, EXTENSION_SCHEMA, row, todo.measured)
     trainer.discard_checkpoints()
     return row
 
@@ -93,7 +152,7 @@ def train_extension(todo: Extension, device: torch.device, checkpoint_s: float, 
 def measure_again(todo: Extension, trained: Transformer, row: dict[str, Any], device: torch.device) -> dict[str, Any]:
     """Measure a finished extension with another reference or on other documents; writes and returns its row."""
     row = row | _outcome(todo, _measure(todo, todo.source.model, device), _measure(todo, trained, device), device)
-    write_row(todo.place.record, EXTENSION_SCHEMA, row)
+    write_row(todo.place.record, EXTENSION_SCHEMA, row, todo.measured)
     return row
 
 

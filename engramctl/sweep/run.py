@@ -1,9 +1,9 @@
 """Carrying out a sweep: every trial that has no row yet is trained on Ray."""
 
 import shutil
-import threading
 import time
 from collections.abc import Callable, Iterable, Sequence
+from concurrent.futures import Future
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -19,17 +19,20 @@ from engramctl.cluster.limits import free_memory
 from engramctl.cluster.session import Resources, cluster_workers, local_workers, ray_session, trial_resources
 from engramctl.cluster.shared_folder import require_shared
 from engramctl.cluster.speeds import measure_speeds
-from engramctl.present.format import human
+from engramctl.present.format import counted, human
 from engramctl.results import provenance
 from engramctl.results.liveness import Process, RunningTrials
 from engramctl.results.manifest import Manifest
 from engramctl.results.rows.trials import SweepContext
 from engramctl.results.store import Store
+from engramctl.results.trial_table import FAILED
 from engramctl.sweep.budget import fit_wall_time
 from engramctl.sweep.build import expand
 from engramctl.sweep.continuation import check_same_sweep, known_budget, updated_manifest, with_trials
 from engramctl.sweep.devices import check_devices
+from engramctl.sweep.kernels import compiling
 from engramctl.sweep.memory import memory_note, trial_memory, workers_that_fit
+from engramctl.sweep.room import room_note
 from engramctl.sweep.spec import SweepSpec, budget_key, wall_seconds
 
 if TYPE_CHECKING:
@@ -72,6 +75,8 @@ class SweepRun:
     """Where the memory tables lie."""
     workers_given: bool = True
     """Whether somebody has asked for this number of workers."""
+    kernels: "Future[None] | None" = None
+    """Done when the kernels are compiled; its result is a UserError when their disk is full."""
 
     def expand(self, budgets: Sequence[float], corpus: Corpus) -> list[TrialConfig]:
         """All trials of the sweep on its text."""
@@ -87,7 +92,10 @@ def run_sweep(run: SweepRun, cache: Path) -> list[TrialConfig]:
         manifest = run.store.read_manifest() or Manifest()
         check_same_sweep(run.store, run.spec, manifest)
         if run.resources.address is None:
-            run = replace(run, resources=_local_resources(run), workers_given=run.resources.workers is not None)
+            given = run.resources.workers is not None
+            run = replace(
+                run, resources=_local_resources(run), workers_given=given, kernels=compiling(run.resources.device, run.watcher.note)
+            )
         return train_missing(run, _prepared_corpus(run, manifest, cache), manifest)
 
 
@@ -107,9 +115,12 @@ def train_missing(run: SweepRun, corpus: Corpus, manifest: Manifest) -> list[Tri
     if not trials or {trial.id for trial in trials} - run.store.finished_ids():
         check_devices(run.resources, run.store, trials)
         run = _within_memory(run, trials or run.expand([PROBE_BUDGET], corpus))
+        left = [trial for trial in trials if trial.id not in run.store.finished_ids()]
+        if note := room_note(run.store.folder, left):
+            run.watcher.note(note)
         address = run.resources.address
         run.watcher.note(f"starting Ray {'at ' + address if address else 'on this machine'} ...")
-        with ray_session(run.resources):
+        with ray_session(run.resources) as private_folder:
             if address:
                 require_shared(address, run.store.folder, [corpus.folder])
             if not trials:
@@ -120,7 +131,7 @@ def train_missing(run: SweepRun, corpus: Corpus, manifest: Manifest) -> list[Tri
             run.store.write_manifest(with_trials(manifest, trials))
             if run.tables.kind == "disk":
                 _check_disk(run, trials)
-            _train(run, corpus, trials)
+            _train(run, corpus, trials, private_folder)
     return trials
 
 
@@ -133,16 +144,13 @@ def longest_first(trials: Iterable[TrialConfig]) -> list[TrialConfig]:
 
 
 def _local_resources(run: SweepRun) -> Resources:
-    """The resources with the number of workers filled in from what this machine has room for; starts compiling kernels."""
+    """The resources with the number of workers filled in from what this machine has room for."""
     from engram.training.machine import resolve_device
 
     device_type = resolve_device(run.resources.device).type
     room = local_workers(device_type, run.resources.devices)
     workers = run.resources.workers or room
     run.tables.check_memory(workers)
-    if device_type == "cpu":
-        # Meanwhile the text is read and Ray starts.
-        threading.Thread(target=_prepare_kernels, args=(run.watcher,), daemon=True).start()
     return replace(run.resources, workers=workers)
 
 
@@ -159,13 +167,6 @@ def _within_memory(run: SweepRun, trials: Iterable[TrialConfig]) -> SweepRun:
         run.watcher.note(note)
     workers = resources.workers if run.workers_given else workers_that_fit(sizes, resources.workers, free)
     return replace(run, resources=replace(resources, workers=workers))
-
-
-def _prepare_kernels(watcher: Watcher) -> None:
-    from engram import kernels
-
-    if reason := kernels.prepare():
-        watcher.note(f"training without compiled kernels, more slowly: {reason}")
 
 
 def _prepared_corpus(run: SweepRun, manifest: Manifest, cache: Path) -> Corpus:
@@ -248,7 +249,8 @@ def _check_disk(run: SweepRun, trials: Iterable[TrialConfig]) -> None:
         run.watcher.note(f"tables on disk take up to {needed / 1e9:.3g} GB in {folder} while they train ({free / 1e9:.3g} GB are free)")
 
 
-def _train(run: SweepRun, corpus: Corpus, trials: Sequence[TrialConfig]) -> None:
+def _train(run: SweepRun, corpus: Corpus, trials: Sequence[TrialConfig], private_folder: Path | None) -> None:
+    """Train the trials that have no row; UserError when the disk had no room even for the row of one that failed."""
     from engramctl.cluster.tune import run_trials
     from engramctl.cluster.worker import WorkerSettings
 
@@ -267,16 +269,26 @@ def _train(run: SweepRun, corpus: Corpus, trials: Sequence[TrialConfig]) -> None
         devices=run.resources.devices,
         resources=wanted,
         tables=run.tables,
+        private_folder=private_folder,
     )
+    failed: dict[str, str] = {}
+    if run.kernels is not None:
+        run.kernels.result()
     try:
         with RunningTrials(run.store) as running, run.watcher.trials(left, len(trials) - len(left)) as watch:
 
             def tell(event: Event) -> None:
                 # A trial that reports is running, whatever came before: there is no event when a process that died is back.
                 running.note(event.key, runs=event.kind not in (ENDED, RETRY))
+                if event.status == FAILED:
+                    failed[event.key] = event.error
                 watch(event)
 
             run_trials(left, settings, run.resources, tell)
+        lost = [key for key in failed if run.store.status(key) is None]
+        if lost:
+            again = "finished trials are kept, the same command trains the others once there is room"
+            raise UserError(f"{counted(len(lost), 'trial')} failed without leaving a row in {run.store.folder}: {failed[lost[0]]}; {again}")
     except KeyboardInterrupt:
         run.watcher.note("stopped; finished trials are kept, the same command continues the others from their last checkpoint")
         raise

@@ -3,7 +3,8 @@
 import gc
 import hashlib
 import json
-from collections.abc import Callable, Iterable
+import tempfile
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -162,6 +163,13 @@ def curve() -> dict[str, list[Any]]:
 @pytest.fixture
 def documents() -> dict[str, list[Any]]:
     return {"document": ["aa", "bb"], "n_tokens": [100, 28], "n_bytes": [300, 90], "loss_sum": [310.0, 88.5]}
+
+
+@pytest.fixture
+def short_path() -> Iterator[Path]:
+    """A folder whose path is short enough for Ray's sockets; pytest's are not."""
+    with tempfile.TemporaryDirectory(prefix="t", dir="/tmp") as folder:
+        yield Path(folder)
 
 
 @pytest.fixture

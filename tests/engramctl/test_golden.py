@@ -124,7 +124,8 @@ def _trained(results: Path, here: Path, corpus: Any, text_folder: Path) -> tuple
             values = {"string": "", "int64": 1, "double": 1.0, "bool": True}
             row = {field.name: values[str(field.type)] for field in EVAL_SCHEMA}
             known = {"trial_id": trial.id, "rho": trial.rho, "group": "", "length": None, "size": "1m", "variant": ""}
-            write_row(ScoreStore(job.folder).evals / job.file_name, EVAL_SCHEMA, row | known | {"request": "arc_easy", "task": "arc_easy"})
+            row |= known | {"request": "arc_easy", "task": "arc_easy"}
+            write_row(ScoreStore(job.folder).evals / job.file_name, EVAL_SCHEMA, row, job.content)
     return file, checkpoints
 
 

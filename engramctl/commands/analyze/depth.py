@@ -1,7 +1,7 @@
 """`engramctl analyze depth`"""
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -12,6 +12,9 @@ from engramctl.commands.options.corpus import CacheOption
 from engramctl.commands.options.results import JsonOption, ResultsOption
 from engramctl.commands.options.sweep import DeviceOption
 from engramctl.results.defaults import DEFAULT_RESULTS
+
+if TYPE_CHECKING:
+    from engramctl.results.parquet import Columns
 
 
 def depth(
@@ -43,11 +46,17 @@ def depth(
     from engramctl.results.rows.analysis import depth_columns
 
     first, second = load_target(a, results, device), load_target(b, results, device)
-    texts = read_spans(spans) if spans else validation_names(first.restored, first.corpus(cache))
-    found = compare_depth(first.restored, second.restored, texts)
     name, where = f"{first.trial.id}.{second.trial.id}", spans.name if spans else "names in the validation text"
     output = Output(second, results, out, formats_wanted, as_json)
-    frame = output.keep("depth", depth_columns(first.trial, second.trial, found, where), "depth", name)
+
+    given = read_spans(spans) if spans else None
+
+    def measure() -> "Columns":
+        texts = validation_names(first.restored, first.corpus(cache)) if given is None else given
+        return depth_columns(first.trial, second.trial, compare_depth(first.restored, second.restored, texts), where)
+
+    code = ("engram.analysis.depth", "engram.analysis.names", "engram.analysis.spans")
+    frame = output.keep("depth", measure, "depth", {"first": first.content, "spans": spans}, code, name)
     output.draw(depth_figure(frame), f"analysis-depth-{name}")
     if not as_json:
         output.print(*depth_tables(frame), *depth_remarks(frame))

@@ -1,5 +1,6 @@
 """`engramctl analyze gates`"""
 
+import functools
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated
@@ -16,6 +17,8 @@ from engramctl.commands.options.results import JsonOption, ResultsOption
 from engramctl.commands.options.sweep import DeviceOption
 from engramctl.present import console
 from engramctl.results.defaults import DEFAULT_RESULTS
+
+_CODE = ("engram.analysis.gates",)
 
 
 def gates(
@@ -60,7 +63,8 @@ def _of_text(output: Output, text: str, layers: Sequence[int] | None) -> None:
 
     require_unicode("TEXT", text)
     target = output.target
-    frame = output.keep("gate_text", text_columns(target.trial, text_gates(target.restored, text, layers)), "tokens")
+    asked = {"text": text, "layers": layers}
+    frame = output.keep("gate_text", lambda: text_columns(target.trial, text_gates(target.restored, text, layers)), "tokens", asked, _CODE)
     output.draw(gate_text_figure(frame), f"analysis-gate-text-{target.trial.id}")
     if not output.as_json:
         terminal = console.out()
@@ -81,9 +85,9 @@ def _of_validation(output: Output, layers: Sequence[int] | None, cache: Path | N
 
     target = output.target
     target.require_memory(layers)
-    found = validation_gates(target.restored, target.corpus(cache), layers)
-    groups = output.keep("gates", gate_columns(target.trial, found), "groups")
-    phrases = output.keep("gate_phrases", phrase_columns(target.trial, found), "phrases")
+    found = functools.cache(lambda: validation_gates(target.restored, target.corpus(cache), layers))
+    groups = output.keep("gates", lambda: gate_columns(target.trial, found()), "groups", {"layers": layers}, _CODE)
+    phrases = output.keep("gate_phrases", lambda: phrase_columns(target.trial, found()), "phrases", {"layers": layers}, _CODE)
     output.draw(gates_figure(groups, phrases), f"analysis-gates-{target.trial.id}")
     if not output.as_json:
         output.print(group_table(groups), phrase_table(phrases))

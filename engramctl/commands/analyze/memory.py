@@ -1,5 +1,8 @@
 """`engramctl analyze memory`"""
 
+import functools
+from typing import TYPE_CHECKING
+
 from engramctl.commands.analyze.output import Output, begin
 from engramctl.commands.analyze.target import load_target
 from engramctl.commands.options import analyze as analysis_options
@@ -7,6 +10,9 @@ from engramctl.commands.options.corpus import CacheOption
 from engramctl.commands.options.results import JsonOption, ResultsOption
 from engramctl.commands.options.sweep import DeviceOption
 from engramctl.results.defaults import DEFAULT_RESULTS
+
+if TYPE_CHECKING:
+    from engramctl.results.parquet import Columns
 
 
 def memory(
@@ -32,12 +38,14 @@ def memory(
 
     target = load_target(checkpoint, results, device)
     target.require_memory()
-    corpus = target.corpus(cache)
-    use = slot_use(target.restored, corpus)
-    losses = head_losses(target.restored, corpus)
+    use = functools.cache(lambda: slot_use(target.restored, target.corpus(cache)))
     output = Output(target, results, out, formats_wanted, as_json)
-    heads = output.keep("memory", head_columns(target.trial, use, losses), "heads")
-    rows = output.keep("memory_rows", row_columns(target.trial, use), "rows")
+
+    def measure() -> "Columns":
+        return head_columns(target.trial, use(), head_losses(target.restored, target.corpus(cache)))
+
+    heads = output.keep("memory", measure, "heads", {}, ("engram.analysis.slot_use", "engram.analysis.heads"))
+    rows = output.keep("memory_rows", lambda: row_columns(target.trial, use()), "rows", {}, ("engram.analysis.slot_use",))
     output.draw(slots_figure(heads, rows), f"analysis-memory-{target.trial.id}")
     judgement = judge(heads)
     if not as_json:

@@ -1,6 +1,6 @@
 """What an `analyze` command produces: tables kept with the model, figures, and text or JSON on stdout."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -41,19 +41,33 @@ class Output:
         self._drawn: list[Path] = []
         self._shown: dict[str, pd.DataFrame] = {}
 
-    def keep(self, kind: str, columns: "Columns", key: str, name: str | None = None) -> "pd.DataFrame":
-        """Write a table and read it back.
+    def keep(
+        self, kind: str, measure: "Callable[[], Columns]", key: str, asked: Mapping[str, Any], code: Sequence[str], name: str | None = None
+    ) -> "pd.DataFrame":
+        """Measure and write a table, unless the one that is there is of the same model, text, question and code; returns it.
 
         Args:
             kind: kind of table, a key of `results.schema.analysis.TABLES`.
-            columns: the table.
+            measure: returns the table.
             key: its name in the JSON.
+            asked: what the numbers depend on besides the model: options and files, as `results.fingerprints.identity` takes them.
+            code: the modules that measure.
             name: name of the file; None: the trial's id.
 
         Raises UserError when the folder can't be written.
         """
+        from engramctl.results.fingerprints import identity
+        from engramctl.results.measuring_code import measuring_code
+
         store, name = self.target.store, name or self.target.trial.id
-        self._kept.append(store.write(name, kind, columns))
+        known = {"model": self.target.content, "asked": asked, "code": measuring_code(*code, "engramctl.results.rows.analysis")}
+        wanted = identity(f"analysis {kind}", known)
+        path = store.path(name, kind)
+        if store.identity(name, kind) == wanted:
+            console.note(f"measured already: {path}")
+        else:
+            store.write(name, kind, measure(), wanted)
+        self._kept.append(path)
         frame = self._shown[key] = store.read(name, kind)
         return frame
 

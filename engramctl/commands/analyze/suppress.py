@@ -1,6 +1,6 @@
 """`engramctl analyze suppress`"""
 
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -15,6 +15,9 @@ from engramctl.commands.options.results import JsonOption, ResultsOption
 from engramctl.commands.options.sweep import DeviceOption
 from engramctl.present import console
 from engramctl.results.defaults import DEFAULT_RESULTS
+
+if TYPE_CHECKING:
+    from engramctl.results.parquet import Columns
 
 
 def suppress(
@@ -49,7 +52,7 @@ def suppress(
     formats_wanted, names = begin(formats), items(tasks)
     if not names and (data or limit or offline or max_length):
         raise UserError("--data, --limit, --offline and --max-length are of --tasks, which names none")
-    from engramctl.results.score_requests import Settings, requests_for
+    from engramctl.results.score_requests import SCORING_CODE, Settings, requests_for
 
     if names:
         from engram.evaluation.environment import require_lm_eval
@@ -64,9 +67,12 @@ def suppress(
 
     target = load_target(checkpoint, results, device)
     target.require_memory()
-    found = suppressed_losses(target.restored, target.corpus(cache))
     output, name = Output(target, results, out, formats_wanted, as_json), target.trial.id
-    losses = output.keep("suppress", suppression_columns(target.trial, found), "losses")
+
+    def measure() -> "Columns":
+        return suppression_columns(target.trial, suppressed_losses(target.restored, target.corpus(cache)))
+
+    losses = output.keep("suppress", measure, "losses", {}, ("engram.analysis.suppression",))
     output.draw(suppression_figure(losses), f"analysis-suppress-{name}")
     if not as_json:
         output.print(suppression_table(losses))
@@ -76,7 +82,9 @@ def suppress(
         from engramctl.present.tables.suppressed_tasks import task_table
 
         lm = EngramLM.from_restored(target.restored, max_length)
-        scores = output.keep("suppress_tasks", task_columns(target.trial, requests, lm, console.note), "tasks")
+        asked = {"requests": [request.identity(lm.max_length) for request in requests]}
+        code = (*SCORING_CODE, "engram.analysis.suppression", "engramctl.findings.suppressed_tasks")
+        scores = output.keep("suppress_tasks", lambda: task_columns(target.trial, requests, lm, console.note), "tasks", asked, code)
         output.draw(suppressed_tasks_figure(scores), f"analysis-suppress-tasks-{name}")
         if not as_json:
             console.out().print()

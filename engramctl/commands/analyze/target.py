@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from engram.config.trial import TrialConfig
@@ -29,6 +29,13 @@ class Target:
         from engramctl.results.analysis_store import AnalysisStore
 
         return AnalysisStore(self.home.folder)
+
+    @property
+    def content(self) -> "dict[str, Any]":
+        """What the model is, for an identity: its weights, and its config with the fingerprints of text and tokenizer."""
+        from engram.training.checkpoints.files import WEIGHTS
+
+        return {"weights": self.restored.folder / WEIGHTS, "trial": self.trial.model_dump(mode="json")}
 
     def corpus(self, cache: Path | None) -> "Corpus":
         """The text that the model was trained on; UserError when it is not in the cache."""

@@ -1,7 +1,7 @@
 """`engramctl bench offload`"""
 
-import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from engram.errors import UserError
+from engram.files import temporary_folder
 from engram.scaling.recipe import DEFAULT_RECIPE
 from engramctl.commands.bench.setup import default_text, prepared
 from engramctl.commands.options import bench as bench_options
@@ -108,7 +109,7 @@ def offload(
                 row_format=row_format,
                 caches=caches,
                 sequences=sequences,
-                folder=Path(made),
+                folder=made,
                 brief=brief,
                 lengths=lengths,
             )
@@ -123,7 +124,7 @@ def offload(
                 cache_share=cache_share,
                 rounds=rounds,
                 seconds=seconds,
-                folder=Path(made),
+                folder=made,
                 lengths=lengths,
             )
             rows_trained = round(table_bytes / (4 * (_row_dim(shape, text) + small.state_dim)))
@@ -172,9 +173,12 @@ def _show(inference: "ServingSpeed | None", training: "TrainingSpeed | None", fi
         console.note(f"figure: {path}")
 
 
-def _folder_for_tables(folder: Path | None) -> "tempfile.TemporaryDirectory[str]":
-    """A temporary folder for the tables, removed with everything in it."""
-    try:
-        return tempfile.TemporaryDirectory(prefix="engramctl-offload-", dir=folder or Path.cwd())
-    except OSError as problem:
-        raise UserError(f"--folder {folder or Path.cwd()} can't be written: {problem.strerror}") from None
+@contextmanager
+def _folder_for_tables(folder: Path | None) -> Iterator[Path]:
+    """A temporary folder for the tables, removed with everything in it; those that killed commands have left there go first."""
+    with ExitStack() as stack:
+        try:
+            made = stack.enter_context(temporary_folder("engramctl-offload-", folder or Path.cwd()))
+        except OSError as problem:
+            raise UserError(f"--folder {folder or Path.cwd()} can't be written: {problem.strerror}") from None
+        yield made

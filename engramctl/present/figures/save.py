@@ -9,9 +9,9 @@ from matplotlib.backends import backend_agg, backend_pdf, backend_svg
 from matplotlib.figure import Figure
 
 from engram.errors import UserError
+from engram.files import write_atomically
 from engramctl.present.figures.readable import make_readable
 from engramctl.present.figures.style import drawing
-from engramctl.results.parquet import write_atomically
 
 FORMATS = ("png", "svg", "pdf")
 _DPI = 300

@@ -6,6 +6,7 @@ import io
 import json
 import lzma
 import os
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -37,6 +38,9 @@ _SIGNATURES = {
     b"%PDF-": "a PDF document",
 }
 """How files begin whose names may not say what they are."""
+_MAGIC = re.compile(r"[*?[]")
+_KERNELS = ("/proc/", "/sys/", "/dev/")
+_MAX_FILES = 1_000_000
 _BOM = b"\xef\xbb\xbf"
 
 
@@ -48,15 +52,29 @@ def matching_files(pattern: str) -> list[Path]:
     """
     expanded = os.path.expanduser(pattern)
     if os.path.isfile(expanded):
+        _refuse_kernels(os.path.realpath(expanded), pattern)
         return [Path(expanded)]
-    by_file: dict[str, Path] = {}
-    for name in sorted(glob.glob(expanded, recursive=True)):
+    _refuse_kernels(os.path.realpath(_MAGIC.split(expanded, maxsplit=1)[0] or "."), pattern)
+    names: list[str] = []
+    for name in glob.iglob(expanded, recursive=True):
         if os.path.isfile(name):
-            by_file.setdefault(os.path.realpath(name), Path(name))
+            _refuse_kernels(os.path.realpath(name), pattern)
+            names.append(name)
+            if len(names) > _MAX_FILES:
+                raise UserError(f"files:{pattern} matches more than {_MAX_FILES:,} files; put the text into fewer and larger ones")
+    by_file: dict[str, Path] = {}
+    for name in sorted(names):
+        by_file.setdefault(os.path.realpath(name), Path(name))
     if not by_file:
         hint = f"; it is a folder, try files:{os.path.join(pattern, '**')}" if os.path.isdir(expanded) else _bracket_hint(expanded)
         raise UserError(f"files:{pattern} matches no file{hint}")
     return list(by_file.values())
+
+
+def _refuse_kernels(path: str, pattern: str) -> None:
+    """UserError for files of the kernel: some never end, others wait for ever, and none is anybody's text."""
+    if f"{path}/".startswith(_KERNELS) and not path.startswith("/dev/shm/"):
+        raise UserError(f"files:{pattern} matches {path}, which is the kernel's and no text")
 
 
 def _bracket_hint(pattern: str) -> str:

@@ -3,10 +3,10 @@
 import hashlib
 import itertools
 import json
-import os
 import shutil
 from collections import Counter
 from collections.abc import Iterator, Sequence
+from io import BytesIO
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +18,7 @@ from engram.corpus.dataset import FORMAT, Corpus
 from engram.corpus.sources import CorpusSpec, read_documents, source_listing
 from engram.corpus.spool import Progress, Spool
 from engram.errors import UserError
+from engram.files import is_full, sync, write_atomically
 from engram.tokenizer.bpe import check_vocab_size, end_of_text_id, fingerprint, load_tokenizer, train_bpe, vocabulary_size
 from engram.tokenizer.compression import compress_vocabulary
 from engram.tokenizer.losses import Losses
@@ -57,10 +58,11 @@ def prepare_corpus(spec: CorpusSpec, cache: Path, progress: Progress | None = No
             folder = None if refresh else _known(entry, root, spec)
             if folder is None:
                 folder = _build(spec, root, request, tokenizer, report)
-                _write_synced(entry, json.dumps({"folder": folder.name}).encode())
+                write_atomically(entry, json.dumps({"folder": folder.name}).encode())
             return Corpus.open(folder)
     except OSError as problem:
-        raise UserError(f"the cache {cache} can't be used: {problem.strerror or problem}; choose another cache folder") from None
+        helps = "make room there, or choose another cache folder" if is_full(problem) else "choose another cache folder"
+        raise UserError(f"the cache {cache} can't be used: {problem.strerror or problem}; {helps}") from None
 
 
 def _given_tokenizer(spec: CorpusSpec) -> Tokenizer | None:
@@ -188,18 +190,24 @@ def _write_corpus(
                 if spec.tokenizer is not None:  # one that is trained here loses nothing
                     losses.add(texts, encoded)
                 for ids in encoded:
-                    np.array([*ids, end], dtype=dtype).tofile(file)
+                    file.write(np.array([*ids, end], dtype=dtype).tobytes())
                     ends.append(ends[-1] + len(ids) + 1)
                 done += sum(map(spool.size, batch))
                 report("tokenising", done, total)
         starts[name] = np.array(ends, dtype=np.int64)
     compression = compress_vocabulary(tokenizer)
-    tokenizer.save(str(folder / "tokenizer.json"))
-    np.save(folder / "compression.npy", compression)
-    np.save(folder / "train_docs.npy", starts["train"])
-    np.save(folder / "val_docs.npy", starts["val"])
-    np.save(folder / "val_doc_bytes.npy", np.array([spool.size(number) for number in val], dtype=np.int64))
-    np.save(folder / "val_doc_ids.npy", np.array([spool.digests[number].hex()[:16] for number in val]))
+    (folder / "tokenizer.json").write_text(tokenizer.to_str(pretty=True), encoding="utf-8")
+    for name, array in {
+        "compression": compression,
+        "train_docs": starts["train"],
+        "val_docs": starts["val"],
+        "val_doc_bytes": np.array([spool.size(number) for number in val], dtype=np.int64),
+        "val_doc_ids": np.array([spool.digests[number].hex()[:16] for number in val]),
+    }.items():
+        # Neither NumPy nor `tokenizer.save` says why a disk refuses, so the files are written here.
+        content = BytesIO()
+        np.save(content, array)
+        (folder / f"{name}.npy").write_bytes(content.getbuffer())
     meta = {
         "format": FORMAT,
         "spec": spec.model_dump(mode="json"),
@@ -225,8 +233,8 @@ def _write_corpus(
     }
     (folder / "meta.json").write_text(json.dumps(meta, indent=2))
     for path in folder.iterdir():
-        _sync(path)
-    _sync(folder)
+        sync(path)
+    sync(folder)
 
 
 def _batches(spool: Spool, numbers: Sequence[int]) -> Iterator[list[int]]:
@@ -241,18 +249,3 @@ def _batches(spool: Spool, numbers: Sequence[int]) -> Iterator[list[int]]:
             batch, size = [], 0
     if batch:
         yield batch
-
-
-def _sync(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
-
-
-def _write_synced(path: Path, content: bytes) -> None:
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    temporary.write_bytes(content)
-    _sync(temporary)
-    temporary.replace(path)

@@ -54,10 +54,11 @@ def read_documents(spec: CorpusSpec, skipped: Counter[str] | None = None) -> Ite
         yield from hub_documents(spec.source, spec.text_column)
 
 
-def source_listing(spec: CorpusSpec) -> list[tuple[str, int, int]]:
-    """Path, size in bytes and modification time in ns of every local file of the source; empty for a data set on the hub.
+def source_listing(spec: CorpusSpec) -> list[tuple[str, int, int, int]]:
+    """Path, size in bytes, and times in ns of modification and of change, of every local file of the source; empty for data on the hub.
 
-    As long as the listing is the same, the text is taken to be the same. Raises UserError like `read_documents`.
+    As long as the listing is the same, the text is taken to be the same: nobody can set the time of change back.
+    Raises UserError like `read_documents`.
     """
     kind, argument = _split(spec.source)
     if kind == "python":
@@ -70,12 +71,12 @@ def source_listing(spec: CorpusSpec) -> list[tuple[str, int, int]]:
     return [_entry(path) for path in files]
 
 
-def _entry(path: Path) -> tuple[str, int, int]:
+def _entry(path: Path) -> tuple[str, int, int, int]:
     try:
         status = path.stat()
     except OSError as error:
         raise UserError(f"{path} can't be read: {error.strerror}") from error
-    return str(path.absolute()), status.st_size, status.st_mtime_ns
+    return str(path.absolute()), status.st_size, status.st_mtime_ns, status.st_ctime_ns
 
 
 def _split(source: str) -> tuple[str, str]:

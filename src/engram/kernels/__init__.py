@@ -11,6 +11,8 @@ from contextlib import contextmanager
 import torch
 from torch import Tensor
 
+from engram.errors import UserError
+from engram.files import is_full, refusal
 from engram.kernels.build import Library, compiled, compiler, fingerprint
 
 _library: Library | None = None
@@ -18,7 +20,10 @@ _enabled = True
 
 
 def load() -> str | None:
-    """Switch the kernels on in this process, compiling them if need be; returns None, or why that can't be done."""
+    """Switch the kernels on in this process, compiling them if need be; returns None, or why that can't be done.
+
+    Raises UserError like `prepare`.
+    """
     global _library
     if _library is None:
         if reason := prepare():
@@ -31,12 +36,18 @@ def load() -> str | None:
 
 
 def prepare() -> str | None:
-    """Compile the kernels if need be, without switching them on; returns None, or why that can't be done."""
+    """Compile the kernels if need be, without switching them on; returns None, or why this machine can't do that.
+
+    Raises UserError when the disk of the cache is full: losses would differ by rounding from those with kernels, and of one sweep some
+    trials would have them and others not.
+    """
     if not _cpu_can():
         return "this CPU has no AVX-512, which their products need"
     try:
         compiled()
     except (RuntimeError, OSError, subprocess.SubprocessError) as problem:
+        if is_full(problem) and isinstance(problem, OSError):
+            raise UserError(f"kernels can't be compiled into the cache (ENGRAMCTL_CACHE): {refusal(problem)}") from None
         return str(problem)
     return None
 

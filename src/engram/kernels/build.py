@@ -1,6 +1,7 @@
 """Compiles the C++ sources in this folder once per type of machine and loads them: the kernels, and the reader of table rows on disk."""
 
 import ctypes
+import errno
 import functools
 import hashlib
 import os
@@ -14,6 +15,7 @@ from filelock import FileLock
 from torch import Tensor
 
 from engram.cache import default_cache
+from engram.files import naming, sync
 
 _HERE = Path(__file__).parent
 SOURCES = _HERE / "cpu"
@@ -35,6 +37,8 @@ _FLAGS = (
     "-pthread",
 )
 _COMPILE_S = 300
+_NO_ROOM = {errno.ENOSPC: "No space left on device", errno.EDQUOT: "Disk quota exceeded", errno.EFBIG: "File size limit exceeded"}
+"""What compilers and linkers say in English when a disk refuses."""
 
 Argument = Tensor | int | float | bool | None
 
@@ -86,7 +90,7 @@ def fingerprint(sources: Path = SOURCES) -> str:
 def compiled(sources: Path = SOURCES) -> Path:
     """The compiled sources of a folder, from the cache or newly compiled into it; several processes may ask at once.
 
-    Raises RuntimeError where there is no compiler or it fails, OSError where the cache can't be written.
+    Raises RuntimeError where there is no compiler or it fails, OSError, which names the folder, where the cache can't be written.
     """
     folder = default_cache() / "kernels"
     path = folder / f"{fingerprint(sources)}.so"
@@ -96,7 +100,7 @@ def compiled(sources: Path = SOURCES) -> Path:
     if found is None:
         raise RuntimeError("no C++ compiler (g++ or clang++, or $CXX)")
     folder.mkdir(parents=True, exist_ok=True)
-    with FileLock(path.with_suffix(".lock")):
+    with naming(folder), FileLock(path.with_suffix(".lock")):
         if path.exists():
             return path
         with tempfile.TemporaryDirectory(dir=folder) as temporary:
@@ -105,9 +109,15 @@ def compiled(sources: Path = SOURCES) -> Path:
             command = [found, *_FLAGS, *map(str, sorted(sources.glob("*.cpp"))), "-o", str(out)]
             if sources == SOURCES:
                 command += [f"-I{root / 'include'}", f"-L{root / 'lib'}", "-ltorch_cpu", "-lc10"]
-            done = subprocess.run(command, capture_output=True, text=True, timeout=_COMPILE_S, check=False)
+            # Its own temporary files lie in the cache too, so that there is one disk that can be full.
+            settings = os.environ | {"TMPDIR": temporary, "LC_ALL": "C"}
+            done = subprocess.run(command, capture_output=True, text=True, timeout=_COMPILE_S, check=False, env=settings)
             if done.returncode:
+                for number, text in _NO_ROOM.items():
+                    if text in done.stderr:
+                        raise OSError(number, os.strerror(number), str(folder))
                 first = next((line for line in done.stderr.splitlines() if "error" in line), f"exit code {done.returncode}")
                 raise RuntimeError(f"{found} failed: {first}")
+            sync(out)
             out.rename(path)
     return path

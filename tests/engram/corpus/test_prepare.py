@@ -1,9 +1,11 @@
 import itertools
 import json
+import os
 import signal
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -257,3 +259,38 @@ def test_a_tokenizer_that_can_not_encode_the_text_is_named(tmp_path, texts):
     with pytest.raises(UserError, match=r"tokenizer .*tokenizer\.json: .*can't encode this text: .*Missing") as caught:
         prepare_corpus(spec, tmp_path / "cache")
     assert "\n" not in str(caught.value)
+
+
+def test_a_full_cache_is_one_line_at_every_file_and_the_same_call_goes_on(text_folder, tmp_path, small_disk):
+    """Every file of a corpus, the spooled text before it and the note of the request after it is the one that does not fit."""
+    spec = CorpusSpec(source=f"files:{text_folder}/00[0-3]*.txt", vocab_size=300, val_fraction=0.2)
+    whole = prepare_corpus(spec, tmp_path / "whole")
+    disk, refused, left = small_disk("4k"), set(), set()
+    for pages in itertools.count(1):
+        disk.remount(f"size={4 * pages}k")
+        try:
+            corpus = prepare_corpus(spec, disk.folder)
+            break
+        except UserError as problem:
+            refused.add(str(problem))
+            left.update(disk.files())
+    assert refused == {f"the cache {disk.folder} can't be used: No space left on device; make room there, or choose another cache folder"}
+    # A corpus that is complete is kept even where the note of the request has no room.
+    assert {Path(file).name for file in left} in (set(), FILES)
+    assert not list((disk.folder / "corpora").glob(".*")), "temporary folders"
+    assert pages > 20
+    for name in FILES - {"meta.json"}:
+        assert (corpus.folder / name).read_bytes() == (whole.folder / name).read_bytes()
+
+
+def test_a_change_that_hides_is_read(tmp_path):
+    """Same size, and the time of modification set back, as some editors and `cp -p` do."""
+    for number in range(30):
+        (tmp_path / f"{number}.txt").write_text(f"document {number} " * 30)
+    spec = CorpusSpec(source=f"files:{tmp_path}/*.txt", vocab_size=300, val_fraction=0.3)
+    before = prepare_corpus(spec, tmp_path / "cache").fingerprint
+    file = tmp_path / "7.txt"
+    times = file.stat()
+    file.write_text(file.read_text().replace("document", "DOCUMENT"))
+    os.utime(file, ns=(times.st_atime_ns, times.st_mtime_ns))
+    assert prepare_corpus(spec, tmp_path / "cache").fingerprint != before

@@ -13,6 +13,7 @@ import pytest
 import zstandard
 from pydantic import ValidationError
 
+from engram.corpus.file_text import matching_files
 from engram.corpus.python_text import python_files
 from engram.corpus.sources import CorpusSpec, read_documents, source_listing
 from engram.errors import UserError
@@ -194,7 +195,7 @@ def test_python_text_of_this_environment():
     documents = read_documents(CorpusSpec(source="python"))
     sample = [next(documents) for _ in range(50)]
     assert all(sample)
-    paths = [path for path, _, _ in source_listing(CorpusSpec(source="python"))]
+    paths = [path for path, *_ in source_listing(CorpusSpec(source="python"))]
     assert len(paths) > 500
     top = [path.partition("site-packages/")[2].partition("/")[0] for path in paths]
     assert not [
@@ -318,3 +319,15 @@ def test_a_folder_with_brackets_in_its_name(tmp_path):
     assert "write [ as [[], try files:" in mistake(f"files:{folder}/*.txt")
     assert read(f"files:{tmp_path}/g [[]1]/*.txt") == ["inside"]
     assert "[[]" not in mistake(f"files:{tmp_path}/h [1]/*.txt")
+
+
+@pytest.mark.parametrize("pattern", ["/proc/**", "/proc/self/status", "/sys/kernel/*", "/dev/*"])
+def test_files_of_the_kernel_are_refused_at_once(pattern):
+    with pytest.raises(UserError, match=r"which is the kernel's and no text"):
+        matching_files(pattern)
+
+
+def test_so_are_more_files_than_anybody_has(text_folder, monkeypatch):
+    monkeypatch.setattr("engram.corpus.file_text._MAX_FILES", 10)
+    with pytest.raises(UserError, match="matches more than 10 files; put the text into fewer and larger ones"):
+        matching_files(f"{text_folder}/*")

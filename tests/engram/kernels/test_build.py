@@ -4,6 +4,7 @@ import pytest
 import torch
 
 from engram import kernels
+from engram.errors import UserError
 from engram.kernels import build
 
 WIDE = bool(torch.cpu.get_capabilities().get("avx512_f"))
@@ -63,3 +64,21 @@ def test_without_avx512_nothing_is_compiled(monkeypatch: pytest.MonkeyPatch, tmp
     assert "no AVX-512" in str(kernels.load())
     assert not kernels.available()
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.skipif(build.compiler() is None, reason="no C++ compiler")
+def test_a_full_cache_is_no_reason_to_train_with_other_rounding(monkeypatch: pytest.MonkeyPatch, tmp_path, small_disk):
+    sources = tmp_path / "sources"
+    sources.mkdir()
+    (sources / "tiny.cpp").write_text('extern "C" long engram_one() { return 1; }')
+    disk = small_disk("200k")
+    monkeypatch.setenv("ENGRAMCTL_CACHE", str(disk.folder))
+    for leave in (0, 4096, 8192):
+        disk.fill(leave)
+        monkeypatch.setattr(kernels, "compiled", lambda: build.compiled(sources))
+        monkeypatch.setattr(kernels, "_cpu_can", lambda: True)
+        with pytest.raises(UserError, match=rf"kernels can't be compiled .*{disk.folder}.*: No space left on device; make room"):
+            kernels.prepare()
+        disk.make_room()
+        assert disk.files() == []
+    assert build.Library(build.compiled(sources)).count("one") == 1

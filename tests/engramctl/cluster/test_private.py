@@ -6,7 +6,6 @@ import sys
 import tempfile
 import time
 from contextlib import suppress
-from pathlib import Path
 
 import psutil
 import pytest
@@ -63,13 +62,6 @@ def session():
         if process.poll() is None:
             process.kill()
         process.communicate()
-
-
-@pytest.fixture
-def short_path():
-    """A folder whose path is short enough for Ray's sockets; pytest's are not."""
-    with tempfile.TemporaryDirectory(prefix="t", dir="/tmp") as folder:
-        yield Path(folder)
 
 
 def _family(process: subprocess.Popen) -> list[psutil.Process]:
@@ -191,3 +183,26 @@ def test_no_place_for_sockets(tmp_path, monkeypatch):
     monkeypatch.setattr(os, "access", lambda *_: False)
     with pytest.raises(UserError, match="Ray needs a short path in plain ASCII for its sockets; TMPDIR is "), private.private_folder():
         pass
+
+
+def test_a_full_temporary_folder_is_passed_over(monkeypatch, small_disk):
+    disk = small_disk("1m")
+    monkeypatch.setattr(tempfile, "tempdir", str(disk.folder))
+    monkeypatch.setattr(private, "_MAX_FOLDER_BYTES", 1000)  # pytest's paths are long
+    with private.private_folder() as folder:
+        assert disk.folder not in folder.parents
+    disk.remount("size=30m")
+    with private.private_folder() as folder:
+        assert disk.folder in folder.parents
+        monkeypatch.setattr(private, "_shared_memory", lambda: 64 << 20)  # of a container: Ray's object store would be a file
+        with private.private_folder() as other:
+            assert disk.folder not in other.parents
+
+
+def test_no_room_for_a_temporary_folder_is_one_line(monkeypatch, short_path):
+    monkeypatch.setattr(tempfile, "tempdir", str(short_path))
+    monkeypatch.setattr("shutil.disk_usage", lambda _: type("Usage", (), {"free": 1_000_000})())
+    with pytest.raises(
+        UserError, match=rf"^Ray needs [\d.]+ MB for .*, {short_path} has 1 MB, /tmp has .*; make room there, or set TMPDIR$"
+    ):
+        private.private_folder().__enter__()

@@ -1,4 +1,5 @@
 import os
+import shutil
 import subprocess
 import sys
 import time
@@ -82,6 +83,7 @@ def test_a_trial_that_has_a_row_is_not_trained_again(bench, monkeypatch):
             OSError(28, "No space left on device", "/full/step-1"),
             "the disk is full (/full/step-1); what was trained",
         ),
+        (OSError(30, "Read-only file system", "/ro/step-1"), "/ro/step-1: Read-only file system; what was trained"),
     ],
 )
 def test_mistakes_and_full_disks_are_one_line_without_a_traceback(bench, trial, monkeypatch, problem, said):
@@ -126,3 +128,51 @@ def test_a_worker_ends_with_its_driver():
     os.kill(driver.pid, 9)
     driver.wait()
     assert orphan.wait(timeout=15) == 1
+
+
+def test_only_the_row_does_not_fit(bench, trial, small_disk, monkeypatch):
+    """The model is written; then curve, documents or row find the disk full, and perhaps the row of the failure as well."""
+    undisturbed = bench.step()
+    kept, seen = worker.keep_trial, set()
+    pages = [-(-file.stat().st_size // 4096) for file in bench.store.folder.glob("*/*.parquet")]
+    disk = small_disk("12m")  # a model beside the one that it replaces
+    bench.store = Store(disk.folder, "tiny")
+    for leave in (12_288, 4096 * (sum(pages) - 1)):
+        shutil.rmtree(bench.store.folder, ignore_errors=True)
+
+        def keep(trainer, store, context, leave=leave):
+            def write(*rows):
+                del store.write_trial  # the row of the failure finds the disk as it is then
+                disk.fill(leave)
+                store.write_trial(*rows)
+
+            store.write_trial = write
+            return kept(trainer, store, context)
+
+        with monkeypatch.context() as patch:
+            patch.setattr(worker, "keep_trial", keep)
+            bench.reset_config({"trial": trial.model_dump_json()})
+            result = bench.step()
+        bench.store = Store(disk.folder, "tiny")
+        assert result["done"]
+        assert result["status"] == "failed"
+        assert result["error"].startswith(f"the disk is full ({disk.folder}/tiny/")
+        assert bench.store.status(trial.id) in (None, "failed")
+        assert bench.store.finished_ids() == set()
+        assert not [file for file in disk.files() if ".tmp" in file]
+        seen.add(bench.store.status(trial.id))
+        disk.make_room()
+    assert seen == {None, "failed"}
+    bench.reset_config({"trial": trial.model_dump_json()})
+    assert bench.step()["val_loss"] == undisturbed["val_loss"]
+    assert bench.store.finished_ids() == {trial.id}
+
+
+def test_a_trial_whose_model_has_no_room_is_not_trained(bench, trial, small_disk, monkeypatch):
+    disk = small_disk("1m")
+    bench.store = Store(disk.folder, "tiny")
+    monkeypatch.setattr(worker, "Trainer", None)
+    result = bench.step()
+    assert result["error"].startswith("the disk is full: weights of ")
+    assert f"MB go to {disk.folder}/tiny/checkpoints/{trial.id}, 1.05 MB are free there" in result["error"]
+    assert bench.store.status(trial.id) == "failed"

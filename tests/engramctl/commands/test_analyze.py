@@ -8,6 +8,7 @@ import pandas as pd
 import pytest
 import torch
 from PIL import Image
+from safetensors.torch import load_file, save_file
 from typer.testing import CliRunner
 
 from engram.config.training import TrainConfig
@@ -208,7 +209,7 @@ def test_a_checkpoint_outside_of_a_sweep(models, tmp_path):
         (["gates", "HYBRID", "a", "--file", "SPANS"], "TEXT and --file are both a text"),
         (["gates", "HYBRID", "caf\udce9"], "is not UTF-8"),
         (["gates", "HYBRID", "--file", "/nothing"], "--file /nothing can't be read: No such file"),
-        (["memory", "HYBRID", "--cache", "/nothing"], "is not in the cache /nothing; "),
+        (["memory", "OTHER", "--cache", "/nothing"], "is not in the cache /nothing; "),
         (["memory", "HYBRID", "--format", "gif"], "--format gif: png, svg, pdf are allowed"),
         (["memory", "tiny/zz"], "sweep tiny has no trial 'zz'; it has "),
         (["memory", "other/zz"], "'other/zz' is neither the folder of a checkpoint nor SWEEP/TRIAL"),
@@ -228,6 +229,33 @@ def test_mistakes_are_one_line_and_code_2(models, tmp_path, arguments, message):
     assert message in " ".join(result.stderr.split())
     assert len(result.stderr.splitlines()) == 1
     assert result.stdout == ""
+
+
+def test_nothing_is_measured_twice_and_no_number_outlives_what_it_is_of(models, tmp_path):
+    results, cache, (_, hybrid, _) = models
+    final = shutil.copytree(results / "tiny" / "checkpoints" / hybrid, tmp_path / "model") / "final"
+    tables = tmp_path / "model" / "analysis"
+
+    def measured(*arguments):
+        """Which tables are new; what is shown is always what is kept."""
+        before = {path: path.stat().st_mtime_ns for path in tables.glob("*")}
+        done = run(*arguments, "--cache", cache, "--format", "svg", "--json")
+        new = {path.name.split(".")[1] for path in tables.iterdir() if before.get(path) != path.stat().st_mtime_ns}
+        assert done.stderr.count("measured already: ") == len(json.loads(done.stdout)["tables"]) - len(new)
+        return new
+
+    text = ["gates", tmp_path / "model", TEXT]
+    assert measured(*text) == {"gate_text"}
+    assert measured(*text) == set()
+    assert measured("gates", tmp_path / "model") == {"gates", "gate_phrases"}
+    assert measured("gates", final) == set()
+    assert measured("gates", tmp_path / "model", TEXT + "x") == {"gate_text"}
+    assert measured("memory", tmp_path / "model") == {"memory", "memory_rows"}
+    assert measured("memory", tmp_path / "model") == set()
+    weights = final / "weights.safetensors"
+    save_file({name: value * 1.01 for name, value in load_file(weights).items()}, weights)
+    assert measured("gates", tmp_path / "model") == {"gates", "gate_phrases"}
+    assert measured("memory", tmp_path / "model") == {"memory", "memory_rows"}
 
 
 def test_a_trial_without_its_checkpoint(models, tmp_path):

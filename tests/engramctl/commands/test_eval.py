@@ -12,6 +12,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 from PIL import Image
+from safetensors.torch import load_file, save_file
 from typer.testing import CliRunner
 
 pytest.importorskip("lm_eval", reason="lm-eval is not installed: pip install 'engramctl[eval]'")
@@ -182,6 +183,12 @@ def test_changed_data_is_scored_anew_and_moved_data_is_not(results, data, tmp_pa
     file.write_text(file.read_text().replace("aa", "dd"))
     assert not scored_already(there)
     assert len(list((trial / "evals").iterdir())) == 2
+    weights = trial / "final" / "weights.safetensors"
+    save_file({name: value * 1.01 for name, value in load_file(weights).items()}, weights)
+    anew = run("eval", "arc_easy", "--checkpoint", trial, "--data", there, "--offline", "--limit", "2")
+    assert "1 scored anew: the scores there are of other weights or another version of this program" in anew.stderr
+    assert len(list((trial / "evals").iterdir())) == 2, "they take the place of the old ones"
+    assert scored_already(there)
 
 
 @pytest.mark.usefixtures("settled_process")

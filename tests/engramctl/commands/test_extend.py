@@ -11,6 +11,7 @@ import pandas as pd
 import pytest
 import torch
 from filelock import FileLock
+from safetensors.torch import load_file, save_file
 from typer.testing import CliRunner
 
 from engram.config.training import TrainConfig
@@ -88,7 +89,7 @@ def test_an_extension_is_a_checkpoint_and_a_row_of_its_own(checkpoint, extend):
     new = store.checkpoints / row["trial_id"]
     assert record.name == f"{new.name}.parquet"
     assert files(checkpoint) == before
-    assert sorted(path.name for path in new.iterdir()) == ["final"]
+    assert sorted(path.name for path in new.iterdir()) == [".trained-from", "final"]
     restored = load_final(new, CPU)
     assert restored.trial.id == new.name
     assert (restored.trial.train.seq_len, restored.trial.model.attention.rope.yarn.scale) == (64, 2)
@@ -134,11 +135,26 @@ def test_the_same_command_again_does_nothing_and_measuring_again_trains_nothing(
     assert extend(checkpoint, *options, json_wanted=True)["val_loss_after"] == first["val_loss_after"]
 
 
+def test_other_weights_of_the_same_trial_are_extended_anew(checkpoint, extend):
+    options = ["--tokens", 512, "--val-tokens", 256]
+    first = extend(checkpoint, *options, json_wanted=True)
+    record = Path(first["record"])
+    write_row(record, EXTENSION_SCHEMA, {name: first[name] for name in EXTENSION_SCHEMA.names})  # as an earlier version wrote it
+    assert "trained already; measuring again" in extend(checkpoint, *options).stderr
+    assert "is there already" in extend(checkpoint, *options).stderr
+    file = checkpoint / "final" / "weights.safetensors"
+    save_file({name: value * 1.01 for name, value in load_file(file).items()}, file)
+    again = extend(checkpoint, *options, json_wanted=True)
+    assert again["trial_id"] == first["trial_id"]
+    assert again["val_loss_before"] != first["val_loss_before"]
+    assert again["val_loss_after"] != first["val_loss_after"]
+
+
 def test_a_checkpoint_outside_of_a_sweep(checkpoint, extend, tmp_path):
     alone = shutil.copytree(checkpoint, tmp_path / "elsewhere" / "mine")
     beside = extend(alone, "--tokens", 512, json_wanted=True)
     assert Path(beside["checkpoint"]).parent == alone.parent
-    assert sorted(path.name for path in Path(beside["checkpoint"]).iterdir()) == ["extension.parquet", "final"]
+    assert sorted(path.name for path in Path(beside["checkpoint"]).iterdir()) == [".trained-from", "extension.parquet", "final"]
     assert beside["sweep"] is None
     out = extend(checkpoint, "--tokens", 512, "--out", tmp_path / "out", json_wanted=True)
     assert out["record"] == str(tmp_path / "out" / beside["trial_id"] / "extension.parquet")
@@ -175,7 +191,7 @@ def test_a_stopped_and_killed_extension_ends_with_the_same_numbers(checkpoint, e
             assert "stopped; the same command continues" in talk
     ended = extend(checkpoint, *options, json_wanted=True)
     assert ended["n_restarts"] == 2
-    assert sorted(path.name for path in folder.iterdir()) == ["final"]
+    assert sorted(path.name for path in folder.iterdir()) == [".trained-from", "final"]
     same = set(whole) - SPENT - {"checkpoint", "record", "sweep"}
     assert {name: ended[name] for name in same} == {name: whole[name] for name in same}
 

@@ -145,6 +145,67 @@ def test_mistaken_table_options_are_one_line(arguments, tmp_path, wrong, message
     assert "starting Ray" not in result.stderr
 
 
+def test_full_disks_lose_nothing_and_the_same_command_goes_on(arguments, undisturbed, small_disk, short_path):
+    """The disk of the results fills up after the first row; that of TMPDIR, with Ray's files, as soon as Ray has started."""
+    results, temporary = small_disk("40m"), small_disk("40m")
+    short = short_path / "t"
+    short.symlink_to(temporary.folder)  # Ray's sockets need short paths
+    sweep = ["sweep", *arguments, "--results", str(results.folder / "r"), "--workers", "1", "--checkpoint-every", "1s"]
+    folder = results.folder / "r" / "tiny"
+    driver = subprocess.Popen(command(*sweep), stderr=subprocess.PIPE, text=True, env=os.environ | {"TMPDIR": str(short)})
+    for disk, begun in ((temporary, "checkpoints/*"), (results, "trials/*.parquet")):
+        while not list(folder.glob(begun)):
+            assert driver.poll() is None, driver.stderr.read()
+            time.sleep(0.01)
+        disk.fill()
+    while driver.poll() is None:  # what is removed, such as the checkpoints of the first trial, leaves no room either
+        results.fill()
+        time.sleep(0.05)
+    talk = driver.communicate(timeout=300)[1]
+    assert "Traceback" not in talk
+    if driver.returncode == 2:
+        assert " without leaving a row in " in talk.splitlines()[-1]
+        assert talk.splitlines()[-1].endswith("finished trials are kept, the same command trains the others once there is room")
+    else:  # a row of a failure came between two fillings
+        assert driver.returncode == 1, talk
+        assert "tiny: 2 failed, 1 finished" in talk
+    assert sum("failed after" in line and ": the disk is full" in line for line in talk.splitlines()) == 2, talk
+    assert not [path for path in folder.rglob("*") if path.suffix == ".tmp"]
+    rows = pd.concat(pd.read_parquet(path) for path in (folder / "trials").glob("*.parquet"))
+    assert (rows["status"] == "finished").sum() == 1
+    for path in folder.rglob("*.parquet"):
+        pq.read_table(path)
+    assert [path.name for path in temporary.folder.iterdir() if path.name.startswith("engramctl")] == []
+    # What is looked at can't be kept there either.
+    for looking in (["plot", "tiny"], ["report", "tiny"], ["plot", "tiny", "--out", str(results.folder / "figures"), "--format", "svg"]):
+        refused = run(*looking, "--results", str(results.folder / "r"), code=2)
+        assert refused.stderr.splitlines()[-1].startswith("error: ")
+        assert "No space left on device" in refused.stderr
+        assert "Traceback" not in refused.stderr
+    with (results.folder / "fit.json").open("w") as full:
+        looking = command("fit", "tiny", "--results", str(undisturbed[0]), "--json")
+        refused = subprocess.run(looking, stdout=full, stderr=subprocess.PIPE, text=True, timeout=300)
+    assert (refused.returncode, refused.stderr) == (2, "error: standard output can't be written: No space left on device\n")
+
+    results.make_room()
+    before = folder / "trials" / f"{rows.set_index('status').loc['finished', 'trial_id']}.parquet"
+    at = before.stat().st_mtime_ns
+    assert "3 finished" in run(*sweep).stderr
+    assert before.stat().st_mtime_ns == at, "a finished trial was trained again"
+    again, whole = losses(results.folder / "r"), losses(undisturbed[0])
+    assert {trial: again[trial] for trial in again} == {trial: whole[trial] for trial in again}
+    assert len(again) == 3
+
+
+def test_results_without_room_for_a_model_are_refused_before_ray_starts(arguments, small_disk):
+    disk = small_disk("100k")
+    refused = run("sweep", *arguments, "--results", str(disk.folder / "r"), code=2)
+    assert "error: the disk is full: the 3 models of the sweep take " in refused.stderr
+    assert "MB are free there; make room, or choose another folder with --results" in refused.stderr
+    assert "starting Ray" not in refused.stderr
+    assert list(disk.folder.iterdir()) == []
+
+
 def test_more_seeds_train_only_the_new_ones(arguments, undisturbed):
     results, _ = undisturbed
     before = {path.name: path.stat().st_mtime_ns for path in (results / "tiny/trials").glob("*.parquet")}

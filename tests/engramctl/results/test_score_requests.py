@@ -85,9 +85,6 @@ def test_versions_are_part_of_it(files, monkeypatch):
     before = everything(files)
     monkeypatch.setattr(score_requests, "package_version", lambda _: "0.0")
     assert [one != other for one, other in zip(before, everything(files), strict=True)] == [True, True, False, False]
-    monkeypatch.undo()
-    monkeypatch.setattr(score_requests, "SCORING", 2)
-    assert not any(one == other for one, other in zip(before, everything(files), strict=True))
 
 
 def test_scores_depend_on_their_own_settings_only(files):

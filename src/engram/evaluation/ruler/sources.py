@@ -12,6 +12,7 @@ from typing import Any, Literal
 from engram.cache import default_cache
 from engram.errors import UserError
 from engram.evaluation.ruler.documents import Question, QuestionSet
+from engram.files import write_atomically
 from engram.tokenizer.hub import require_hub, short_cause
 
 ESSAYS = "baber/paul_graham_essays"
@@ -154,10 +155,7 @@ def _downloaded(url: str, name: str, what: str) -> Path:
             with urllib.request.urlopen(url, timeout=TIMEOUT_S) as answer:
                 content = answer.read()
             path.parent.mkdir(parents=True, exist_ok=True)
-            # Written completely or not at all: a process that dies here must not leave half a file behind.
-            part = path.with_suffix(".part")
-            part.write_bytes(content)
-            part.replace(path)
+            write_atomically(path, content)
         except OSError as error:
             raise UserError(f"{what} is not at {path} and {url} can't be had ({short_cause(error)}); give its file") from error
     return path

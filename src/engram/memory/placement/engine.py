@@ -13,12 +13,12 @@ import torch
 from torch import Tensor
 
 from engram.errors import UserError
+from engram.files import FULL
 from engram.kernels.build import DISK_SOURCES, Library, compiled
 from engram.memory.placement.layout import RowLayout
 
 QUEUE_DEPTH = 128
 """Transfers in flight."""
-_FULL = (errno.ENOSPC, errno.EDQUOT)
 _DAMAGED, _NEWER, _NO_ROOM = 1, 2, 3
 SMALLEST_CACHE = 64
 """Rows that a cache must have room for."""
@@ -155,7 +155,7 @@ class RowEngine:
             row = self._library.count("rows_at_fault", self._handle)
             what = "does not match its checksum" if status == _DAMAGED else "is of a later step than the rest"
             raise UserError(f"table file {self.path} is damaged: row {row} {what}")
-        if -status in _FULL:
+        if -status in FULL:
             raise UserError(f"the disk of table file {self.path} is full; what was trained up to the last checkpoint is kept")
         if -status == errno.EIO and os.stat(self.path).st_size < self.layout.size:
             raise UserError(f"table file {self.path} is cut off: {os.stat(self.path).st_size:,} bytes instead of {self.layout.size:,}")

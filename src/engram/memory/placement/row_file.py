@@ -1,6 +1,5 @@
 """Table files: what the header says, how a file is written and opened. A file that exists under its name is complete."""
 
-import errno
 import json
 import mmap
 import os
@@ -16,6 +15,7 @@ import torch
 from torch import Tensor
 
 from engram.errors import UserError
+from engram.files import is_full
 from engram.memory.placement.engine import SMALLEST_CACHE, RowEngine
 from engram.memory.placement.formats import FORMATS, RowFormat
 from engram.memory.placement.layout import HEADER_BYTES, SECTOR, RowLayout
@@ -65,6 +65,8 @@ def create(path: Path, spec: RowSpec, pieces: Iterable[Tensor], report: Report |
         report: told how many rows have been written.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
+    for left in path.parent.glob(f".{path.name}.*.tmp"):  # of processes that were killed, as large as this one
+        left.unlink(missing_ok=True)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     layout = RowLayout(spec.rows, spec.payload, _sector(path.parent), bool(spec.state_dim), secrets.randbits(32))
     _require_room(path, layout.size)
@@ -86,7 +88,7 @@ def create(path: Path, spec: RowSpec, pieces: Iterable[Tensor], report: Report |
             os.fsync(file)
         temporary.rename(path)
     except OSError as problem:
-        if problem.errno in (errno.ENOSPC, errno.EDQUOT):
+        if is_full(problem):
             raise _no_room(path, layout.size) from None
         raise UserError(f"table file {path} can't be written: {problem.strerror}") from None
     finally:

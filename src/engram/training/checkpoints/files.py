@@ -20,9 +20,11 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+from engram.files import naming, whole_folder
 from engram.training.checkpoints.tensor_file import Form, write_tensors
 
 FINAL = "final"
+WEIGHTS = "weights.safetensors"
 TABLES = "tables"
 _SUM = ".crc32"
 NOWHERE = Path(os.devnull) / "checkpoints"
@@ -39,13 +41,10 @@ def _write_folder(
     streams: Streams | None = None,
     sums: bool = False,
 ) -> None:
-    temporary = target.with_name(f".{target.name}.{os.getpid()}.tmp")
-    shutil.rmtree(temporary, ignore_errors=True)
-    temporary.mkdir(parents=True)
-    write_files(temporary, tensors, files, streams)
-    if sums:
-        write_sums(temporary, [*(f"{name}.safetensors" for name in tensors), *files])
-    publish(temporary, target)
+    with whole_folder(target) as temporary:
+        write_files(temporary, tensors, files, streams)
+        if sums:
+            write_sums(temporary, [*(f"{name}.safetensors" for name in tensors), *files])
 
 
 def write_files(
@@ -60,7 +59,8 @@ def write_files(
         else:
             path.touch()
             mode = path.stat().st_mode
-            save_file({key: value.detach().contiguous() for key, value in group.items()}, path)
+            with naming(path):
+                save_file({key: value.detach().contiguous() for key, value in group.items()}, path)
             # safetensors writes for the owner alone; others may read this as they may read the files beside it.
             path.chmod(mode)
     for name, content in files.items():
@@ -79,16 +79,6 @@ def _crc(file: Path) -> int:
         while piece := content.read(1 << 22):
             crc = zlib.crc32(piece, crc)
     return crc
-
-
-def publish(temporary: Path, target: Path) -> None:
-    """Sync a complete folder to the disk, then give it its name."""
-    for file in [*temporary.iterdir(), temporary]:
-        descriptor = os.open(file, os.O_RDONLY)
-        os.fsync(descriptor)
-        os.close(descriptor)
-    shutil.rmtree(target, ignore_errors=True)
-    temporary.rename(target)
 
 
 def to_json(document: Mapping[str, Any]) -> bytes:

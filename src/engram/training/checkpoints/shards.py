@@ -15,6 +15,7 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from engram.errors import UserError
+from engram.files import naming, publish
 from engram.memory.sharded import ShardedTables
 from engram.processes import Processes
 from engram.training.checkpoints import files
@@ -118,7 +119,10 @@ def _shard_name(processes: Processes) -> str:
 
 
 class _Common:
-    """A temporary folder that all processes write into; when all have left the block, it is renamed to `target`."""
+    """A temporary folder that all processes write into; when all have left the block, it is renamed to `target`.
+
+    When a block fails, its process ends, and with it the others.
+    """
 
     def __init__(self, target: Path, processes: Processes) -> None:
         self.target, self.processes = target, processes
@@ -133,8 +137,11 @@ class _Common:
 
     def __exit__(self, kind: object, *_: object) -> None:
         if kind is not None:
+            if self.processes.first:
+                shutil.rmtree(self.temporary, ignore_errors=True)
             return
         self.processes.wait()
         if self.processes.first:
-            files.publish(self.temporary, self.target)
+            with naming(self.target):
+                publish(self.temporary, self.target)
         self.processes.wait()

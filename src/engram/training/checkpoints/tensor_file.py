@@ -12,6 +12,8 @@ from typing import IO, NamedTuple
 import torch
 from torch import Tensor
 
+from engram.files import naming
+
 _ALIGNED = 8
 _TYPES = {torch.float32: "F32", torch.bfloat16: "BF16"}
 
@@ -49,7 +51,7 @@ def write_tensors(
         start = end
     text = json.dumps(header).encode()
     text += b" " * (-len(text) % _ALIGNED)
-    with file.open("wb") as out:
+    with naming(file), file.open("wb") as out:
         out.write(len(text).to_bytes(8, "little"))
         out.write(text)
         for name, tensor in whole.items():

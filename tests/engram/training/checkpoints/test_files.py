@@ -98,3 +98,23 @@ def test_all_files_have_the_mode_that_the_umask_leaves(tmp_path, umask, mode):
     assert {"weights.safetensors", "state.json", "trial.json"} <= found.keys()
     assert set(found.values()) == {mode}
     assert os.access(tmp_path, os.R_OK)
+
+
+def test_a_step_that_no_longer_fits_leaves_the_one_before_it(small_disk):
+    disk = small_disk("200k")
+
+    def save(step):
+        files.save_step(disk.folder / "trial", step, {"w": torch.full((50, 50), float(step))}, {"m": torch.ones(9)}, {"step": step})
+
+    save(1)
+    before = disk.files()
+    for leave in (0, 4096, 12_288, 16_384, 20_480):
+        disk.fill(leave)
+        with pytest.raises(OSError, match="No space left on device") as problem:
+            save(2)
+        assert "/trial/step-000000002" in str(problem.value.filename)
+        assert disk.files() == before
+        disk.make_room()
+    assert files.last_sound_step(disk.folder / "trial") == files.step_folder(disk.folder / "trial", 1)
+    save(2)
+    assert files.load_step(disk.folder / "trial")[2] == {"step": 2}
