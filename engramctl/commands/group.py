@@ -12,9 +12,11 @@ from engramctl.present import console
 
 _REFUSALS = {
     *(errno.ENAMETOOLONG, errno.ELOOP, errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EPERM),
-    *(errno.EIO, errno.ESTALE, errno.EMFILE, errno.ENFILE),
+    *(errno.EIO, errno.ESTALE, errno.EMFILE, errno.ENFILE, errno.EOPNOTSUPP),
 }
 """What a disk or a machine says that nobody foresees at every place; other OSErrors are bugs."""
+(_UsageError,) = typer.BadParameter.__bases__
+"""What Typer raises for a command line that it can't read; it exports only this kind of it."""
 
 
 class CommandGroup(TyperGroup):
@@ -33,9 +35,17 @@ class CommandGroup(TyperGroup):
                 code = 2
         sys.exit(code)
 
+    def make_context(self, *args: Any, **kwargs: Any) -> Any:
+        try:
+            return super().make_context(*args, **kwargs)
+        except _UsageError as mistake:
+            raise _told(mistake) from None
+
     def invoke(self, ctx: Any) -> Any:
         try:
             return super().invoke(ctx)
+        except _UsageError as mistake:
+            raise _told(mistake) from None
         except FieldError as mistake:
             console.error(f"{self._option(ctx, mistake.field)} {mistake.rest}")
         except UserError as mistake:
@@ -52,3 +62,12 @@ class CommandGroup(TyperGroup):
         """The option with which the running command sets a field of the library, or the field itself if there is none."""
         option, running = f"--{field.replace('_', '-')}", self.commands.get(ctx.invoked_subcommand)
         return option if running and any(option in parameter.opts for parameter in running.params) else field
+
+
+def _told(mistake: Any) -> Exception:
+    """Print a command line's mistake as one line and return what ends the program; without any arguments the help is the answer."""
+    if type(mistake).__name__ == "NoArgsIsHelpError":
+        return mistake
+    message = str(mistake.format_message()).rstrip(".")
+    console.error(f"{message[:1].lower()}{message[1:]}" + (f"; `{mistake.ctx.command_path} --help` lists what there is" if mistake.ctx else ""))
+    return typer.Exit(mistake.exit_code)

@@ -7,6 +7,7 @@ from typing import Annotated
 import typer
 
 from engram.errors import UserError
+from engram.files import read_text
 from engramctl.commands.options.results import JsonOption
 from engramctl.present import console
 from engramctl.present.json import print_json
@@ -25,7 +26,7 @@ def verify(
     from engram.verify import FLOAT_TOLERANCE, replay
 
     try:
-        vectors = json.loads(file.read_text(encoding="utf-8"))
+        vectors = json.loads(read_text(file))
     except OSError as problem:
         raise UserError(f"{file} can't be read: {problem.strerror}") from None
     except ValueError as problem:

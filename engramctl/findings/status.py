@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pandas as pd
 
+from engram.files import read_bytes
 from engramctl.results.liveness import Running, read_running
 from engramctl.results.store import Store
 from engramctl.results.sweep_results import SweepResults
@@ -65,7 +66,7 @@ def _progress(folder: Path) -> tuple[int, int] | None:
     found = []
     for path in folder.glob("*/state.json"):
         try:
-            state = json.loads(path.read_bytes())
+            state = json.loads(read_bytes(path))
             found.append((int(state["step"]), int(state["steps"])))
         except (OSError, ValueError, KeyError, TypeError):
             # This checkpoint is being replaced right now; the next call will see it.

@@ -13,6 +13,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError, field_validator, mo
 
 from engram.config.errors import explain
 from engram.errors import UserError
+from engram.files import read_bytes
 from engramctl.results.parquet import require_version, write_atomically
 from engramctl.results.schema.columns import SCHEMA_VERSION
 from engramctl.results.trial_ids import TRIAL_ID
@@ -133,7 +134,7 @@ def write_manifest(path: Path, manifest: Manifest) -> None:
 def read_manifest(path: Path) -> Manifest | None:
     """The manifest, or None if there is none; UserError in one line when it is damaged, of another shape or of another version."""
     try:
-        content = json.loads(path.read_bytes())
+        content = json.loads(read_bytes(path))
     except FileNotFoundError:
         return None
     except (ValueError, RecursionError):

@@ -19,6 +19,7 @@ import pyarrow as pa
 from filelock import FileLock, Timeout
 
 from engram.errors import UserError
+from engram.files import read_bytes
 from engramctl.results.manifest import Manifest, read_manifest, write_manifest
 from engramctl.results.parquet import (
     Columns,
@@ -250,7 +251,7 @@ def _one_table(paths: Sequence[Path], schema: pa.Schema, columns: Sequence[str])
 
 def _lock_holder(path: Path) -> str:
     try:
-        owner = json.loads(path.read_bytes())
+        owner = json.loads(read_bytes(path))
         return f"process {owner['pid']} on {owner['host']}"
     except (OSError, ValueError, KeyError):
         # It has taken the lock but not written its name yet, or is about to release the lock.

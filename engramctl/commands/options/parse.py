@@ -5,6 +5,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from engram.errors import FieldError, UserError
+from engram.files import read_text
 
 
 def items(values: Sequence[str] | None) -> list[str]:
@@ -47,7 +48,7 @@ def existing(option: str, path: Path | None) -> Path | None:
 def text_of(option: str, file: Path) -> str:
     """The text of a file; UserError naming the option when it can't be read or is not UTF-8."""
     try:
-        return file.read_text(encoding="utf-8-sig")  # some editors begin a file with a byte order mark
+        return read_text(file)
     except OSError as problem:
         raise UserError(f"{option} {file} can't be read: {problem.strerror}") from None
     except UnicodeDecodeError:

@@ -18,6 +18,7 @@ from engram.corpus.dataset import FORMAT, Corpus
 from engram.corpus.sources import CorpusSpec, read_documents, source_listing
 from engram.corpus.spool import Progress, Spool
 from engram.errors import UserError
+from engram.files import read_text
 from engram.tokenizer.bpe import check_vocab_size, end_of_text_id, fingerprint, load_tokenizer, train_bpe, vocabulary_size
 from engram.tokenizer.compression import compress_vocabulary
 from engram.tokenizer.losses import Losses
@@ -82,7 +83,7 @@ def _request_key(spec: CorpusSpec, tokenizer: Tokenizer | None) -> str:
 def _known(entry: Path, root: Path, spec: CorpusSpec) -> Path | None:
     """The folder that an earlier preparation wrote, if it and its entry still exist."""
     try:
-        folder = root / json.loads(entry.read_text())["folder"]
+        folder = root / json.loads(read_text(entry))["folder"]
     except (FileNotFoundError, ValueError, KeyError):
         return None
     return folder if _whole(folder, spec) else None

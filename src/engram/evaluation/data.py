@@ -9,6 +9,7 @@ from typing import Any
 
 from engram.errors import FieldError, UserError
 from engram.evaluation.local_rows import Splits, Table
+from engram.files import read_text
 
 MMLU = frozenset({"cais/mmlu", "hails/mmlu_no_train"})
 """Names under which lm-eval's tasks look for it on the hub, as for `BBH` below."""
@@ -176,7 +177,7 @@ def _read_json_lines(file: Path) -> Table:
 
 def _opened(file: Path) -> Any:
     try:
-        text = file.read_text(encoding="utf-8-sig")
+        text = read_text(file)
     except (OSError, UnicodeDecodeError) as problem:
         raise UserError(f"{file} can't be read: {getattr(problem, 'strerror', None) or 'it is not UTF-8'}") from None
     return io.StringIO(text, newline="")

@@ -7,6 +7,7 @@ from typing import Any
 import yaml
 
 from engram.errors import UserError
+from engram.files import read_text
 
 _MAX_DEPTH = 20
 
@@ -83,7 +84,7 @@ def _has_function(value: Any) -> bool:
 
 def _read(file: Path) -> dict[str, Any]:
     try:
-        content = yaml.load(file.read_text(encoding="utf-8-sig"), Loader=_Loader)  # a safe loader
+        content = yaml.load(read_text(file), Loader=_Loader)  # a safe loader
     except (OSError, UnicodeDecodeError) as problem:
         raise UserError(f"{file} can't be read: {getattr(problem, 'strerror', None) or 'it is not UTF-8'}") from None
     except (yaml.YAMLError, ValueError, RecursionError) as problem:

@@ -7,6 +7,7 @@ from pathlib import Path
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 
 from engram.errors import UserError
+from engram.files import require_regular
 from engram.tokenizer.hub import require_hub, short_cause
 
 END_OF_TEXT = "<|endoftext|>"
@@ -71,6 +72,7 @@ def load_tokenizer(source: str) -> Tokenizer:
         if not path.is_file():
             raise UserError(f"tokenizer {source} is not a file; give the path of a tokenizer.json or hf:NAME")
         try:
+            require_regular(path)
             tokenizer = Tokenizer.from_file(str(path))
         except Exception as error:
             raise UserError(f"tokenizer {source} is not a tokenizer.json: {short_cause(error)}") from error

@@ -12,6 +12,7 @@ from typing import Any, Literal
 from engram.cache import default_cache
 from engram.errors import UserError
 from engram.evaluation.ruler.documents import Question, QuestionSet
+from engram.files import read_text
 from engram.tokenizer.hub import require_hub, short_cause
 
 ESSAYS = "baber/paul_graham_essays"
@@ -178,6 +179,6 @@ def _parsed(path: Path, what: str) -> Any:
 
 def _read(path: Path, what: str) -> str:
     try:
-        return path.read_text(encoding="utf-8-sig")  # some editors begin a file with a byte order mark
+        return read_text(path)
     except (OSError, UnicodeDecodeError) as error:
         raise UserError(f"{path} can't be read as {what}: {short_cause(error)}") from error
