@@ -69,5 +69,7 @@ def _told(mistake: Any) -> Exception:
     if type(mistake).__name__ == "NoArgsIsHelpError":
         return mistake
     message = str(mistake.format_message()).rstrip(".")
-    console.error(f"{message[:1].lower()}{message[1:]}" + (f"; `{mistake.ctx.command_path} --help` lists what there is" if mistake.ctx else ""))
+    console.error(
+        f"{message[:1].lower()}{message[1:]}" + (f"; `{mistake.ctx.command_path} --help` lists what there is" if mistake.ctx else "")
+    )
     return typer.Exit(mistake.exit_code)

@@ -8,7 +8,7 @@ import time
 from dataclasses import asdict, dataclass
 from typing import Self
 
-from engram.files import read_bytes
+from engram.files import read_json
 from engramctl.results.parquet import write_atomically
 from engramctl.results.store import Store
 
@@ -91,7 +91,7 @@ def read_running(store: Store) -> Running | None:
     """What is being trained; None when no living process runs the sweep: what a killed one left behind doesn't count."""
     try:
         age = time.time() - store.running.stat().st_mtime
-        content = json.loads(read_bytes(store.running))
+        content = read_json(store.running)
         running = Running(Process(**content["process"]), frozenset(content["trials"]))
     except (OSError, ValueError, KeyError, TypeError):
         return None

@@ -5,9 +5,11 @@ here comes to an end and fits; whatever else is an OSError with the reason in it
 """
 
 import errno
+import json
 import os
 import stat
 from pathlib import Path
+from typing import Any
 
 MOST_BYTES = 2**28
 """Bytes of a file that is read as a whole."""
@@ -30,6 +32,14 @@ def read_bytes(path: Path, most: int = MOST_BYTES) -> bytes:
 def read_text(path: Path, most: int = MOST_BYTES) -> str:
     """The text of a UTF-8 file without a byte order mark, every line end as "\\n"; raises like `read_bytes`, and UnicodeDecodeError."""
     return read_bytes(path, most).decode("utf-8-sig").replace("\r\n", "\n").replace("\r", "\n")
+
+
+def read_json(path: Path, most: int = MOST_BYTES) -> Any:
+    """The value in a JSON file; OSError like `read_bytes`, ValueError when it is not JSON or nested more deeply than Python follows."""
+    try:
+        return json.loads(read_bytes(path, most))
+    except RecursionError:
+        raise ValueError("it is nested too deeply") from None
 
 
 def require_regular(path: Path, most: int | None = MOST_BYTES) -> None:

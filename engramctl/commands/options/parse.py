@@ -5,7 +5,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from engram.errors import FieldError, UserError
-from engram.files import read_text
+from engram.files import read_text, require_regular
 
 
 def items(values: Sequence[str] | None) -> list[str]:
@@ -43,6 +43,17 @@ def existing(option: str, path: Path | None) -> Path | None:
     if not path.exists():
         raise UserError(f"{option} {path} does not exist")
     return path.absolute()
+
+
+def existing_file(option: str, path: Path | None) -> Path | None:
+    """The same for a file that is read as a whole; UserError also when it is no plain file, or too large for that."""
+    found = existing(option, path)
+    if found is not None:
+        try:
+            require_regular(found)
+        except OSError as problem:
+            raise UserError(f"{option} {path} can't be read: {problem.strerror}") from None
+    return found
 
 
 def text_of(option: str, file: Path) -> str:

@@ -56,7 +56,7 @@ def read_spans(file: Path) -> list[SpannedText]:
 def _document(line: bytes, where: str) -> SpannedText:
     try:
         value = json.loads(line)
-    except ValueError:  # not JSON, or not UTF-8
+    except (ValueError, RecursionError):  # not JSON, or not UTF-8
         raise UserError(f"{where} is not JSON; expected is {_EXPECTED}") from None
     text = value.get("text") if isinstance(value, dict) else None
     spans = value.get("spans") if isinstance(value, dict) else None

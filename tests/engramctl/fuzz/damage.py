@@ -1,5 +1,6 @@
 """Damage to files that somebody else has written: a description that can be printed, and what it does to a file; not a test."""
 
+import contextlib
 import json
 import os
 import random
@@ -16,13 +17,53 @@ import pyarrow.parquet as pq
 from hypothesis import strategies as st
 
 _DEEP = 100_000
-SPARSE = 8 * 2**30
+SPARSE = 4 * 2**30
 """Bytes of a file that takes no room on the disk: nobody may read it whole."""
 VALUES: tuple[Any, ...] = (
-    None, True, False, 0, 1, -1, 2**31, 2**63, 2**64, -(2**63), 10**400, 0.5, -0.0, 1e308, 1e-320, float("nan"), float("inf"), float("-inf"), "", " ", "0",
-    "nan", "a" * 5000, "../../../precious", "/etc/passwd", "\x1b[2J\x07", "a\nb", "\u202e", "\ud800", "\0", "{}", "[1", "$x$", "<script>", [], {}, [[]],
-    [None], [1, "a"], {"a": 1}, {"": None}, ["a"] * 1000, 1e7,
-)  # fmt: skip
+    None,
+    True,
+    False,
+    0,
+    1,
+    -1,
+    2**31,
+    2**63,
+    2**64,
+    -(2**63),
+    10**400,
+    0.5,
+    -0.0,
+    1e308,
+    1e-320,
+    float("nan"),
+    float("inf"),
+    float("-inf"),
+    "",
+    " ",
+    "0",
+    "nan",
+    "a" * 5000,
+    "../../../precious",
+    "/etc/passwd",
+    "\x1b[2J\x07",
+    "a\nb",
+    "\u202e",
+    "\ud800",
+    "\0",
+    "{}",
+    "[1",
+    "$x$",
+    "<script>",
+    [],
+    {},
+    [[]],
+    [None],
+    [1, "a"],
+    {"a": 1},
+    {"": None},
+    ["a"] * 1000,
+    1e7,
+)
 
 
 @dataclass(frozen=True)
@@ -91,10 +132,10 @@ ANY = {
     "cut": _bytes(lambda content, where: content[:where]),
     "flipped": _bytes(_flip),
     "NULs": _bytes(lambda content, where: content[:where] + bytes(20) + content[where + 20 :]),
-    "inserted": _bytes(lambda content, where: content[:where] + b"\xff\xfe{[\"\x1b" + content[where:]),
+    "inserted": _bytes(lambda content, where: content[:where] + b'\xff\xfe{["\x1b' + content[where:]),
     "twice": _bytes(lambda content, where: content + content),
     "noise": _bytes(lambda content, where: random.Random(where).randbytes(where % 3000)),
-}  # fmt: skip
+}
 
 
 # JSON
@@ -185,6 +226,12 @@ def _another_type(table: pa.Table, where: int, value: Any) -> pa.Table:
     return table.set_column(place, pa.field(table.column_names[place], kind), pa.nulls(table.num_rows, kind))
 
 
+def _renamed(table: pa.Table, where: int, _value: Any) -> pa.Table:
+    names = list(table.column_names)
+    names[where % len(names)] += "x"
+    return table.rename_columns(names)
+
+
 def _with_version(table: pa.Table, _where: int, value: Any) -> pa.Table:
     return table.replace_schema_metadata({**(table.schema.metadata or {}), b"schema_version": str(value)[:99].encode(errors="replace")})
 
@@ -193,12 +240,12 @@ PARQUET = ANY | {
     "values": _table(_column),
     "another type": _table(_another_type),
     "column dropped": _table(lambda table, where, _: table.drop_columns(table.column_names[where % table.num_columns])),
-    "column renamed": _table(lambda table, where, _: table.rename_columns([name + "x" * (i == where % table.num_columns) for i, name in enumerate(table.column_names)])),
+    "column renamed": _table(_renamed),
     "no rows": _table(lambda table, *_: table.slice(0, 0)),
     "rows twice": _table(lambda table, *_: pa.concat_tables([table, table])),
     "version": _table(_with_version),
     "no metadata": _table(lambda table, *_: table.replace_schema_metadata(None)),
-}  # fmt: skip
+}
 
 
 # safetensors, NumPy and plain text
@@ -221,6 +268,11 @@ def _set_inside(header: Any, where: int, value: Any) -> Any:
     return header
 
 
+def _other_dtype(header: Any, where: int, _value: Any) -> Any:
+    dtype = ("F64", "I8", "BF16", "Q9")[where % 4]
+    return {name: one | {"dtype": dtype} if isinstance(one, dict) else one for name, one in header.items()}
+
+
 def _length(content: bytes, where: int) -> bytes:
     return struct.pack("<Q", (0, 1, 2**63, 2**40, len(content), 10**8)[where % 6]) + content[8:]
 
@@ -229,13 +281,20 @@ TENSORS = ANY | {
     "header": _header(_set_inside),
     "header's length": _bytes(_length),
     "no tensors": _header(lambda *_: {}),
-    "other dtype": _header(lambda header, where, _: {name: one | {"dtype": ("F64", "I8", "BF16", "Q9")[where % 4]} if isinstance(one, dict) else one for name, one in header.items()}),
-}  # fmt: skip
+    "other dtype": _header(_other_dtype),
+}
 
 
 def _array(path: Path, where: int, value: Any) -> None:
     content = np.load(path, allow_pickle=False)
-    changed = (content[:0], content[::-1], content[: len(content) // 2], content * -1 if content.dtype.kind == "i" else content, content.astype(str), np.zeros((3, 3)))
+    changed = (
+        content[:0],
+        content[::-1],
+        content[: len(content) // 2],
+        content * -1 if content.dtype.kind == "i" else content,
+        content.astype(str),
+        np.zeros((3, 3)),
+    )
     made = changed[where % len(changed)]
     if isinstance(value, int | float) and content.dtype.kind == "i" and abs(value) < 2**62 and value == value:
         made = np.full_like(content, int(value))
@@ -264,7 +323,16 @@ def _line(path: Path, where: int, _value: Any) -> None:
 
 TEXT = ANY | {"word": _word, "line twice": _line}
 
-_KINDS = {".json": JSON, ".jsonl": JSON, ".parquet": PARQUET, ".safetensors": TENSORS, ".npy": ARRAY, ".yaml": TEXT, ".txt": TEXT, ".csv": TEXT}
+_KINDS = {
+    ".json": JSON,
+    ".jsonl": JSON,
+    ".parquet": PARQUET,
+    ".safetensors": TENSORS,
+    ".npy": ARRAY,
+    ".yaml": TEXT,
+    ".txt": TEXT,
+    ".csv": TEXT,
+}
 
 
 def damages(file: str) -> st.SearchStrategy[Damage]:
@@ -280,7 +348,5 @@ def apply(damage: Damage, root: Path) -> None:
     path = root / damage.file
     if path.is_symlink() or not path.is_file() or path.stat().st_size > 2**26:
         return
-    try:
+    with contextlib.suppress(OSError, ValueError, pa.ArrowException, IndexError, struct.error, RecursionError):
         _KINDS.get(path.suffix, ANY).get(damage.how, lambda *_: None)(path, damage.where, damage.value)
-    except (OSError, ValueError, pa.ArrowException, IndexError, struct.error, RecursionError):
-        pass

@@ -5,33 +5,64 @@ from tests.engramctl.fuzz.sandbox import SWEEP, TRAINED, VARIANTS
 _QUICK = ("--format", "svg")
 _MODEL = f"{TRAINED}/@"
 _SWEEP_READERS = (
-    ("status",), ("status", SWEEP), ("status", SWEEP, "--json"), ("fit", SWEEP), ("plot", SWEEP, *_QUICK), ("plot", SWEEP, "--json", *_QUICK),
-    ("report", SWEEP), ("compare", SWEEP, VARIANTS), ("compare", f"{SWEEP}/@row", f"{SWEEP}/@row", "--json"), ("rm", SWEEP, "--yes"),
-    ("rm", SWEEP, "@row", "--yes"), ("plan", "own.yaml", "--name", SWEEP), ("sweep", "own.yaml", "--name", SWEEP), ("eval", "bbh", "--sweep", SWEEP),
-)  # fmt: skip
-_VARIANT_READERS = (("status", VARIANTS), ("fit", VARIANTS), ("plot", VARIANTS, *_QUICK), ("report", VARIANTS), ("compare", VARIANTS, VARIANTS))
+    ("status",),
+    ("status", SWEEP),
+    ("status", SWEEP, "--json"),
+    ("fit", SWEEP),
+    ("plot", SWEEP, *_QUICK),
+    ("plot", SWEEP, "--json", *_QUICK),
+    ("report", SWEEP),
+    ("compare", SWEEP, VARIANTS),
+    ("compare", f"{SWEEP}/@row", f"{SWEEP}/@row", "--json"),
+    ("rm", SWEEP, "--yes"),
+    ("rm", SWEEP, "@row", "--yes"),
+    ("plan", "own.yaml", "--name", SWEEP),
+    ("sweep", "own.yaml", "--name", SWEEP),
+    ("eval", "bbh", "--sweep", SWEEP),
+)
+_VARIANT_READERS = (
+    ("status", VARIANTS),
+    ("fit", VARIANTS),
+    ("plot", VARIANTS, *_QUICK),
+    ("report", VARIANTS),
+    ("compare", VARIANTS, VARIANTS),
+)
 _FINDING_READERS = (("report", SWEEP), ("plot", SWEEP, *_QUICK), ("status", SWEEP), ("rm", SWEEP, "@row", "--yes"))
 _CHECKPOINT_READERS = (
-    ("sample", "ckpt", "the memory", "--tokens", "3"), ("sample", "ckpt", "the", "--tables", "disk", "--tokens", "3"),
-    ("sample", "ckpt/final", "the memory", "--json", "--tables", "host"), ("extend", "ckpt", "--length", "32", "--out", "out"),
-    ("analyze", "gates", "ckpt", "the memory", *_QUICK), ("analyze", "gates", "ckpt", *_QUICK), ("analyze", "memory", "ckpt", *_QUICK),
-    ("analyze", "depth", "ckpt", _MODEL, *_QUICK), ("analyze", "suppress", "ckpt", *_QUICK), ("eval", "task.yaml", "--checkpoint", "ckpt"),
+    ("sample", "ckpt", "the memory", "--tokens", "3"),
+    ("sample", "ckpt", "the", "--tables", "disk", "--tokens", "3"),
+    ("sample", "ckpt/final", "the memory", "--json", "--tables", "host"),
+    ("extend", "ckpt", "--length", "32", "--out", "out"),
+    ("analyze", "gates", "ckpt", "the memory", *_QUICK),
+    ("analyze", "gates", "ckpt", *_QUICK),
+    ("analyze", "memory", "ckpt", *_QUICK),
+    ("analyze", "depth", "ckpt", _MODEL, *_QUICK),
+    ("analyze", "suppress", "ckpt", *_QUICK),
+    ("eval", "task.yaml", "--checkpoint", "ckpt"),
     ("bench", "eval", "task.yaml", "--checkpoint", "ckpt", "--offline", "--limit", "2"),
-)  # fmt: skip
+)
 _CORPUS_READERS = (
-    ("analyze", "memory", _MODEL, *_QUICK), ("analyze", "gates", _MODEL, *_QUICK), ("analyze", "suppress", _MODEL, *_QUICK),
-    ("extend", "ckpt", "--length", "32", "--out", "out"), ("corpus", "--corpus", "files:texts/*.txt", "--vocab-size", "300"),
-    ("sweep", "own.yaml", "--name", TRAINED), ("status", TRAINED), ("analyze", "depth", _MODEL, _MODEL, *_QUICK),
-)  # fmt: skip
-_TASK_READERS = tuple(
-    ("bench", "eval", task, "--checkpoint", "ckpt", "--offline", "--limit", "2", *more)
-    for task, more in (("task.yaml", ()), ("mmlu_anatomy", ("--data", "data")), ("bbh_zeroshot_navigate", ("--data", "data")))
-) + (("eval", "task.yaml", "mmlu_anatomy", "--checkpoint", "ckpt", "--data", "data", "--offline"),)
+    ("analyze", "memory", _MODEL, *_QUICK),
+    ("analyze", "gates", _MODEL, *_QUICK),
+    ("analyze", "suppress", _MODEL, *_QUICK),
+    ("extend", "ckpt", "--length", "32", "--out", "out"),
+    ("corpus", "--corpus", "files:texts/*.txt", "--vocab-size", "300"),
+    ("sweep", "own.yaml", "--name", TRAINED),
+    ("status", TRAINED),
+    ("analyze", "depth", _MODEL, _MODEL, *_QUICK),
+)
+_TASKS = (("task.yaml",), ("mmlu_anatomy", "--data", "data"), ("bbh_zeroshot_navigate", "--data", "data"))
+_TASK_READERS = (
+    *(("bench", "eval", *task, "--checkpoint", "ckpt", "--offline", "--limit", "2") for task in _TASKS),
+    ("eval", "task.yaml", "mmlu_anatomy", "--checkpoint", "ckpt", "--data", "data", "--offline"),
+)
 
 
 def _corpus(*options: str) -> tuple[tuple[str, ...], ...]:
     more = ("--vocab-size", "300", *options)
-    return tuple((*command, *more) for command in (("corpus",), ("corpus", "--json", "--refresh"), ("sweep", "own.yaml"), ("bench", "train")))
+    return tuple(
+        (*command, *more) for command in (("corpus",), ("corpus", "--json", "--refresh"), ("sweep", "own.yaml"), ("bench", "train"))
+    )
 
 
 READERS = {
@@ -54,9 +85,28 @@ READERS = {
     "spans": (("here/spans.jsonl",), (("analyze", "depth", "ckpt", "ckpt", "--spans", "spans.jsonl", *_QUICK),)),
     "texts": (("here/text.txt",), (("analyze", "gates", "ckpt", "--file", "text.txt", *_QUICK),)),
     "tasks": (("here/task.yaml", "here/questions.jsonl", "here/data/**/*"), _TASK_READERS),
-    "questions": (("here/squad.json", "here/hotpot.json", "here/words.json", "here/text.txt"), tuple(
-        ("eval", task, "--checkpoint", "ckpt", "--lengths", "256", "--squad", "squad.json", "--hotpotqa", "hotpot.json", "--words",
-         "words.json", "--haystack", "text.txt", "--offline") for task in ("ruler:qa_1", "ruler:qa_2", "ruler:cwe", "ruler:niah_single_2")
-    )),
-}  # fmt: skip
+    "questions": (
+        ("here/squad.json", "here/hotpot.json", "here/words.json", "here/text.txt"),
+        tuple(
+            (
+                "eval",
+                task,
+                "--checkpoint",
+                "ckpt",
+                "--lengths",
+                "256",
+                "--squad",
+                "squad.json",
+                "--hotpotqa",
+                "hotpot.json",
+                "--words",
+                "words.json",
+                "--haystack",
+                "text.txt",
+                "--offline",
+            )
+            for task in ("ruler:qa_1", "ruler:qa_2", "ruler:cwe", "ruler:niah_single_2")
+        ),
+    ),
+}
 """By the name of a kind of file: patterns of such files, and command lines that read them."""

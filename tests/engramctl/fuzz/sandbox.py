@@ -26,7 +26,6 @@ from engram.tokenizer.bpe import train_bpe
 from engram.training.checkpoints.files import save_final
 from engramctl.results.manifest import Manifest
 from engramctl.results.parquet import as_table, write_table
-from engramctl.results.schema.analysis import SCHEMAS
 from engramctl.results.schema.extensions import EXTENSION_SCHEMA
 from engramctl.results.schema.scores import EVAL_ITEM_SCHEMA
 from engramctl.results.score_store import ScoreStore
@@ -54,6 +53,10 @@ class Sandbox:
     def files(self, pattern: str) -> list[str]:
         """Files as they were made that match, relative to the root, sorted."""
         return sorted(path.relative_to(self._template).as_posix() for path in self._template.glob(pattern) if path.is_file())
+
+    def keep(self, made: str, place: str) -> None:
+        """Have a folder that a command has made in every case from now on, at another place."""
+        shutil.copytree(self.root / made, self._template / place)
 
     @property
     def environment(self) -> dict[str, str]:
@@ -92,13 +95,29 @@ class Runner:
         )  # fmt: skip
         ready = json.loads(self._process.stdout.readline() or "{}")
         assert ready == {"threads": 1}, (ready, (folder / "server").read_text())
+        self._add_findings()
+
+    def _add_findings(self) -> None:
+        """Look into the trained model, and keep what was found with a sweep that has something to report too."""
+        model = f"{TRAINED}/{self._sandbox.trial_id}"
+        for words in (
+            ["memory", model],
+            ["gates", model],
+            ["gates", model, "the memory reads"],
+            ["suppress", model],
+            ["depth", model, model],
+        ):
+            done = self.run(["analyze", *words, "--format", "svg"])
+            assert done.code == 0, done
+        self._sandbox.keep(f"here/results/{TRAINED}/analysis", f"here/results/{SWEEP}/analysis")
 
     def run(self, arguments: list[str], timeout_s: float = 60.0) -> Outcome:
         for name in ("stdout", "stderr", "written"):
             (self._folder / name).unlink(missing_ok=True)
         words = [os.fsencode(word).hex() for word in arguments]
         request = {"arguments": words, "here": str(self._sandbox.here), "folder": str(self._folder), "timeout_s": timeout_s}
-        assert self._process.stdin and self._process.stdout
+        assert self._process.stdin
+        assert self._process.stdout
         print(json.dumps(request), file=self._process.stdin, flush=True)
         answer = json.loads(self._process.stdout.readline())
         text = {name: (self._folder / name).read_text("utf-8", "surrogateescape") for name in ("stdout", "stderr")}
@@ -109,7 +128,8 @@ class Runner:
         return Outcome(**answer, **text, written=written)
 
     def close(self) -> None:
-        assert self._process.stdin and self._process.stdout
+        assert self._process.stdin
+        assert self._process.stdout
         self._process.stdin.close()
         self._process.wait(60)
         self._process.stdout.close()
@@ -176,13 +196,10 @@ def _write_trained(results: Path, corpus: Corpus, row: Callable[..., dict[str, A
 
 
 def _write_findings(store: Store, trial_id: str) -> None:
-    """A file of every further kind: scores, findings of `analyze`, an extension, what runs, a training curve."""
+    """A file of every further kind but the findings of `analyze`: scores, an extension, what runs, a step of training."""
     for number, rho in enumerate((0.4, 0.7)):
         rows = {name: [value] for name, value in score(trial_id=trial_id, rho=rho, seed=number).items()}
         ScoreStore(store.folder).write(f"{trial_id}.mmlu.{number:08x}.parquet", rows, filled(EVAL_ITEM_SCHEMA, trial_id))
-    for kind, schema in SCHEMAS.items():
-        name = f"{trial_id}.{trial_id}" if kind == "depth" else trial_id
-        write_table(store.folder / "analysis" / f"{name}.{kind}.parquet", as_table(schema, filled(schema, trial_id), kind))
     extension = "0123456789ab"
     table = as_table(EXTENSION_SCHEMA, {name: values[:1] for name, values in filled(EXTENSION_SCHEMA, extension).items()}, "extension")
     write_table(store.extensions / f"{extension}.parquet", table)
@@ -210,7 +227,27 @@ def _value(kind: pa.DataType, i: int) -> Any:
 
 def _write_foreign_files(here: Path) -> None:
     """What a user may have: text in several forms, a sweep file, recorded numbers, spans, a task with its data, a tokenizer."""
-    words = "the memory reads rows of a table and the experts read the rest of a line".split()
+    words = [
+        "the",
+        "memory",
+        "of",
+        "Alan",
+        "Turing",
+        "reads",
+        "read_block",
+        "rows",
+        "of",
+        "a",
+        "hashTable",
+        "and",
+        "the",
+        "experts",
+        "read",
+        "maxNgram",
+        "lines",
+        "of",
+        "it",
+    ]
     texts = [" ".join(words[(i * 3 + j * (1 + i % 5)) % len(words)] for j in range(60)) + f" {i}" for i in range(40)]
     (here / "texts").mkdir()
     for i, text in enumerate(texts):
@@ -280,4 +317,7 @@ def snapshot(root: Path) -> Iterator[tuple[str, tuple[int, int, int, str]]]:
             found = os.lstat(path)
             target = os.readlink(path) if os.path.islink(path) else ""
             is_folder = os.path.isdir(path)
-            yield os.path.relpath(path, root), (found.st_mode, 0 if is_folder else found.st_size, 0 if is_folder else found.st_mtime_ns, target)
+            yield (
+                os.path.relpath(path, root),
+                (found.st_mode, 0 if is_folder else found.st_size, 0 if is_folder else found.st_mtime_ns, target),
+            )

@@ -173,7 +173,7 @@ def _offline() -> bool:
 def _parsed(path: Path, what: str) -> Any:
     try:
         return json.loads(_read(path, what))
-    except (json.JSONDecodeError, RecursionError) as error:
+    except (ValueError, RecursionError) as error:
         raise UserError(f"{path} is not JSON: {short_cause(error)}") from error
 
 

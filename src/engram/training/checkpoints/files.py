@@ -20,7 +20,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from engram.files import read_bytes
+from engram.files import read_json
 from engram.training.checkpoints.tensor_file import Form, write_tensors
 
 FINAL = "final"
@@ -142,7 +142,7 @@ def last_sound_step(folder: Path) -> Path | None:
 
 def read_state(step: Path) -> dict[str, Any]:
     """The state of a step; ValueError when it is damaged."""
-    state = json.loads(read_bytes(step / "state.json"))
+    state = read_json(step / "state.json")
     if not isinstance(state, dict) or not isinstance(state.get("step"), int):
         raise ValueError("state.json has no step")
     return state
