@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 SETUP := $(VENV)/.installed
 
-.PHONY: setup sweep smoke test checks format clean
+.PHONY: setup sweep smoke test fuzz checks format clean
 
 setup: $(SETUP)  ## A virtual environment with exactly the versions of constraints.txt
 
@@ -23,6 +23,9 @@ smoke: setup  ## Set up, then three tiny trials: does everything work here?
 
 test: setup  ## Set up, then all tests
 	$(BIN)/python -m pytest -n auto --maxprocesses 4 --dist loadfile
+
+fuzz: setup  ## Set up, then 2,000 command lines and damaged files with new seeds: one line of error or none, nothing written elsewhere
+	ENGRAMCTL_FUZZ_CASES=2000 $(BIN)/python -m pytest -n auto --maxprocesses 4 --dist load tests/engramctl/fuzz
 
 checks: setup  ## Style and types
 	$(BIN)/ruff check .

@@ -15,7 +15,7 @@ _REFUSALS = {
     *(errno.EIO, errno.ESTALE, errno.EMFILE, errno.ENFILE, errno.EOPNOTSUPP),
 }
 """What a disk or a machine says that nobody foresees at every place; other OSErrors are bugs."""
-(_UsageError,) = typer.BadParameter.__bases__
+_UsageError: Any = typer.BadParameter.__bases__[0]
 """What Typer raises for a command line that it can't read; it exports only this kind of it."""
 
 

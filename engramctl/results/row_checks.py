@@ -8,6 +8,7 @@ import math
 from collections.abc import Callable
 from typing import Any
 
+import numpy as np
 import pandas as pd
 
 from engramctl.results.schema.trials import STATUSES
@@ -61,12 +62,13 @@ def first_nonsense(rows: pd.DataFrame) -> tuple[int, str] | None:
     Args:
         rows: some columns of the trials table.
     """
-    done = rows["status"] == FINISHED if "status" in rows else pd.Series(False, index=rows.index)
-    for rules, these in ((_MUST, rows), (_FINISHED_MUST, rows[done])):
+    done = (rows["status"] == FINISHED).to_numpy() if "status" in rows else np.zeros(len(rows), dtype=bool)
+    for rules, kept in ((_MUST, np.ones(len(rows), dtype=bool)), (_FINISHED_MUST, done)):
+        these = rows[kept]
         for column, (must, holds) in rules.items():
             if column in these and len(these):
-                wrong = ~pd.Series(holds(these[column]), index=these.index).astype(bool)
-                if wrong.any():
-                    label = wrong.idxmax()
-                    return int(rows.index.get_loc(label)), f"{column} is {str(these[column][label])[:60]!r}; it must be {must}"
+                wrong = np.flatnonzero(~np.asarray(holds(these[column]), dtype=bool))
+                if len(wrong):
+                    value = str(these[column].iloc[wrong[0]])[:60]
+                    return int(np.flatnonzero(kept)[wrong[0]]), f"{column} is {value!r}; it must be {must}"
     return None

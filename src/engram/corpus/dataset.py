@@ -16,7 +16,7 @@ VALIDATION_DOCUMENT_TOKENS = 1024
 """Tokens taken at most from the beginning of a validation document (or a sequence, if longer): a few long files must not dominate."""
 
 _ARRAYS = ("compression.npy", "train.bin", "train_docs.npy", "val.bin", "val_docs.npy", "val_doc_bytes.npy", "val_doc_ids.npy")
-_DTYPES = {"uint16": np.dtype(np.uint16), "uint32": np.dtype(np.uint32)}
+_DTYPES: dict[str, Any] = {"uint16": np.dtype(np.uint16), "uint32": np.dtype(np.uint32)}
 
 
 class Fingerprints(TypedDict):

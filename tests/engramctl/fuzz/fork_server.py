@@ -83,7 +83,7 @@ def _watch(written: list[str]) -> None:
         with contextlib.suppress(OSError, ValueError):
             for path in _changed(event, arguments):
                 folder, name = os.path.split(path)
-                written.append(os.path.join(os.path.realpath(folder), name))
+                written.append(os.path.normpath(os.path.join(os.path.realpath(folder), name)))
 
     sys.addaudithook(hook)
 

@@ -134,6 +134,9 @@ def strays(found: Outcome, words: list[str], sandbox: Sandbox, before: dict):
     gone = {path for path in found.written if re.search("/engramctl-(ray|offload)-", path) and not os.path.lexists(path)}
     # By default an extension lies beside the checkpoint that it starts from.
     gone |= {path for path in changed | set(found.written) if "extend" in words and re.search("/here/[0-9a-f]{12}(/|$)", path)}
+    # A file is written under a hidden name first.
+    beside = {str(one.parent) for one in allowed}
+    gone |= {path for path in found.written if path.endswith(".tmp") and os.path.dirname(path) in beside and not os.path.lexists(path)}
     for path in sorted((changed | set(found.written)) - gone):
         if not any(path == str(one) or path.startswith(f"{one}/") or str(one).startswith(f"{path}/") for one in allowed):
             yield path
