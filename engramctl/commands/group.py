@@ -56,6 +56,8 @@ class CommandGroup(TyperGroup):
                 raise
             named = [str(name) for name in (problem.filename, problem.filename2) if name is not None]
             console.error(": ".join([*named[-1:], problem.strerror or str(problem)]))
+        except MemoryError as problem:
+            console.error(f"there is not enough memory for this{f': {problem}' if str(problem) else ''}")
         raise typer.Exit(2)
 
     def _option(self, ctx: Any, field: str) -> str:
@@ -69,7 +71,6 @@ def _told(mistake: Any) -> Exception:
     if type(mistake).__name__ == "NoArgsIsHelpError":
         return mistake
     message = str(mistake.format_message()).rstrip(".")
-    console.error(
-        f"{message[:1].lower()}{message[1:]}" + (f"; `{mistake.ctx.command_path} --help` lists what there is" if mistake.ctx else "")
-    )
+    running = " ".join(["engramctl", *mistake.ctx.command_path.split()[1:]]) if mistake.ctx else "engramctl"
+    console.error(f"{message[:1].lower()}{message[1:]}; `{running} --help` lists what there is")
     return typer.Exit(mistake.exit_code)

@@ -14,6 +14,8 @@ END_OF_TEXT = "<|endoftext|>"
 """End-of-document token of the tokenizers trained here; always id 0."""
 MIN_VOCAB_SIZE = 257
 """The end-of-document token and the 256 bytes."""
+MAX_VOCAB_SIZE = 10_000_000
+"""Far more than any tokenizer has; the trainer's own numbers end at 2^64."""
 # In order of preference. Base models of all well-known families have at least one of them.
 END_OF_TEXT_TOKENS = (
     END_OF_TEXT,
@@ -33,6 +35,8 @@ def check_vocab_size(vocab_size: int) -> None:
     """Raise UserError when a byte-level BPE of `vocab_size` tokens can't be trained."""
     if vocab_size < MIN_VOCAB_SIZE:
         raise UserError(f"vocab_size is {vocab_size}; a byte-level BPE needs at least {MIN_VOCAB_SIZE} (256 bytes and {END_OF_TEXT})")
+    if vocab_size > MAX_VOCAB_SIZE:
+        raise UserError(f"vocab_size is {vocab_size}; a BPE that is trained here has at most {MAX_VOCAB_SIZE:,} tokens")
 
 
 def train_bpe(texts: Iterable[str], vocab_size: int) -> Tokenizer:

@@ -137,3 +137,8 @@ def test_results_that_cannot_be_written_don_t_stop_a_page_elsewhere(sweep, tmp_p
     assert out.read_text().startswith("<!")
     assert json.loads(result.stdout)["fits"] is None
     assert "fits.parquet can't be written: Permission denied" in result.stderr
+
+
+def test_a_folder_is_no_name_for_the_page(sweep, tmp_path):
+    done = run("report", sweep.sweep, "--results", str(sweep.results), "--out", str(tmp_path), code=2)
+    assert f"--out {tmp_path} is a folder" in done.stderr
