@@ -8,6 +8,7 @@ beside the code that was wrong.
 import math
 import os
 import re
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -120,16 +121,13 @@ def strays(found: Outcome, words: list[str], sandbox: Sandbox, before: dict):
     """Files that a command changed outside of the places that it was given, the cache and the temporary folder."""
     after = dict(snapshot(sandbox.root))
     changed = {str(sandbox.root / path) for path in before.keys() | after.keys() if before.get(path) != after.get(path)}
-    allowed = [sandbox.root / name for name in ("cache", "tmp", "home", "here/results")] + [
-        Path("/dev/null"),
-        Path("/dev/shm"),
-        Path("/proc"),
-    ]
+    allowed = [sandbox.root / name for name in ("cache", "tmp", "home", "here/results")]
+    allowed += [Path("/dev/null"), Path("/dev/shm"), Path("/proc")]
     options = {option for command in COMMANDS.values() for p in command.params if p.name in WRITTEN for option in p.opts}
     for word, value in zip(["", *words], [*words, ""], strict=True):
-        if word in options or not word.startswith("-"):
-            place = Path(os.path.abspath(sandbox.here / value)) if value and "\0" not in value else None
-            allowed += [] if place is None else [place, Path(os.path.realpath(place))]
+        place = os.path.abspath(sandbox.here / value)
+        if word in options or (value and os.path.isdir(place)):  # findings about a checkpoint lie in its folder
+            allowed += [Path(place), Path(os.path.realpath(place))]
     # Ray's folder may need a shorter path than that of the temporary folder; tables of `bench offload` lie here for a while.
     gone = {path for path in found.written if re.search("/engramctl-(ray|offload)-", path) and not os.path.lexists(path)}
     # By default an extension lies beside the checkpoint that it starts from.
@@ -142,7 +140,25 @@ def strays(found: Outcome, words: list[str], sandbox: Sandbox, before: dict):
             yield path
 
 
-def test_every_command_has_readers_or_needs_none():
+def test_what_is_wrong_is_seen(sandbox, runner):
+    good = Outcome(2, False, 1.0, "", "starting ...\nerror: no\n", [])
+    assert not list(faults(good, ()))
+    for change, command in (
+        ({"code": 1}, ("status",)), ({"code": -9}, ("sweep",)), ({"code": 0}, ()), ({"hung": True}, ()), ({"stderr": ""}, ()),
+        ({"stderr": "error: no\nand more\n"}, ()), ({"stderr": "error: no\nerror: no\n"}, ()), ({"stderr": "error: \x1b[2J\n"}, ()),
+        ({"stderr": "Traceback (most recent call last):\nerror: no"}, ()), ({"stderr": "a.py:1: UserWarning: x\nerror: no"}, ()),
+    ):  # fmt: skip
+        assert list(faults(replace(good, **change), command)), change
+    sandbox.renew()
+    before = dict(snapshot(sandbox.root))
+    found = runner.run(["corpus", "--corpus", "files:texts/*.txt", "--vocab-size", "300", "--cache", "../precious"])
+    assert found.code == 0
+    assert not list(strays(found, ["--cache", "../precious"], sandbox, before))
+    for told in (found, replace(found, written=[])):  # by Python, and by what lies there
+        assert str(sandbox.root / "precious" / "corpora") in list(strays(told, [], sandbox, before))
+
+
+def test_hints_are_about_parameters_that_exist():
     assert len(COMMANDS) >= 21
     known = {parameter.name for command in COMMANDS.values() for parameter in command.params}
     assert not (GOOD.keys() | LARGEST.keys() | WRITTEN) - known

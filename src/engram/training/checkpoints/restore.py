@@ -116,7 +116,7 @@ def _require_room(trial: TrialConfig, folder: Path) -> None:
         raise _damaged(folder, "it has no weights.safetensors")
     parameters, size = count_parameters(trial.model).p_total, file.stat().st_size
     if size < parameters * _LEAST_BYTES:
-        raise _other_version(folder, f"weights.safetensors has {size:,} bytes, too few for the {parameters:,} parameters of trial.json")
+        raise _damaged(folder, f"weights.safetensors: it has {size:,} bytes, too few for the {parameters:,} parameters of trial.json")
 
 
 def _load_weights(model: Transformer, folder: Path) -> None:
