@@ -1,11 +1,14 @@
 """Parsing of option values: comma-separated lists, numbers, whole numbers, files."""
 
+import math
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
 from engram.errors import FieldError, UserError
 from engram.files import read_text, require_regular
+
+_MOST_DIGITS = 18
 
 
 def items(values: Sequence[str] | None) -> list[str]:
@@ -16,16 +19,22 @@ def items(values: Sequence[str] | None) -> list[str]:
 def numbers(option: str, values: Sequence[str] | None) -> list[float]:
     """The same, as numbers; UserError naming the option and what is not a number."""
     try:
-        return [float(item) for item in items(values)]
+        found = [float(item) for item in items(values)]
     except ValueError as problem:
         raise UserError(f"{option}: {str(problem).split(': ')[-1]} is not a number; numbers are separated by commas") from None
+    for number in found:
+        if not math.isfinite(number):
+            raise UserError(f"{option}: {number} is not a finite number")
+    return found
 
 
 def whole_numbers(option: str, values: Sequence[str] | None) -> list[int]:
     """The same, as whole numbers from 0 up; UserError naming the option and what is not one."""
     for item in items(values):
-        if not item.isdigit():
-            raise UserError(f"{option}: {item} is not a whole number; numbers are separated by commas")
+        if not item.isdecimal() or len(item) > _MOST_DIGITS:
+            raise UserError(
+                f"{option}: {item[:60]} is not a whole number of at most {_MOST_DIGITS} digits; numbers are separated by commas"
+            )
     return [int(item) for item in items(values)]
 
 

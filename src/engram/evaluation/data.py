@@ -139,12 +139,15 @@ def _fewshot_split(config: Mapping[str, Any]) -> str | None:
 
 def _read_mmlu(file: Path, subject: str) -> Table:
     rows = []
-    with _opened(file) as lines:
-        for number, fields in enumerate(csv.reader(lines), 1):
-            if len(fields) != _MMLU_FIELDS or fields[5].strip() not in tuple("ABCD"):
-                raise UserError(f"{file}: row {number} is not question, A, B, C, D and the letter of the answer")
-            question, *choices, letter = fields
-            rows.append({"question": question, "subject": subject, "choices": choices, "answer": "ABCD".index(letter.strip())})
+    try:
+        with _opened(file) as lines:
+            for number, fields in enumerate(csv.reader(lines), 1):
+                if len(fields) != _MMLU_FIELDS or fields[5].strip() not in tuple("ABCD"):
+                    raise UserError(f"{file}: row {number} is not question, A, B, C, D and the letter of the answer")
+                question, *choices, letter = fields
+                rows.append({"question": question, "subject": subject, "choices": choices, "answer": "ABCD".index(letter.strip())})
+    except csv.Error as problem:
+        raise UserError(f"{file} is not CSV: {problem}") from None
     return _table(file, rows, range(1, len(rows) + 1), "row")
 
 
@@ -153,7 +156,7 @@ def _read_bbh(file: Path) -> Table:
         try:
             content = json.load(lines)
             rows = [{"input": str(one["input"]), "target": str(one["target"])} for one in content["examples"]]
-        except (ValueError, TypeError, KeyError):
+        except (ValueError, TypeError, KeyError, RecursionError):
             raise UserError(f"{file} is not a BIG-Bench Hard file: JSON with `examples`, each with `input` and `target`") from None
     return _table(file, rows, range(1, len(rows) + 1), "example")
 

@@ -103,11 +103,19 @@ def load_questions(kind: Literal["squad", "hotpotqa"], file: Path | None) -> Que
     data = _parsed(path, f"a development set of {form}")
     try:
         documents, questions = _squad(data) if kind == "squad" else _hotpotqa(data)
-    except (KeyError, TypeError, ValueError) as error:
+        _require_text(documents, questions)
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
         raise UserError(f"{path} is not of the form of {form}'s development file ({type(error).__name__}: {short_cause(error)})") from error
     if not questions:
         raise UserError(f"{path} has no question with an answer")
     return QuestionSet(str(path), documents, questions)
+
+
+def _require_text(documents: Sequence[object], questions: Sequence[Question]) -> None:
+    """TypeError when something that is shown to a model is no text."""
+    for text in (*documents, *(one for question in questions for one in (question.query, *question.answers))):
+        if not isinstance(text, str):
+            raise TypeError(f"{str(text)[:60]!r} is no text")
 
 
 def _squad(data: Any) -> tuple[tuple[str, ...], tuple[Question, ...]]:
