@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 
 from engram.errors import UserError
-from engram.files import read_json
+from engram.foreign_files import read_json
 from engramctl.commands.options.results import JsonOption
 from engramctl.present import console
 from engramctl.present.json import print_json

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from engram.files import read_json
+from engram.foreign_files import read_json
 from engramctl.results.liveness import Running, read_running
 from engramctl.results.store import Store
 from engramctl.results.sweep_results import SweepResults

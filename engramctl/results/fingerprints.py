@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from engram.errors import UserError
-from engram.files import read_bytes
+from engram.foreign_files import read_bytes
 
 DIGITS = 16
 _LARGE_BYTES = 1 << 20

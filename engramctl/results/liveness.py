@@ -8,7 +8,7 @@ import time
 from dataclasses import asdict, dataclass
 from typing import Any, Self
 
-from engram.files import read_json
+from engram.foreign_files import read_json
 from engramctl.results.parquet import write_atomically
 from engramctl.results.store import Store
 

@@ -13,7 +13,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError, field_validator, mo
 
 from engram.config.errors import explain
 from engram.errors import UserError
-from engram.files import read_json
+from engram.foreign_files import read_json
 from engramctl.results.parquet import require_version, write_atomically
 from engramctl.results.schema.columns import SCHEMA_VERSION
 from engramctl.results.trial_ids import TRIAL_ID

@@ -14,7 +14,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from engram.errors import UserError
-from engram.files import read_bytes
+from engram.foreign_files import read_bytes
 from engramctl.results.schema.columns import SCHEMA_VERSION
 
 Columns = Mapping[str, Sequence[Any] | np.ndarray]

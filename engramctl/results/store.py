@@ -19,7 +19,7 @@ import pyarrow as pa
 from filelock import FileLock, Timeout
 
 from engram.errors import UserError
-from engram.files import read_json
+from engram.foreign_files import read_json
 from engramctl.results.manifest import Manifest, read_manifest, write_manifest
 from engramctl.results.parquet import (
     Columns,

@@ -6,7 +6,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from engram.errors import FieldError, UserError
-from engram.files import read_text, require_regular
+from engram.foreign_files import read_text, require_regular
 
 _MOST_DIGITS = 18
 

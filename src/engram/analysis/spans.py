@@ -11,7 +11,7 @@ import numpy as np
 from tokenizers import Tokenizer
 
 from engram.errors import UserError
-from engram.files import read_bytes
+from engram.foreign_files import read_bytes
 from engram.tokenizer.plain import plain_encodings
 
 _EXPECTED = '{"text": "...", "spans": [[start, end], ...]}'

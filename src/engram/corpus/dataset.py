@@ -8,7 +8,7 @@ import numpy as np
 from tokenizers import Tokenizer
 
 from engram.errors import UserError
-from engram.files import MOST_BYTES, read_json, require_regular
+from engram.foreign_files import MOST_BYTES, read_json, require_regular
 
 FORMAT = 1
 """Version of the folder's layout; folders of other versions are refused."""

@@ -18,7 +18,7 @@ from engram.corpus.dataset import FORMAT, Corpus
 from engram.corpus.sources import CorpusSpec, read_documents, source_listing
 from engram.corpus.spool import Progress, Spool
 from engram.errors import UserError
-from engram.files import read_json
+from engram.foreign_files import read_json
 from engram.tokenizer.bpe import check_vocab_size, end_of_text_id, fingerprint, load_tokenizer, train_bpe, vocabulary_size
 from engram.tokenizer.compression import compress_vocabulary
 from engram.tokenizer.losses import Losses

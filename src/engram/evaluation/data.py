@@ -9,7 +9,7 @@ from typing import Any
 
 from engram.errors import FieldError, UserError
 from engram.evaluation.local_rows import Splits, Table
-from engram.files import read_text
+from engram.foreign_files import read_text
 
 MMLU = frozenset({"cais/mmlu", "hails/mmlu_no_train"})
 """Names under which lm-eval's tasks look for it on the hub, as for `BBH` below."""

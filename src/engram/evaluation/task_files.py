@@ -8,7 +8,7 @@ from typing import Any
 import yaml
 
 from engram.errors import UserError
-from engram.files import read_text
+from engram.foreign_files import read_text
 
 _MAX_DEPTH = 20
 

@@ -7,7 +7,7 @@ from pathlib import Path
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 
 from engram.errors import UserError
-from engram.files import require_regular
+from engram.foreign_files import require_regular
 from engram.tokenizer.hub import require_hub, short_cause
 
 END_OF_TEXT = "<|endoftext|>"

@@ -12,7 +12,7 @@ from typing import Any, Literal
 from engram.cache import default_cache
 from engram.errors import UserError
 from engram.evaluation.ruler.documents import Question, QuestionSet
-from engram.files import read_text
+from engram.foreign_files import read_text
 from engram.tokenizer.hub import require_hub, short_cause
 
 ESSAYS = "baber/paul_graham_essays"

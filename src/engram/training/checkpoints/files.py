@@ -20,7 +20,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from engram.files import read_json
+from engram.foreign_files import read_json
 from engram.training.checkpoints.tensor_file import Form, write_tensors
 
 FINAL = "final"

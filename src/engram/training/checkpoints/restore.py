@@ -14,7 +14,7 @@ from torch import Tensor
 from engram.config.errors import explain
 from engram.config.trial import TrialConfig
 from engram.errors import UserError
-from engram.files import read_bytes
+from engram.foreign_files import read_bytes
 from engram.memory.placement.row_file import RowSpec
 from engram.memory.placement.rows import Rows
 from engram.memory.placement.serving import ServedTables, disk_rows, host_rows, serve

@@ -3,7 +3,7 @@ import threading
 
 import pytest
 
-from engram.files import read_bytes, read_json, read_text, require_regular
+from engram.foreign_files import read_bytes, read_json, read_text, require_regular
 
 
 def test_what_is_read(tmp_path):
