@@ -7,7 +7,7 @@ SETUP := $(VENV)/.installed
 # A Python that has PyTorch for its GPU and the packages of pyproject.toml, instead of an environment made here.
 GPU_PYTHON ?=
 
-.PHONY: setup sweep smoke test gpu checks format clean
+.PHONY: setup sweep smoke test gpu fuzz checks format clean
 
 setup: $(SETUP)  ## A virtual environment with exactly the versions of constraints.txt
 
@@ -29,6 +29,9 @@ test: setup  ## Set up, then all tests
 
 gpu: $(if $(GPU_PYTHON),,setup)  ## The tests that need a GPU: all commands on it
 	$(or $(GPU_PYTHON),$(BIN)/python) -m pytest tests/gpu --durations=5
+
+fuzz: setup  ## Set up, then 2,000 command lines and damaged files with new seeds: one line of error or none, nothing written elsewhere
+	ENGRAMCTL_FUZZ_CASES=2000 $(BIN)/python -m pytest -n auto --maxprocesses 4 --dist load tests/engramctl/fuzz
 
 checks: setup  ## Style and types
 	$(BIN)/ruff check .

@@ -218,11 +218,11 @@ def _require_cluster(address: str) -> None:
     if address == "auto":
         return
     host, colon, port = address.removeprefix("ray://").rpartition(":")
-    if not colon or not port.isdigit():
+    if not colon or not port.isdecimal() or len(port) > len("65535"):
         raise UserError(f"--address {address} is not of the form ray://HOST:PORT, HOST:PORT or auto")
     try:
         socket.create_connection((host, int(port)), timeout=_CONNECT_S).close()
-    except (OSError, OverflowError) as problem:
+    except (OSError, OverflowError, UnicodeError) as problem:  # UnicodeError: not the name of any host
         raise UserError(f"--address {address}: nothing answers there ({problem})") from None
 
 

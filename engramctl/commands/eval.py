@@ -8,7 +8,7 @@ import typer
 
 from engram.errors import UserError
 from engramctl.commands.options.models import DataOption, LimitOption, OfflineOption
-from engramctl.commands.options.parse import existing, numbers, whole_numbers
+from engramctl.commands.options.parse import existing, existing_file, numbers, whole_numbers
 from engramctl.commands.options.results import JsonOption, ResultsOption
 from engramctl.commands.options.sweep import AddressOption, DeviceOption, RhoOption
 from engramctl.present import console
@@ -88,10 +88,10 @@ def evaluate(
         max_length=max_length,
         data=existing("--data", data),
         offline=offline,
-        squad=existing("--squad", squad),
-        hotpotqa=existing("--hotpotqa", hotpotqa),
-        words=existing("--words", words),
-        haystack=tuple(path for file in haystack if (path := existing("--haystack", file))) if haystack else None,
+        squad=existing_file("--squad", squad),
+        hotpotqa=existing_file("--hotpotqa", hotpotqa),
+        words=existing_file("--words", words),
+        haystack=tuple(path for file in haystack if (path := existing_file("--haystack", file))) if haystack else None,
     )
     requests = requests_for(tasks, whole_numbers("--lengths", lengths) or None, settings)
     if checkpoint is not None:

@@ -10,6 +10,9 @@ from engram.errors import FieldError, UserError
 from engram.files import REFUSALS, refusal
 from engramctl.present import console
 
+_UsageError: Any = typer.BadParameter.__bases__[0]
+"""What Typer raises for a command line that it can't read; it exports only this kind of it."""
+
 
 class CommandGroup(TyperGroup):
     """The class of every group in the program, so that the innermost group, which knows the running command, reports its mistakes."""
@@ -27,9 +30,17 @@ class CommandGroup(TyperGroup):
                 code = 2
         sys.exit(code)
 
+    def make_context(self, *args: Any, **kwargs: Any) -> Any:
+        try:
+            return super().make_context(*args, **kwargs)
+        except _UsageError as mistake:
+            raise _told(mistake) from None
+
     def invoke(self, ctx: Any) -> Any:
         try:
             return super().invoke(ctx)
+        except _UsageError as mistake:
+            raise _told(mistake) from None
         except FieldError as mistake:
             console.error(f"{self._option(ctx, mistake.field)} {mistake.rest}")
         except UserError as mistake:
@@ -39,9 +50,21 @@ class CommandGroup(TyperGroup):
             if problem.errno not in REFUSALS:
                 raise
             console.error(refusal(problem))
+        except MemoryError as problem:
+            console.error(f"there is not enough memory for this{f': {problem}' if str(problem) else ''}")
         raise typer.Exit(2)
 
     def _option(self, ctx: Any, field: str) -> str:
         """The option with which the running command sets a field of the library, or the field itself if there is none."""
         option, running = f"--{field.replace('_', '-')}", self.commands.get(ctx.invoked_subcommand)
         return option if running and any(option in parameter.opts for parameter in running.params) else field
+
+
+def _told(mistake: Any) -> Exception:
+    """Print a command line's mistake as one line and return what ends the program; without any arguments the help is the answer."""
+    if type(mistake).__name__ == "NoArgsIsHelpError":
+        return mistake
+    message = str(mistake.format_message()).rstrip(".")
+    running = " ".join(["engramctl", *mistake.ctx.command_path.split()[1:]]) if mistake.ctx else "engramctl"
+    console.error(f"{message[:1].lower()}{message[1:]}; `{running} --help` lists what there is")
+    return typer.Exit(mistake.exit_code)

@@ -45,8 +45,11 @@ def report(
     from engramctl.results.score_store import ScoreStore
     from engramctl.results.sweep_results import SweepResults
 
+    if out is not None and out.is_dir():
+        raise UserError(f"--out {out} is a folder; the name of an HTML file is expected")
     opened = SweepResults.open(results, sweep, columns=None).require_finished()
     store, fits = opened.store, sweep_fits(opened)
+    path = out or store.folder / "report.html"
     figures = [page_figure(kind, draw(kind, opened.wanted, fits)) for kind in fits.kinds]
     scored = ScoreStore(store.folder).read()
     scores, _ = comparable(scored, opened.wanted["trial_id"])
@@ -56,7 +59,6 @@ def report(
         figures.append(page_figure("ruler", ruler_figure(by_length)))
     commands = [command(name, sweep, results).strip("`") for name in ("status", "fit", "plot")]
     page = render(opened, fits, figures, commands, scores, findings(store))
-    path = out or store.folder / "report.html"
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         write_atomically(path, page.encode(errors="replace"))

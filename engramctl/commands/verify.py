@@ -1,12 +1,12 @@
 """`engramctl verify FILE`"""
 
-import json
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from engram.errors import UserError
+from engram.foreign_files import read_json
 from engramctl.commands.options.results import JsonOption
 from engramctl.present import console
 from engramctl.present.json import print_json
@@ -25,7 +25,7 @@ def verify(
     from engram.verify import FLOAT_TOLERANCE, replay
 
     try:
-        vectors = json.loads(file.read_text(encoding="utf-8"))
+        vectors = read_json(file)
     except OSError as problem:
         raise UserError(f"{file} can't be read: {problem.strerror}") from None
     except ValueError as problem:

@@ -1,11 +1,11 @@
 """What a sweep has done: the status of every trial that it wants, and how far unfinished trials have got."""
 
-import json
 from dataclasses import dataclass
 from pathlib import Path
 
 import pandas as pd
 
+from engram.foreign_files import read_json
 from engramctl.results.liveness import Running, read_running
 from engramctl.results.store import Store
 from engramctl.results.sweep_results import SweepResults
@@ -65,9 +65,9 @@ def _progress(folder: Path) -> tuple[int, int] | None:
     found = []
     for path in folder.glob("*/state.json"):
         try:
-            state = json.loads(path.read_bytes())
+            state = read_json(path)
             found.append((int(state["step"]), int(state["steps"])))
-        except (OSError, ValueError, KeyError, TypeError):
+        except (OSError, ValueError, KeyError, TypeError, OverflowError):
             # This checkpoint is being replaced right now; the next call will see it.
             continue
     return max(found, default=None)

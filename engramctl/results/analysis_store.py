@@ -1,5 +1,7 @@
 """Findings of `engramctl analyze` as Parquet: one file per model and kind, which a new finding of that kind replaces."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pandas as pd
@@ -7,6 +9,8 @@ import pandas as pd
 from engram.errors import UserError
 from engramctl.results.parquet import Columns, as_table, read_identity, read_table, write_table
 from engramctl.results.schema.analysis import SCHEMAS
+
+_AGAIN = "delete it, or analyse the model again"
 
 
 class AnalysisStore:
@@ -40,6 +44,19 @@ class AnalysisStore:
     def read(self, name: str, kind: str) -> pd.DataFrame:
         """A table; FileNotFoundError when there is none, UserError when it can't be read."""
         return read_table(self.path(name, kind), SCHEMAS[kind], SCHEMAS[kind].names).to_pandas()
+
+    @contextmanager
+    def values_of(self, name: str, kind: str) -> Iterator[None]:
+        """For a block that shows a table: UserError naming the file when values in it are such that this can't be done."""
+        try:
+            yield
+        except UserError:
+            raise
+        except FileNotFoundError as problem:
+            raise UserError(f"{self.path(name, kind)} is only half of a finding ({problem.filename} is missing); {_AGAIN}") from None
+        except (ArithmeticError, LookupError, TypeError, ValueError) as problem:
+            cause = f"{type(problem).__name__}: {problem}"
+            raise UserError(f"{self.path(name, kind)} has values that `engramctl analyze` does not write ({cause}); {_AGAIN}") from None
 
     def names(self, kind: str) -> list[str]:
         """Names of the models that have a table of a kind, sorted."""

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from engram.errors import UserError
+from engram.foreign_files import read_bytes
 
 DIGITS = 16
 _IDENTITY_DIGITS = 32
@@ -76,7 +77,7 @@ def _of_file(file: Path) -> str:
     try:
         status = file.stat()
         if status.st_size <= _LARGE_BYTES:
-            return hashlib.sha256(file.read_bytes()).hexdigest()
+            return hashlib.sha256(read_bytes(file)).hexdigest()
         return _of_large(file, status.st_size, status.st_ctime_ns, status.st_ino)
     except OSError as problem:
         raise UserError(f"{file} can't be read: {problem.strerror or problem}") from None

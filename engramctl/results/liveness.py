@@ -6,12 +6,15 @@ import os
 import socket
 import time
 from dataclasses import asdict, dataclass
-from typing import Self
+from typing import Any, Self
 
 from engram.files import write_atomically
+from engram.foreign_files import read_json
 from engramctl.results.store import Store
 
 _REFRESH_S = 60.0
+_PIDS = 2**31
+"""Process ids are smaller."""
 _LOST_S = 600.0
 """Age at which the file of a process on another machine is no longer trusted: whether it is alive can't be seen from here."""
 
@@ -86,12 +89,23 @@ class RunningTrials:
             write_atomically(self._path, json.dumps(content).encode())
 
 
+def _kept(content: Any) -> Running:
+    """What a file says; KeyError, TypeError or ValueError when it was not written by `RunningTrials`."""
+    process, trials = Process(**content["process"]), content["trials"]
+    if not isinstance(process.host, str) or type(process.pid) is not int or not isinstance(process.created, int | float):
+        raise TypeError("no process")
+    if not 0 < process.pid < _PIDS:
+        raise ValueError("no process can have this number")
+    if not isinstance(trials, list) or not all(isinstance(trial, str) for trial in trials):
+        raise TypeError("no trials")
+    return Running(process, frozenset(trials))
+
+
 def read_running(store: Store) -> Running | None:
     """What is being trained; None when no living process runs the sweep: what a killed one left behind doesn't count."""
     try:
         age = time.time() - store.running.stat().st_mtime
-        content = json.loads(store.running.read_bytes())
-        running = Running(Process(**content["process"]), frozenset(content["trials"]))
+        running = _kept(read_json(store.running))
     except (OSError, ValueError, KeyError, TypeError):
         return None
     lost = running.process.host != socket.gethostname() and age > _LOST_S

@@ -14,6 +14,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError, field_validator, mo
 from engram.config.errors import explain
 from engram.errors import UserError
 from engram.files import write_atomically
+from engram.foreign_files import read_json
 from engramctl.results.parquet import require_version
 from engramctl.results.schema.columns import SCHEMA_VERSION
 from engramctl.results.trial_ids import TRIAL_ID
@@ -134,10 +135,10 @@ def write_manifest(path: Path, manifest: Manifest) -> None:
 def read_manifest(path: Path) -> Manifest | None:
     """The manifest, or None if there is none; UserError in one line when it is damaged, of another shape or of another version."""
     try:
-        content = json.loads(path.read_bytes())
+        content = read_json(path)
     except FileNotFoundError:
         return None
-    except (ValueError, RecursionError):
+    except ValueError:
         raise UserError(f"{path} is not JSON; delete it and run the sweep again, finished trials are kept") from None
     except OSError as problem:
         raise UserError(f"{path} can't be read: {problem.strerror}") from None

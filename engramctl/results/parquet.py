@@ -13,6 +13,7 @@ import pyarrow.parquet as pq
 
 from engram.errors import UserError
 from engram.files import write_atomically
+from engram.foreign_files import read_bytes
 from engramctl.results.schema.columns import SCHEMA_VERSION
 
 Columns = Mapping[str, Sequence[Any] | np.ndarray]
@@ -98,7 +99,7 @@ def read_table(path: Path, schema: pa.Schema, columns: Sequence[str]) -> pa.Tabl
     """Some columns of a file; FileNotFoundError when there is none, UserError when it is damaged or not of this schema."""
     try:
         # Read the file in one go: Arrow itself would read once per column, which takes most of the time of a thousand small files.
-        file = pq.ParquetFile(pa.BufferReader(path.read_bytes()))
+        file = pq.ParquetFile(pa.BufferReader(read_bytes(path)))
         metadata = file.metadata.metadata or {}
     except FileNotFoundError:
         raise

@@ -20,6 +20,7 @@ from filelock import FileLock, Timeout
 
 from engram.errors import UserError
 from engram.files import write_atomically
+from engram.foreign_files import read_json
 from engramctl.results.manifest import Manifest, read_manifest, write_manifest
 from engramctl.results.parquet import (
     Columns,
@@ -30,6 +31,7 @@ from engramctl.results.parquet import (
     table_files,
     write_table,
 )
+from engramctl.results.row_checks import first_nonsense
 from engramctl.results.schema.extensions import EXTENSION_SCHEMA
 from engramctl.results.schema.trials import CURVE_SCHEMA, DOCUMENT_SCHEMA, STATUSES, TRIAL_SCHEMA
 from engramctl.results.trial_table import FAILED, FINISHED
@@ -239,19 +241,23 @@ class Store:
 def _one_table(paths: Sequence[Path], schema: pa.Schema, columns: Sequence[str]) -> pd.DataFrame:
     """The rows of files that hold a trial each, in order; UserError naming one that is damaged or a copy."""
     wanted = columns if "trial_id" in columns else ["trial_id", *columns]
-    there = [schema.empty_table().select(columns)]
+    there, named = [schema.empty_table().select(columns)], []
     for path, table in zip(paths, read_tables(paths, schema, wanted), strict=True):
         # None: `engramctl rm` removed the file a moment ago.
         if table is not None:
             require_own_name(path, table)
             there.append(table.select(columns))
-    return pa.concat_tables(there).to_pandas()
+            named.append(path)
+    rows = pa.concat_tables(there).to_pandas()
+    if schema is TRIAL_SCHEMA and (found := first_nonsense(rows)) is not None:
+        raise UserError(f"{named[found[0]]}: {found[1]}; if the file is damaged, delete it and run the sweep again, other trials are kept")
+    return rows
 
 
 def _lock_holder(path: Path) -> str:
     try:
-        owner = json.loads(path.read_bytes())
+        owner = read_json(path)
         return f"process {owner['pid']} on {owner['host']}"
-    except (OSError, ValueError, KeyError):
+    except (OSError, ValueError, KeyError, TypeError):
         # It has taken the lock but not written its name yet, or is about to release the lock.
         return "another process"

@@ -60,6 +60,36 @@ def test_mistakes_are_one_line_and_code_2(command, arguments, message, tmp_path)
     assert result.stdout == ""
 
 
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--bogus"], "no such option: --bogus; `engramctl --help` lists what there is"),
+        (["bogus"], "no such command 'bogus'; `engramctl --help` lists what there is"),
+        (["bench", "bogus"], "no such command 'bogus'; `engramctl bench --help` lists what there is"),
+        (["sweep", "--bogus"], "`engramctl sweep --help` lists what there is"),
+        (["sweep", "--x\x1b[2J\n"], r"no such option: --x\x1b[2J"),
+        (["sweep", "--workers", "0"], "invalid value for '--workers': "),
+        (["sweep", "--seeds", "many"], "invalid value for '--seeds': "),
+        (["sweep", "--workers"], "option '--workers' requires an argument"),
+        (["sample"], "missing argument 'CHECKPOINT'; `engramctl sample --help` lists what there is"),
+        (["extend", "somewhere"], "missing option '--length'"),
+        (["analyze", "gates"], "missing argument 'CKPT'; `engramctl analyze gates --help` lists what there is"),
+        (["status", "a", "b"], "unexpected extra argument"),
+    ],
+)
+def test_a_command_line_that_can_t_be_read_is_one_line(arguments, message):
+    result = run(*arguments, code=2)
+    assert message in result.stderr
+    assert result.stderr.startswith("error: ")
+    assert len(result.stderr.strip().splitlines()) == 1
+    assert result.stdout == ""
+
+
+def test_a_group_alone_shows_its_help():
+    for group in ([], ["bench"], ["analyze"]):
+        assert "Usage: " in run(*group, code=2).output
+
+
 @pytest.mark.parametrize("command", ["sweep", "corpus"])
 @pytest.mark.parametrize(
     ("files", "source", "message"),

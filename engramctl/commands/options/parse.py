@@ -1,10 +1,14 @@
 """Parsing of option values: comma-separated lists, numbers, whole numbers, files."""
 
+import math
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
 from engram.errors import FieldError, UserError
+from engram.foreign_files import read_text, require_regular
+
+_MOST_DIGITS = 18
 
 
 def items(values: Sequence[str] | None) -> list[str]:
@@ -15,16 +19,22 @@ def items(values: Sequence[str] | None) -> list[str]:
 def numbers(option: str, values: Sequence[str] | None) -> list[float]:
     """The same, as numbers; UserError naming the option and what is not a number."""
     try:
-        return [float(item) for item in items(values)]
+        found = [float(item) for item in items(values)]
     except ValueError as problem:
         raise UserError(f"{option}: {str(problem).split(': ')[-1]} is not a number; numbers are separated by commas") from None
+    for number in found:
+        if not math.isfinite(number):
+            raise UserError(f"{option}: {number} is not a finite number")
+    return found
 
 
 def whole_numbers(option: str, values: Sequence[str] | None) -> list[int]:
     """The same, as whole numbers from 0 up; UserError naming the option and what is not one."""
     for item in items(values):
-        if not item.isdigit():
-            raise UserError(f"{option}: {item} is not a whole number; numbers are separated by commas")
+        if not item.isdecimal() or len(item) > _MOST_DIGITS:
+            raise UserError(
+                f"{option}: {item[:60]} is not a whole number of at most {_MOST_DIGITS} digits; numbers are separated by commas"
+            )
     return [int(item) for item in items(values)]
 
 
@@ -44,10 +54,21 @@ def existing(option: str, path: Path | None) -> Path | None:
     return path.absolute()
 
 
+def existing_file(option: str, path: Path | None) -> Path | None:
+    """The same for a file that is read as a whole; UserError also when it is no plain file, or too large for that."""
+    found = existing(option, path)
+    if found is not None:
+        try:
+            require_regular(found)
+        except OSError as problem:
+            raise UserError(f"{option} {path} can't be read: {problem.strerror}") from None
+    return found
+
+
 def text_of(option: str, file: Path) -> str:
     """The text of a file; UserError naming the option when it can't be read or is not UTF-8."""
     try:
-        return file.read_text(encoding="utf-8-sig")  # some editors begin a file with a byte order mark
+        return read_text(file)
     except OSError as problem:
         raise UserError(f"{option} {file} can't be read: {problem.strerror}") from None
     except UnicodeDecodeError:

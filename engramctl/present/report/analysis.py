@@ -1,65 +1,95 @@
 """What the memory does: the report's figures and tables from `engramctl analyze`, read from the sweep's `analysis/`."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 import pandas as pd
 
 from engramctl.findings.memory_size import judge
 from engramctl.present.report.content import NO_VALUE, ReportTable, number
+from engramctl.present.report.drawn import PageFigure, drawn
 from engramctl.results.analysis_store import AnalysisStore
 from engramctl.results.store import Store
-
-if TYPE_CHECKING:
-    from matplotlib.figure import Figure
 
 
 @dataclass(frozen=True)
 class Finding:
-    """One figure about a model, with its caption, tables and sentence."""
+    """One figure about a model, with its tables and sentence."""
 
-    figure: "Figure"
-    kind: str
-    caption: str
+    figure: PageFigure
     tables: tuple[ReportTable, ...] = ()
     sentence: str = ""
 
 
 def findings(sweep: Store) -> Iterator[Finding]:
-    """Everything in the sweep's `analysis/`; nothing if it has none. UserError when a table can't be read."""
-    from engramctl.present.figures.depth import depth_figure
-    from engramctl.present.figures.gate_text import gate_text_figure
-    from engramctl.present.figures.gates import gates_figure
-    from engramctl.present.figures.slots import slots_figure
-    from engramctl.present.figures.suppression import suppressed_tasks_figure, suppression_figure
-
+    """Everything in the sweep's `analysis/`; nothing if it has none. UserError when a table can't be read or makes no sense."""
     store = AnalysisStore(sweep.folder)
-    for name in store.names("depth"):
-        depth = store.read(name, "depth")
-        caption = (
-            f"Effective depth: A is {depth['trial_a'].iloc[0]}, B {depth['trial_b'].iloc[0]}. Left, how far each layer's prediction is"
-            " from the last one's; right, which layers are alike (CKA), dashed where each layer of B stands in A."
-        )
-        yield Finding(depth_figure(depth), "depth", caption)
-    for name in store.names("suppress"):
-        losses = store.read(name, "suppress")
-        caption = f"Trial {name}: validation loss with the memory on and off. The backbone never learned to do without."
-        yield Finding(suppression_figure(losses), "suppression", caption, (_suppression(losses),))
-    for name in store.names("suppress_tasks"):
-        caption = f"Trial {name}: benchmarks with the memory on and off."
-        yield Finding(suppressed_tasks_figure(store.read(name, "suppress_tasks")), "suppressed benchmarks", caption)
-    for name in store.names("memory_rows"):  # written after `memory`
-        heads = store.read(name, "memory")
-        caption = f"Trial {name}: reads of the rows by rank, their norms, and the gain of each hash head alone."
-        sentence = f"Trial {name}: {judge(heads).text}."
-        yield Finding(slots_figure(heads, store.read(name, "memory_rows")), "slots", caption, (_heads(heads),), sentence)
-    for name in store.names("gate_phrases"):  # written after `gates`
-        phrases = store.read(name, "gate_phrases")
-        caption = f"Trial {name}: mean gate by group of tokens with 95 % intervals, and the phrases that open it most."
-        yield Finding(gates_figure(store.read(name, "gates"), phrases), "gates", caption)
-    for name in store.names("gate_text"):
-        yield Finding(gate_text_figure(store.read(name, "gate_text")), "gates of a text", f"Trial {name}: the gate at each token.")
+    for kind, make in _MAKERS.items():
+        for name in store.names(kind):
+            with store.values_of(name, kind):
+                found = make(store, name)
+            yield found
+
+
+def _depth(store: AnalysisStore, name: str) -> Finding:
+    from engramctl.present.figures.depth import depth_figure
+
+    depth = store.read(name, "depth")
+    caption = (
+        f"Effective depth: A is {depth['trial_a'].iloc[0]}, B {depth['trial_b'].iloc[0]}. Left, how far each layer's prediction is"
+        " from the last one's; right, which layers are alike (CKA), dashed where each layer of B stands in A."
+    )
+    return Finding(drawn("depth", depth_figure(depth), caption))
+
+
+def _suppress(store: AnalysisStore, name: str) -> Finding:
+    from engramctl.present.figures.suppression import suppression_figure
+
+    losses = store.read(name, "suppress")
+    caption = f"Trial {name}: validation loss with the memory on and off. The backbone never learned to do without."
+    return Finding(drawn("suppression", suppression_figure(losses), caption), (_suppression(losses),))
+
+
+def _suppress_tasks(store: AnalysisStore, name: str) -> Finding:
+    from engramctl.present.figures.suppression import suppressed_tasks_figure
+
+    caption = f"Trial {name}: benchmarks with the memory on and off."
+    return Finding(drawn("suppressed benchmarks", suppressed_tasks_figure(store.read(name, "suppress_tasks")), caption))
+
+
+def _memory(store: AnalysisStore, name: str) -> Finding:
+    from engramctl.present.figures.slots import slots_figure
+
+    heads = store.read(name, "memory")
+    caption = f"Trial {name}: reads of the rows by rank, their norms, and the gain of each hash head alone."
+    sentence = f"Trial {name}: {judge(heads).text}."
+    return Finding(drawn("slots", slots_figure(heads, store.read(name, "memory_rows")), caption), (_heads(heads),), sentence)
+
+
+def _gates(store: AnalysisStore, name: str) -> Finding:
+    from engramctl.present.figures.gates import gates_figure
+
+    phrases = store.read(name, "gate_phrases")
+    caption = f"Trial {name}: mean gate by group of tokens with 95 % intervals, and the phrases that open it most."
+    return Finding(drawn("gates", gates_figure(store.read(name, "gates"), phrases), caption))
+
+
+def _gate_text(store: AnalysisStore, name: str) -> Finding:
+    from engramctl.present.figures.gate_text import gate_text_figure
+
+    caption = f"Trial {name}: the gate at each token."
+    return Finding(drawn("gates of a text", gate_text_figure(store.read(name, "gate_text")), caption))
+
+
+_MAKERS: dict[str, Callable[[AnalysisStore, str], Finding]] = {
+    "depth": _depth,
+    "suppress": _suppress,
+    "suppress_tasks": _suppress_tasks,
+    "memory_rows": _memory,  # written after `memory`
+    "gate_phrases": _gates,  # written after `gates`
+    "gate_text": _gate_text,
+}
+"""What is shown of a model, by the kind of its table."""
 
 
 def _suppression(frame: pd.DataFrame) -> ReportTable:

@@ -1,10 +1,7 @@
 """The page: a single HTML file with its figures inside."""
 
-import base64
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
 from datetime import UTC, datetime
-from io import BytesIO
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -16,6 +13,7 @@ from engramctl.findings.fits import SweepFits
 from engramctl.present.format import counted
 from engramctl.present.report import content
 from engramctl.present.report.analysis import Finding
+from engramctl.present.report.drawn import PageFigure, drawn
 from engramctl.present.report.fit_tables import fit_tables, verdicts
 from engramctl.results.sweep_results import SweepResults
 from engramctl.results.trial_table import DIVERGED, FAILED, MISSING, SERIES
@@ -23,21 +21,6 @@ from engramctl.results.trial_table import DIVERGED, FAILED, MISSING, SERIES
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-
-@dataclass(frozen=True)
-class PageFigure:
-    """A figure with its caption, ready for the page."""
-
-    svg: str
-    """SVG in Base64."""
-    width: int
-    """CSS pixels."""
-    alt: str
-    caption: str
-
-
-_PIXELS = 125
-"""CSS pixels per inch of a figure: more than 96, because its text is sized for paper."""
 
 CAPTIONS = {
     "allocation": "Validation loss against rho, the experts' share of the inactive parameters. Points are trials, lines are fits.",
@@ -50,17 +33,9 @@ CAPTIONS = {
 }
 
 
-def page_figure(kind: str, figure: "Figure", caption: str | None = None) -> PageFigure:
-    """A figure as SVG; without a caption of its own it gets that of its kind."""
-    from engramctl.present.figures.readable import make_readable
-    from engramctl.present.figures.style import drawing
-
-    buffer = BytesIO()
-    with drawing():
-        make_readable(figure)
-        figure.savefig(buffer, format="svg", metadata={"Date": None})
-    words = CAPTIONS[kind] if caption is None else caption
-    return PageFigure(base64.b64encode(buffer.getvalue()).decode(), round(_PIXELS * figure.get_figwidth()), f"Figure: {kind}", words)
+def page_figure(kind: str, figure: "Figure") -> PageFigure:
+    """A figure of fits or scores, with the caption of its kind."""
+    return drawn(kind, figure, CAPTIONS[kind])
 
 
 def render(
@@ -93,7 +68,7 @@ def render(
         verdicts=[{"of": of, "text": text} for of, text in verdicts(fits)] or [{"of": "", "text": "Nothing to fit yet."}],
         warnings=_warnings(sweep),
         figures=figures,
-        findings=[(one, page_figure(one.kind, one.figure, one.caption)) for one in findings],
+        findings=[(one, one.figure) for one in findings],
         fit_tables=fit_tables(fits),
         point_tables=[*content.points(trials), *content.benchmarks(scores), *content.extensions(sweep.store.read_extensions())],
         cost=content.cost(done),

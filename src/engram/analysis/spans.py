@@ -11,6 +11,7 @@ import numpy as np
 from tokenizers import Tokenizer
 
 from engram.errors import UserError
+from engram.foreign_files import read_bytes
 from engram.tokenizer.plain import plain_encodings
 
 _EXPECTED = '{"text": "...", "spans": [[start, end], ...]}'
@@ -43,7 +44,7 @@ def read_spans(file: Path) -> list[SpannedText]:
     Other keys and empty lines are ignored. Raises UserError that names the file and the line of whatever is wrong.
     """
     try:
-        lines = file.read_bytes().removeprefix(codecs.BOM_UTF8).split(b"\n")
+        lines = read_bytes(file).removeprefix(codecs.BOM_UTF8).split(b"\n")
     except OSError as problem:
         raise UserError(f"spans file {file} can't be read: {problem.strerror or problem}") from None
     found = [_document(line, f"spans file {file}, line {number}") for number, line in enumerate(lines, 1) if line.strip()]
@@ -55,7 +56,7 @@ def read_spans(file: Path) -> list[SpannedText]:
 def _document(line: bytes, where: str) -> SpannedText:
     try:
         value = json.loads(line)
-    except ValueError:  # not JSON, or not UTF-8
+    except (ValueError, RecursionError):  # not JSON, or not UTF-8
         raise UserError(f"{where} is not JSON; expected is {_EXPECTED}") from None
     text = value.get("text") if isinstance(value, dict) else None
     spans = value.get("spans") if isinstance(value, dict) else None

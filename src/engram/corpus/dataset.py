@@ -1,6 +1,5 @@
 """A prepared corpus on disk, and the batches that training and validation take from it."""
 
-import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self, TypedDict
@@ -9,11 +8,15 @@ import numpy as np
 from tokenizers import Tokenizer
 
 from engram.errors import UserError
+from engram.foreign_files import MOST_BYTES, read_json, require_regular
 
 FORMAT = 1
 """Version of the folder's layout; folders of other versions are refused."""
 VALIDATION_DOCUMENT_TOKENS = 1024
 """Tokens taken at most from the beginning of a validation document (or a sequence, if longer): a few long files must not dominate."""
+
+_ARRAYS = ("compression.npy", "train.bin", "train_docs.npy", "val.bin", "val_docs.npy", "val_doc_bytes.npy", "val_doc_ids.npy")
+_DTYPES: dict[str, Any] = {"uint16": np.dtype(np.uint16), "uint32": np.dtype(np.uint32)}
 
 
 class Fingerprints(TypedDict):
@@ -54,10 +57,12 @@ class Corpus:
     def open(cls, folder: Path) -> Self:
         """Map a prepared corpus; UserError when the folder is not a complete corpus of this format."""
         try:
-            meta = json.loads((folder / "meta.json").read_text())
+            meta = read_json(folder / "meta.json")
             if meta["format"] != FORMAT:
                 raise UserError(f"corpus {folder} has format {meta['format']}, this program reads {FORMAT}; prepare it again")
-            dtype = np.dtype(meta["dtype"])
+            for name in _ARRAYS:
+                require_regular(folder / name, most=None)
+            dtype = _DTYPES[meta["dtype"]]
             corpus = cls(
                 folder=folder,
                 fingerprint=meta["corpus_fingerprint"],
@@ -74,14 +79,39 @@ class Corpus:
                 val_doc_ids=np.load(folder / "val_doc_ids.npy"),
                 meta=meta,
             )
-            for name, tokens in (("train", corpus.train), ("val", corpus.val)):
-                if len(tokens) != meta[f"{name}_tokens"]:
-                    raise ValueError(f"{name}.bin has {len(tokens)} tokens instead of {meta[f'{name}_tokens']}")
+            corpus._check()
             return corpus
         except UserError:
             raise
-        except (OSError, ValueError, KeyError) as problem:
+        except (OSError, EOFError, ValueError, KeyError, TypeError) as problem:
             raise UserError(f"{folder} is not a prepared corpus that can be read here ({type(problem).__name__}: {problem})") from None
+
+    def _check(self) -> None:
+        """ValueError or TypeError unless everything fits together, so that no place in a file leads out of another."""
+        if not isinstance(self.fingerprint, str) or not isinstance(self.tokenizer_fingerprint, str):
+            raise TypeError("a fingerprint in meta.json is no text")
+        if not 0 <= self.end_of_text_id < self.vocab_size or self.compression.shape != (self.vocab_size,):
+            raise ValueError("meta.json and compression.npy have vocabularies of different sizes")
+        if self.compression.dtype != np.int64 or not 0 <= self.compression.min() <= self.compression.max() < self.compressed_vocab_size:
+            raise ValueError("compression.npy has no canonical ids")
+        for name, tokens, starts in (("train", self.train, self.train_doc_starts), ("val", self.val, self.val_doc_starts)):
+            if len(tokens) != self.meta[f"{name}_tokens"]:
+                raise ValueError(f"{name}.bin has {len(tokens)} tokens instead of {self.meta[f'{name}_tokens']}")
+            if starts.dtype != np.int64 or starts.ndim != 1 or len(starts) != self.meta[f"{name}_documents"] + 1:
+                raise ValueError(f"{name}_docs.npy does not have the place of every document")
+            if starts[0] != 0 or starts[-1] != len(tokens) or (np.diff(starts) < 1).any():
+                raise ValueError(f"{name}_docs.npy does not divide {name}.bin into documents")
+            if tokens.nbytes <= MOST_BYTES and int(tokens.max()) >= self.vocab_size:  # a larger one would take a while to look through
+                raise ValueError(f"{name}.bin has a token that is not in the vocabulary")
+        if self.val_doc_bytes.dtype != np.int64 or not len(self.val_doc_bytes) == len(self.val_doc_ids) == len(self.val_doc_starts) - 1:
+            raise ValueError("val_doc_bytes.npy and val_doc_ids.npy do not have every document")
+        if (
+            self.val_doc_bytes.ndim != 1
+            or (self.val_doc_bytes < 1).any()
+            or self.val_doc_ids.dtype.kind != "U"
+            or self.val_doc_ids.ndim != 1
+        ):
+            raise ValueError("val_doc_bytes.npy or val_doc_ids.npy has other values")
 
     @property
     def fingerprints(self) -> Fingerprints:

@@ -19,6 +19,7 @@ from engram.corpus.sources import CorpusSpec, read_documents, source_listing
 from engram.corpus.spool import Progress, Spool
 from engram.errors import UserError
 from engram.files import is_full, sync, write_atomically
+from engram.foreign_files import read_json
 from engram.tokenizer.bpe import check_vocab_size, end_of_text_id, fingerprint, load_tokenizer, train_bpe, vocabulary_size
 from engram.tokenizer.compression import compress_vocabulary
 from engram.tokenizer.losses import Losses
@@ -84,10 +85,12 @@ def _request_key(spec: CorpusSpec, tokenizer: Tokenizer | None) -> str:
 def _known(entry: Path, root: Path, spec: CorpusSpec) -> Path | None:
     """The folder that an earlier preparation wrote, if it and its entry still exist."""
     try:
-        folder = root / json.loads(entry.read_text())["folder"]
-    except (FileNotFoundError, ValueError, KeyError):
+        name = read_json(entry)["folder"]
+    except (OSError, ValueError, KeyError, TypeError):
         return None
-    return folder if _whole(folder, spec) else None
+    if not isinstance(name, str) or "\0" in name or name != Path(name).name:
+        return None
+    return root / name if _whole(root / name, spec) else None
 
 
 def _whole(folder: Path, spec: CorpusSpec) -> bool:

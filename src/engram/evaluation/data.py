@@ -9,6 +9,7 @@ from typing import Any
 
 from engram.errors import FieldError, UserError
 from engram.evaluation.local_rows import Splits, Table
+from engram.foreign_files import read_text
 
 MMLU = frozenset({"cais/mmlu", "hails/mmlu_no_train"})
 """Names under which lm-eval's tasks look for it on the hub, as for `BBH` below."""
@@ -138,12 +139,15 @@ def _fewshot_split(config: Mapping[str, Any]) -> str | None:
 
 def _read_mmlu(file: Path, subject: str) -> Table:
     rows = []
-    with _opened(file) as lines:
-        for number, fields in enumerate(csv.reader(lines), 1):
-            if len(fields) != _MMLU_FIELDS or fields[5].strip() not in tuple("ABCD"):
-                raise UserError(f"{file}: row {number} is not question, A, B, C, D and the letter of the answer")
-            question, *choices, letter = fields
-            rows.append({"question": question, "subject": subject, "choices": choices, "answer": "ABCD".index(letter.strip())})
+    try:
+        with _opened(file) as lines:
+            for number, fields in enumerate(csv.reader(lines), 1):
+                if len(fields) != _MMLU_FIELDS or fields[5].strip() not in tuple("ABCD"):
+                    raise UserError(f"{file}: row {number} is not question, A, B, C, D and the letter of the answer")
+                question, *choices, letter = fields
+                rows.append({"question": question, "subject": subject, "choices": choices, "answer": "ABCD".index(letter.strip())})
+    except csv.Error as problem:
+        raise UserError(f"{file} is not CSV: {problem}") from None
     return _table(file, rows, range(1, len(rows) + 1), "row")
 
 
@@ -152,7 +156,7 @@ def _read_bbh(file: Path) -> Table:
         try:
             content = json.load(lines)
             rows = [{"input": str(one["input"]), "target": str(one["target"])} for one in content["examples"]]
-        except (ValueError, TypeError, KeyError):
+        except (ValueError, TypeError, KeyError, RecursionError):
             raise UserError(f"{file} is not a BIG-Bench Hard file: JSON with `examples`, each with `input` and `target`") from None
     return _table(file, rows, range(1, len(rows) + 1), "example")
 
@@ -176,7 +180,7 @@ def _read_json_lines(file: Path) -> Table:
 
 def _opened(file: Path) -> Any:
     try:
-        text = file.read_text(encoding="utf-8-sig")
+        text = read_text(file)
     except (OSError, UnicodeDecodeError) as problem:
         raise UserError(f"{file} can't be read: {getattr(problem, 'strerror', None) or 'it is not UTF-8'}") from None
     return io.StringIO(text, newline="")

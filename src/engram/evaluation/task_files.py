@@ -1,12 +1,14 @@
 """The files that a task defined by the user consists of."""
 
 import glob
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import yaml
 
 from engram.errors import UserError
+from engram.foreign_files import read_text
 
 _MAX_DEPTH = 20
 
@@ -64,26 +66,30 @@ def _collect(file: Path, found: list[Path], depth: int) -> None:
 
 def _collect_data(value: Any, found: list[Path]) -> None:
     """Add the files and folders that strings in `value` name, patterns too."""
-    if isinstance(value, dict):
-        value = list(value.values())
-    if isinstance(value, list):
-        for one in value:
-            _collect_data(one, found)
-    elif isinstance(value, str) and value:
-        found.extend(Path(name) for name in sorted(glob.glob(value, recursive=True)))
+    for one in _scalars(value):
+        if isinstance(one, str) and one:
+            found.extend(Path(name) for name in sorted(glob.glob(one, recursive=True)))
 
 
 def _has_function(value: Any) -> bool:
-    if isinstance(value, dict):
-        return any(map(_has_function, value.values()))
-    if isinstance(value, list):
-        return any(map(_has_function, value))
-    return isinstance(value, _Function)
+    return any(isinstance(one, _Function) for one in _scalars(value))
+
+
+def _scalars(value: Any) -> Iterator[Any]:
+    """What is inside mappings and lists, in order; what YAML's aliases name again comes once, or it might never end."""
+    left, seen = [value], set()
+    while left:
+        one = left.pop()
+        if not isinstance(one, dict | list):
+            yield one
+        elif id(one) not in seen:
+            seen.add(id(one))
+            left.extend(reversed(list(one.values()) if isinstance(one, dict) else one))
 
 
 def _read(file: Path) -> dict[str, Any]:
     try:
-        content = yaml.load(file.read_text(encoding="utf-8-sig"), Loader=_Loader)  # a safe loader
+        content = yaml.load(read_text(file), Loader=_Loader)  # a safe loader
     except (OSError, UnicodeDecodeError) as problem:
         raise UserError(f"{file} can't be read: {getattr(problem, 'strerror', None) or 'it is not UTF-8'}") from None
     except (yaml.YAMLError, ValueError, RecursionError) as problem:

@@ -2,8 +2,7 @@
 
 import difflib
 import functools
-import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -13,6 +12,7 @@ from engram.errors import UserError
 from engram.evaluation.data import FORMS, MMLU, LocalData
 from engram.evaluation.environment import offline, require_lm_eval
 from engram.evaluation.local_rows import Splits, check_answers, row_error
+from engram.evaluation.task_names import defined_names, definitions, undefined
 from engram.tokenizer.hub import require_hub, short_cause
 
 require_lm_eval()
@@ -31,7 +31,6 @@ FEWSHOT_SEED = 1234
 """lm-eval's own seed, for tasks that draw their examples."""
 MMLU_SHOTS = 5
 """Number of examples with which MMLU is reported (Hendrycks et al., 2021, arXiv 2009.03300); lm-eval's task leaves it to the user."""
-_NAME = re.compile(r"""^["']?(?:task|group)["']?:[ \t]*["']?([\w.:+-]+)["']?[ \t]*$""", re.MULTILINE)
 _LOCAL_FORMATS = ("json", "csv", "parquet", "text", "arrow", "pandas")
 
 
@@ -131,10 +130,15 @@ def _load(manager: Any, specs: list[Any]) -> dict[str, Any]:
         return {"tasks": {}, "groups": {}}
     try:
         loaded = manager.load(specs)
-    except ValueError as problem:
-        if isinstance(problem, UserError) or "Duplicate task" not in str(problem):
+    except UserError:
+        raise
+    except Exception as problem:
+        if isinstance(problem, ValueError) and "Duplicate task" in str(problem):
+            raise UserError(f"{short_cause(problem)}; name one of the two") from None
+        own = [spec for spec in specs if isinstance(spec, str) and Path(spec).is_file()]
+        if not own:
             raise
-        raise UserError(f"{short_cause(problem)}; name one of the two") from None
+        raise UserError(f"{own[0]}: lm-eval can't make a task of it ({type(problem).__name__}: {short_cause(problem)})") from None
     return {"tasks": dict(loaded["tasks"]), "groups": dict(loaded.get("groups") or {})}
 
 
@@ -172,51 +176,23 @@ def _manager(names: Sequence[str]) -> Any:
     """
     if any(Path(name).is_file() for name in names):  # the user's own definitions may refer to any other
         return _indexed(None)
-    folders = {str(_definitions() / name.split("_")[0]) for name in names if "/" not in name}
+    folders = {str(definitions() / name.split("_")[0]) for name in names if "/" not in name}
     if all(Path(folder).is_dir() for folder in folders):
         manager = _indexed(tuple(sorted(folders)))
         if all(_complete(manager.task_index, name) for name in names):
             return manager
-    unknown = _unknown(names) or [name for name in names if name not in _indexed(None).task_index]
+    unknown = undefined(names) or [name for name in names if name not in _indexed(None).task_index]
     if unknown:
-        near = difflib.get_close_matches(unknown[0], _names(), n=3)
+        near = difflib.get_close_matches(unknown[0], defined_names(), n=3)
         hint = f"near it: {', '.join(near)}" if near else "`lm-eval ls tasks` lists them all"
         raise UserError(f"there is no task or group {unknown[0]}; {hint}")
     return _indexed(None)
-
-
-def _definitions() -> Path:
-    import lm_eval
-
-    return Path(lm_eval.__file__).parent / "tasks"
 
 
 @functools.lru_cache(maxsize=8)
 def _indexed(folders: tuple[str, ...] | None) -> Any:
     """A manager of the tasks in some folders of lm-eval's; None: of all."""
     return TaskManager() if folders is None else TaskManager(include_defaults=False, include_path=list(folders))
-
-
-def _texts() -> Iterator[str]:
-    """The text of all definitions; those that others include have names without a suffix."""
-    files = (file for file in _definitions().glob("**/*") if file.suffix in ("", ".yaml") and file.is_file())
-    return (file.read_text(encoding="utf-8", errors="replace") for file in files)
-
-
-def _unknown(names: Sequence[str]) -> list[str]:
-    """Names that appear in no definition. Searching their text is quick, parsing it is not."""
-    left = dict.fromkeys(names)
-    for text in _texts():
-        for name in [name for name in left if name in text]:
-            del left[name]
-        if not left:
-            break
-    return list(left)
-
-
-def _names() -> list[str]:
-    """The names of nearly all tasks and groups."""
-    return sorted({name for text in _texts() for name in _NAME.findall(text)})
 
 
 def _complete(index: Mapping[str, Any], name: str) -> bool:

@@ -7,12 +7,15 @@ from pathlib import Path
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 
 from engram.errors import UserError
+from engram.foreign_files import require_regular
 from engram.tokenizer.hub import require_hub, short_cause
 
 END_OF_TEXT = "<|endoftext|>"
 """End-of-document token of the tokenizers trained here; always id 0."""
 MIN_VOCAB_SIZE = 257
 """The end-of-document token and the 256 bytes."""
+MAX_VOCAB_SIZE = 10_000_000
+"""Far more than any tokenizer has; the trainer's own numbers end at 2^64."""
 # In order of preference. Base models of all well-known families have at least one of them.
 END_OF_TEXT_TOKENS = (
     END_OF_TEXT,
@@ -32,6 +35,8 @@ def check_vocab_size(vocab_size: int) -> None:
     """Raise UserError when a byte-level BPE of `vocab_size` tokens can't be trained."""
     if vocab_size < MIN_VOCAB_SIZE:
         raise UserError(f"vocab_size is {vocab_size}; a byte-level BPE needs at least {MIN_VOCAB_SIZE} (256 bytes and {END_OF_TEXT})")
+    if vocab_size > MAX_VOCAB_SIZE:
+        raise UserError(f"vocab_size is {vocab_size}; a BPE that is trained here has at most {MAX_VOCAB_SIZE:,} tokens")
 
 
 def train_bpe(texts: Iterable[str], vocab_size: int) -> Tokenizer:
@@ -71,6 +76,7 @@ def load_tokenizer(source: str) -> Tokenizer:
         if not path.is_file():
             raise UserError(f"tokenizer {source} is not a file; give the path of a tokenizer.json or hf:NAME")
         try:
+            require_regular(path)
             tokenizer = Tokenizer.from_file(str(path))
         except Exception as error:
             raise UserError(f"tokenizer {source} is not a tokenizer.json: {short_cause(error)}") from error

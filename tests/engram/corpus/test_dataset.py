@@ -1,3 +1,6 @@
+import json
+import os
+import shutil
 from types import SimpleNamespace
 
 import numpy as np
@@ -5,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from engram.corpus.dataset import VALIDATION_DOCUMENT_TOKENS, TrainBatches, validation_windows
+from engram.corpus.dataset import VALIDATION_DOCUMENT_TOKENS, Corpus, TrainBatches, validation_windows
 from engram.errors import UserError
 
 
@@ -73,3 +76,53 @@ def test_a_long_document_gives_its_beginning_only():
     assert windows.max() < limit * 5 + 10 + limit
     windows, _ = validation_windows(corpus, limit * 2, 10**9)  # a longer sequence takes longer beginnings
     np.testing.assert_array_equal(windows[0, :-1], np.arange(limit * 2))
+
+
+def _changed(name, change):
+    def spoil(folder):
+        np.save(folder / name, change(np.load(folder / name)))
+
+    return spoil
+
+
+def _meta(**changes):
+    def spoil(folder):
+        (folder / "meta.json").write_text(json.dumps(json.loads((folder / "meta.json").read_text()) | changes))
+
+    return spoil
+
+
+def _replaced(name, make):
+    def spoil(folder):
+        (folder / name).unlink()
+        make(folder / name)
+
+    return spoil
+
+
+def _token_too_large(folder):
+    tokens = np.fromfile(folder / "train.bin", dtype=np.uint16)
+    tokens[7] = 60_000
+    tokens.tofile(folder / "train.bin")
+
+
+@pytest.mark.parametrize(
+    "spoil",
+    [
+        _meta(dtype="object"), _meta(dtype=[]), _meta(vocab_size="many"), _meta(vocab_size=7), _meta(end_of_text_id=-1),
+        _meta(corpus_fingerprint=None), _meta(train_tokens=1), _meta(val_documents=1), _meta(compressed_vocab_size=3),
+        _changed("compression.npy", lambda ids: ids - 1), _changed("compression.npy", lambda ids: ids.astype(float)),
+        _changed("val_docs.npy", lambda starts: starts[::-1]), _changed("train_docs.npy", lambda starts: starts * 2),
+        _changed("train_docs.npy", lambda starts: starts[:0]), _changed("val_doc_bytes.npy", lambda sizes: -sizes),
+        _changed("val_doc_ids.npy", lambda ids: ids[:-1]), _token_too_large,
+        _replaced("meta.json", lambda path: path.write_text("[" * 100_000)), _replaced("meta.json", lambda path: path.write_text("[]")),
+        _replaced("val_docs.npy", lambda path: path.touch()), _replaced("train.bin", os.mkfifo), _replaced("val_doc_ids.npy", os.mkdir),
+    ],
+)  # fmt: skip
+def test_a_folder_that_is_no_whole_corpus_is_one_line(tiny_corpus, tmp_path, spoil):
+    folder = shutil.copytree(tiny_corpus.folder, tmp_path / "corpus")
+    Corpus.open(folder)
+    spoil(folder)
+    with pytest.raises(UserError, match="is not a prepared corpus that can be read here") as mistake:
+        Corpus.open(folder)
+    assert "\n" not in str(mistake.value)

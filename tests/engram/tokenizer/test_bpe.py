@@ -64,6 +64,8 @@ def test_a_file_that_is_no_tokenizer(tmp_path, content):
 def test_mistakes_are_one_line(tmp_path, monkeypatch):
     with pytest.raises(UserError, match=r"vocab_size is 256; .* at least 257"):
         train_bpe(TEXTS, 256)
+    with pytest.raises(UserError, match="at most 10,000,000 tokens"):
+        train_bpe(TEXTS, 10**30)
     with pytest.raises(UserError, match="is not a file"):
         load_tokenizer(str(tmp_path / "missing.json"))
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", False)

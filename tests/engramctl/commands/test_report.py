@@ -6,10 +6,13 @@ from html.parser import HTMLParser
 from pathlib import Path
 
 import pandas as pd
+import pyarrow as pa
 import pytest
 from typer.testing import CliRunner
 
 from engramctl.cli import app
+from engramctl.results.analysis_store import AnalysisStore
+from engramctl.results.schema.analysis import SCHEMAS
 
 RHOS = (0.0, 0.2, 0.4, 0.6, 0.8, 1.0)
 BROWSER = shutil.which("chromium") or shutil.which("google-chrome")
@@ -137,3 +140,18 @@ def test_results_that_cannot_be_written_don_t_stop_a_page_elsewhere(sweep, tmp_p
     assert out.read_text().startswith("<!")
     assert json.loads(result.stdout)["fits"] is None
     assert "fits.parquet can't be written: Permission denied" in result.stderr
+
+
+def test_a_folder_is_no_name_for_the_page(sweep, tmp_path):
+    done = run("report", sweep.sweep, "--results", str(sweep.results), "--out", str(tmp_path), code=2)
+    assert f"--out {tmp_path} is a folder" in done.stderr
+
+
+def test_findings_that_make_no_sense_are_named(sweep):
+    """The columns are right, and one of two layers lacks a token."""
+    kind = "gate_text"
+    values = {field.name: ["aa" if pa.types.is_string(field.type) else 1] * 3 for field in SCHEMAS[kind]}
+    path = AnalysisStore(sweep.folder).write("aa", kind, values | {"layer": [0, 0, 1], "position": [0, 1, 0]})
+    message = run("report", sweep.sweep, "--results", str(sweep.results), code=2).stderr
+    assert f"error: {path} has values that `engramctl analyze` does not write" in message
+    assert message.count("\n") == 1

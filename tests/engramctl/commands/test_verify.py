@@ -32,3 +32,11 @@ def test_verify(tmp_path):
     broken.write_text("{")
     assert "is not JSON" in run("verify", str(broken), code=2).stderr
     assert "can't be read" in run("verify", str(tmp_path / "none.json"), code=2).stderr
+
+
+def test_what_is_no_json_is_one_line(tmp_path):
+    for name, content in (("deep", "[" * 100_000), ("half", "{"), ("long", '{"hashing": ' + "9" * 5000)):
+        (tmp_path / name).write_text(content)
+        result = run("verify", str(tmp_path / name), code=2)
+        assert "is not JSON: " in result.stderr
+        assert result.stderr.count("\n") == 1

@@ -92,3 +92,23 @@ def test_a_reused_pid_is_not_the_same_process():
     assert not me.gone()
     assert Process(me.host, me.pid, me.created - 5).gone()
     assert not Process("elsewhere", me.pid, me.created - 5).gone(), "what another machine runs can't be seen from here"
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        {"process": {"host": "HERE", "pid": "7", "created": 1.0}, "trials": []},
+        {"process": {"host": "HERE", "pid": 10**400, "created": 1.0}, "trials": []},
+        {"process": {"host": "HERE", "pid": -1, "created": 1.0}, "trials": []},
+        {"process": {"host": None, "pid": 7, "created": 1.0}, "trials": []},
+        {"process": {"host": "HERE", "pid": 7, "created": "then"}, "trials": []},
+        {"process": {"host": "elsewhere", "pid": 7, "created": 1.0}, "trials": "ab"},
+        {"process": {"host": "elsewhere", "pid": 7, "created": 1.0}, "trials": [[]]},
+        {"process": [], "trials": []},
+        [],
+        None,
+    ],
+)
+def test_what_was_not_written_by_a_sweep_says_nothing(store, content):
+    store.running.write_text(json.dumps(content).replace("HERE", os.uname().nodename))
+    assert read_running(store) is None

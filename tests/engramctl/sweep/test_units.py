@@ -46,3 +46,16 @@ def test_flops():
 def test_flops_of_another_form(text):
     with pytest.raises(UserError, match=r"neither FLOPs for each trial, such as 1e13"):
         parse_flops(text)
+
+
+@pytest.mark.parametrize("text", ["9" * 400 + "TB", "9" * 5000, "2000000000GB"])
+def test_sizes_of_no_machine(text):
+    with pytest.raises(UserError, match="more than any machine holds") as mistake:
+        parse_bytes(text)
+    assert len(str(mistake.value)) < 200
+
+
+@pytest.mark.parametrize("text", ["9" * 400 + "s", "4000d"])
+def test_durations_of_no_sweep(text):
+    with pytest.raises(UserError, match="longer than ten years"):
+        parse_duration(text)

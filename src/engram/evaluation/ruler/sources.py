@@ -13,6 +13,7 @@ from engram.cache import default_cache
 from engram.errors import UserError
 from engram.evaluation.ruler.documents import Question, QuestionSet
 from engram.files import write_atomically
+from engram.foreign_files import read_text
 from engram.tokenizer.hub import require_hub, short_cause
 
 ESSAYS = "baber/paul_graham_essays"
@@ -103,11 +104,19 @@ def load_questions(kind: Literal["squad", "hotpotqa"], file: Path | None) -> Que
     data = _parsed(path, f"a development set of {form}")
     try:
         documents, questions = _squad(data) if kind == "squad" else _hotpotqa(data)
-    except (KeyError, TypeError, ValueError) as error:
+        _require_text(documents, questions)
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
         raise UserError(f"{path} is not of the form of {form}'s development file ({type(error).__name__}: {short_cause(error)})") from error
     if not questions:
         raise UserError(f"{path} has no question with an answer")
     return QuestionSet(str(path), documents, questions)
+
+
+def _require_text(documents: Sequence[object], questions: Sequence[Question]) -> None:
+    """TypeError when something that is shown to a model is no text."""
+    for text in (*documents, *(one for question in questions for one in (question.query, *question.answers))):
+        if not isinstance(text, str):
+            raise TypeError(f"{str(text)[:60]!r} is no text")
 
 
 def _squad(data: Any) -> tuple[tuple[str, ...], tuple[Question, ...]]:
@@ -170,12 +179,12 @@ def _offline() -> bool:
 def _parsed(path: Path, what: str) -> Any:
     try:
         return json.loads(_read(path, what))
-    except (json.JSONDecodeError, RecursionError) as error:
+    except (ValueError, RecursionError) as error:
         raise UserError(f"{path} is not JSON: {short_cause(error)}") from error
 
 
 def _read(path: Path, what: str) -> str:
     try:
-        return path.read_text(encoding="utf-8-sig")  # some editors begin a file with a byte order mark
+        return read_text(path)
     except (OSError, UnicodeDecodeError) as error:
         raise UserError(f"{path} can't be read as {what}: {short_cause(error)}") from error

@@ -21,6 +21,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from engram.files import naming, whole_folder
+from engram.foreign_files import read_json
 from engram.training.checkpoints.tensor_file import Form, write_tensors
 
 FINAL = "final"
@@ -131,7 +132,7 @@ def last_sound_step(folder: Path) -> Path | None:
 
 def read_state(step: Path) -> dict[str, Any]:
     """The state of a step; ValueError when it is damaged."""
-    state = json.loads((step / "state.json").read_bytes())
+    state = read_json(step / "state.json")
     if not isinstance(state, dict) or not isinstance(state.get("step"), int):
         raise ValueError("state.json has no step")
     return state

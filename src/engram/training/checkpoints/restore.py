@@ -14,17 +14,21 @@ from torch import Tensor
 from engram.config.errors import explain
 from engram.config.trial import TrialConfig
 from engram.errors import UserError
+from engram.foreign_files import read_bytes
 from engram.memory.placement.row_file import RowSpec
 from engram.memory.placement.rows import Rows
 from engram.memory.placement.serving import ServedTables, disk_rows, host_rows, serve
 from engram.memory.placement.settings import ServingPlacement
 from engram.memory.tables import EmbeddingTables
 from engram.model import Transformer
+from engram.scaling.accounting import count_parameters
 from engram.tokenizer.bpe import end_of_text_id, fingerprint, load_tokenizer, vocabulary_size
 from engram.tokenizer.compression import compress_vocabulary
 from engram.training.checkpoints.files import FINAL
 
 _PIECE_NUMBERS = 1 << 22
+_LEAST_BYTES = 2
+"""Of a parameter in a file of weights."""
 _EXPECTED = "expected is the folder of a finished trial, results/SWEEP/checkpoints/TRIAL, or `final` in it"
 
 
@@ -58,6 +62,7 @@ def load_final(checkpoint: Path, device: torch.device, placement: ServingPlaceme
     try:
         folder = final_folder(checkpoint)
         trial = read_trial(folder)
+        _require_room(trial, folder)
         tokenizer = _read_tokenizer(folder, trial)
         end = end_of_text_id(tokenizer)
         kind = partial(EmbeddingTables, device="meta") if apart else EmbeddingTables
@@ -85,7 +90,7 @@ def final_folder(checkpoint: Path) -> Path:
 def read_trial(folder: Path) -> TrialConfig:
     """Config of the trial of a `final` folder; UserError when it is damaged or of another version, OSError when it can't be read."""
     try:
-        return TrialConfig.model_validate_json((folder / "trial.json").read_bytes())
+        return TrialConfig.model_validate_json(read_bytes(folder / "trial.json"))
     except ValidationError as problem:
         error = problem.errors()[0]
         if error["type"] == "json_invalid":
@@ -104,10 +109,18 @@ def _read_tokenizer(folder: Path, trial: TrialConfig) -> Tokenizer:
     return tokenizer
 
 
-def _load_weights(model: Transformer, folder: Path) -> None:
+def _require_room(trial: TrialConfig, folder: Path) -> None:
+    """UserError when the weights can't be those of the trial's model, before memory is taken for it."""
     file = folder / "weights.safetensors"
     if not file.is_file():
         raise _damaged(folder, "it has no weights.safetensors")
+    parameters, size = count_parameters(trial.model).p_total, file.stat().st_size
+    if size < parameters * _LEAST_BYTES:
+        raise _damaged(folder, f"weights.safetensors: it has {size:,} bytes, too few for the {parameters:,} parameters of trial.json")
+
+
+def _load_weights(model: Transformer, folder: Path) -> None:
+    file = folder / "weights.safetensors"
     with file.open("rb"):  # safetensors says "No such file" where reading is not allowed
         pass
     wanted = {name: tuple(tensor.shape) for name, tensor in model.state_dict().items()}

@@ -1,4 +1,5 @@
 import json
+import os
 import shutil
 
 import pytest
@@ -155,6 +156,24 @@ def test_damaged_weights(final):
         assert "is damaged: weights.safetensors: " in mistake(final)
     file.unlink()
     assert "is damaged: it has no weights.safetensors" in mistake(final)
+
+
+@pytest.mark.parametrize("change", [{"width": 10_000_000}, {"n_layers": 1_000_000}])
+def test_a_config_of_a_model_that_fits_no_machine(final, change):
+    config = json.loads((final / "trial.json").read_text())
+    config["model"] |= change
+    (final / "trial.json").write_text(json.dumps(config))
+    assert "too few for the" in mistake(final)
+
+
+def test_files_that_are_no_files(final):
+    for name in ("trial.json", "tokenizer.json", "weights.safetensors"):
+        kept = final / f"{name}.kept"
+        (final / name).rename(kept)
+        os.mkfifo(final / name)
+        assert mistake(final)
+        (final / name).unlink()
+        kept.rename(final / name)
 
 
 def test_another_tokenizer(final):
