@@ -18,6 +18,7 @@ from rich.table import Table
 from rich.text import Text
 
 from engram.errors import UserError
+from engramctl.present.blocks import BlockTable
 
 PLAIN_WIDTH = 140
 _UNSEEN = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028\u2029\u202a-\u202e\u2066-\u2069\ufeff\ud800-\udfff]")
@@ -67,7 +68,8 @@ def note(message: str) -> None:
 
 def table(columns: Sequence[str], rows: Iterable[Sequence[object]], left: int = 1, title: str | None = None) -> Table:
     """A compact table: the first `left` columns are text, the others are numbers and right-aligned."""
-    result = Table(title=title, title_justify="left", box=None, pad_edge=False, header_style="bold")
+    result = BlockTable(title=title, title_justify="left", box=None, pad_edge=False, header_style="bold")
+    result.left = left
     for i, name in enumerate(columns):
         result.add_column(name, justify="left" if i < left else "right", no_wrap=True)
     for row in rows:
