@@ -1,6 +1,7 @@
 """Command groups that turn a user's mistake, and what a machine refuses, into one line and exit code 2."""
 
 import errno
+import os
 import sys
 from typing import Any
 
@@ -15,6 +16,14 @@ _REFUSALS = {
     *(errno.EIO, errno.ESTALE, errno.EMFILE, errno.ENFILE),
 }
 """What a disk or a machine says that nobody foresees at every place; other OSErrors are bugs."""
+
+
+def _require_folder() -> None:
+    """UserError when the current folder was deleted: some libraries end the process there, without a word that helps."""
+    try:
+        os.getcwd()
+    except FileNotFoundError:
+        raise UserError("the current folder was deleted; change to another one") from None
 
 
 class CommandGroup(TyperGroup):
@@ -35,6 +44,7 @@ class CommandGroup(TyperGroup):
 
     def invoke(self, ctx: Any) -> Any:
         try:
+            _require_folder()
             return super().invoke(ctx)
         except FieldError as mistake:
             console.error(f"{self._option(ctx, mistake.field)} {mistake.rest}")

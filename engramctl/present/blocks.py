@@ -10,6 +10,8 @@ from rich.text import Text
 
 _GAP = 2
 """Spaces between two columns."""
+_INTERVAL = "95 %"
+"""How the header of an interval begins, which stays beside its estimate."""
 
 
 class BlockTable(Table):
@@ -41,12 +43,18 @@ class BlockTable(Table):
 
     def _blocks(self, width: int) -> Iterator[list[Column]]:
         names, rest = self.columns[: self.left], self.columns[self.left :]
-        block: list[Column] = []
+        units: list[list[Column]] = []
         for column in rest:
-            if block and _width([*names, *block, column]) > width:
+            if units and _text(column.header).startswith(_INTERVAL) and _width([*names, *units[-1], column]) <= width:
+                units[-1].append(column)
+            else:
+                units.append([column])
+        block: list[Column] = []
+        for unit in units:
+            if block and _width([*names, *block, *unit]) > width:
                 yield [*names, *block]
                 block = []
-            block.append(column)
+            block += unit
         yield [*names, *block]
 
 

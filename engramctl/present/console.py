@@ -21,6 +21,8 @@ from engram.errors import UserError
 from engramctl.present.blocks import BlockTable
 
 PLAIN_WIDTH = 140
+_NARROWEST = 20
+"""Nothing can be read in fewer columns, whatever COLUMNS says."""
 _UNSEEN = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028\u2029\u202a-\u202e\u2066-\u2069\ufeff\ud800-\udfff]")
 """Control characters but tabs and line ends, characters that turn the direction of text, and halves of characters."""
 
@@ -40,7 +42,9 @@ class _Console(Console):
 
 def _console(stderr: bool) -> Console:
     stream = sys.stderr if stderr else sys.stdout
-    width = None if stream.isatty() or "COLUMNS" in os.environ else PLAIN_WIDTH
+    width = None if stream.isatty() else PLAIN_WIDTH
+    if (asked := os.environ.get("COLUMNS", "")).isdecimal() and asked.isascii():
+        width = max(_NARROWEST, int(asked[:5]))
     return _Console(stderr=stderr, width=width, highlight=False, soft_wrap=False)
 
 

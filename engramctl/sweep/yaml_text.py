@@ -1,6 +1,7 @@
 """YAML as people write it in sweep files, `--set` and `--axis`: what can't be meant is refused, before it takes memory or time.
 
-Values have the types of YAML 1.1, but numbers of base 8 and 60 are refused. Keys are text as written (`on:` is "on", `1e3:` is "1e3"), and none may stand twice in a mapping.
+Values have the types of YAML 1.1, but numbers of base 8 and 60 are refused.
+Keys are text as written (`on:` is "on", `1e3:` is "1e3"), and none may stand twice in a mapping.
 """
 
 import re

@@ -23,9 +23,8 @@ class FrozenConfig(BaseModel):
         for name, value in values.items() if isinstance(values, Mapping) else ():
             for one in value if isinstance(value, list | tuple) else [value]:
                 if isinstance(one, bool) and _takes_numbers_only(cls, name):
-                    raise PydanticCustomError(
-                        NOT_A_NUMBER, "{given} is not allowed: a number is expected", {"given": str(one), "field": name}
-                    )
+                    message = "{given} is not allowed: a number is expected"
+                    raise PydanticCustomError(NOT_A_NUMBER, message, {"given": str(one), "field": name})
         return values
 
 

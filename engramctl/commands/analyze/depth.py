@@ -39,12 +39,16 @@ def depth(
     from engram.analysis.names import validation_names
     from engram.analysis.spans import read_spans
     from engramctl.present.figures.depth import depth_figure
+    from engramctl.present.progress import StageProgress
     from engramctl.present.tables.depth import depth_remarks, depth_tables
     from engramctl.results.rows.analysis import depth_columns
 
     first, second = load_target(a, results, device), load_target(b, results, device)
-    texts = read_spans(spans) if spans else validation_names(first.restored, first.corpus(cache))
-    found = compare_depth(first.restored, second.restored, texts)
+    with StageProgress() as progress:
+        progress("reading the spans", 0, None)
+        texts = read_spans(spans) if spans else validation_names(first.restored, first.corpus(cache))
+        progress("comparing the layers", 0, None)
+        found = compare_depth(first.restored, second.restored, texts)
     name, where = f"{first.trial.id}.{second.trial.id}", spans.name if spans else "names in the validation text"
     output = Output(second, results, out, formats_wanted, as_json)
     frame = output.keep("depth", depth_columns(first.trial, second.trial, found, where), "depth", name)

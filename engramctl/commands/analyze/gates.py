@@ -76,12 +76,16 @@ def _of_text(output: Output, text: str, layers: Sequence[int] | None) -> None:
 def _of_validation(output: Output, layers: Sequence[int] | None, cache: Path | None) -> None:
     from engram.analysis.gates import validation_gates
     from engramctl.present.figures.gates import gates_figure
+    from engramctl.present.progress import StageProgress
     from engramctl.present.tables.gates import group_table, phrase_note, phrase_table
     from engramctl.results.rows.analysis import gate_columns, phrase_columns
 
     target = output.target
     target.require_memory(layers)
-    found = validation_gates(target.restored, target.corpus(cache), layers)
+    corpus = target.corpus(cache)
+    with StageProgress() as progress:
+        progress("reading the validation split", 0, None)
+        found = validation_gates(target.restored, corpus, layers)
     groups = output.keep("gates", gate_columns(target.trial, found), "groups")
     phrases = output.keep("gate_phrases", phrase_columns(target.trial, found), "phrases")
     output.draw(gates_figure(groups, phrases), f"analysis-gates-{target.trial.id}")

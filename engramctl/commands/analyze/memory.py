@@ -27,14 +27,16 @@ def memory(
     from engram.analysis.slot_use import slot_use
     from engramctl.findings.memory_size import judge
     from engramctl.present.figures.slots import slots_figure
+    from engramctl.present.progress import StageProgress
     from engramctl.present.tables.memory_rows import head_table
     from engramctl.results.rows.analysis import head_columns, row_columns
 
     target = load_target(checkpoint, results, device)
     target.require_memory()
     corpus = target.corpus(cache)
-    use = slot_use(target.restored, corpus)
-    losses = head_losses(target.restored, corpus)
+    with StageProgress() as progress:
+        use = slot_use(target.restored, corpus, progress)
+        losses = head_losses(target.restored, corpus, progress=progress)
     output = Output(target, results, out, formats_wanted, as_json)
     heads = output.keep("memory", head_columns(target.trial, use, losses), "heads")
     rows = output.keep("memory_rows", row_columns(target.trial, use), "rows")

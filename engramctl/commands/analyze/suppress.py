@@ -59,12 +59,15 @@ def suppress(
     requests = requests_for(names, None, settings)
     from engram.analysis.suppression import suppressed_losses
     from engramctl.present.figures.suppression import suppressed_tasks_figure, suppression_figure
+    from engramctl.present.progress import StageProgress
     from engramctl.present.tables.suppression import suppression_table
     from engramctl.results.rows.analysis import suppression_columns
 
     target = load_target(checkpoint, results, device)
     target.require_memory()
-    found = suppressed_losses(target.restored, target.corpus(cache))
+    corpus = target.corpus(cache)
+    with StageProgress() as progress:
+        found = suppressed_losses(target.restored, corpus, progress=progress)
     output, name = Output(target, results, out, formats_wanted, as_json), target.trial.id
     losses = output.keep("suppress", suppression_columns(target.trial, found), "losses")
     output.draw(suppression_figure(losses), f"analysis-suppress-{name}")

@@ -22,7 +22,7 @@ def test_a_table_that_fits_is_one_block():
     assert lines[0].split() == " ".join(NAMES).split()
 
 
-@pytest.mark.parametrize("width", [30, 40, 60, 80])
+@pytest.mark.parametrize("width", [36, 40, 60, 80])
 def test_a_narrow_one_has_blocks_that_begin_with_the_names(width):
     lines = printed(console.table(NAMES, ROWS, left=2, title="Rows"), width)
     assert max(map(len, lines)) <= width
@@ -37,6 +37,11 @@ def test_a_narrow_one_has_blocks_that_begin_with_the_names(width):
     for block in blocks:
         assert [line.split()[:2] for line in block.splitlines()[1:] if line.strip()] == [[str(row[0]), str(row[1])] for row in ROWS]
     assert "…" not in text
+
+
+def test_an_interval_stays_beside_its_estimate():
+    lines = printed(console.table(["v", "estimate", "other", "difference", "95 %"], [["a", 1, 2, 3, "2.5 to 3.5"]]), 32)
+    assert [line.split() for line in lines if "v" in line] == [["v", "estimate", "other"], ["v", "difference", "95", "%"]]
 
 
 def test_names_fold_before_numbers_do():

@@ -132,5 +132,5 @@ def test_numbers_as_people_write_them_are_read(tmp_path):
 
 @pytest.mark.parametrize("rhos", ["[on, 1]", "[0.5, no]"])
 def test_a_flag_is_no_rho(tmp_path, rhos):
-    with pytest.raises(UserError, match="rhos: (True|False) is not allowed: a number is expected"):
+    with pytest.raises(UserError, match=r"rhos: (True|False) is not allowed: a number is expected"):
         load(tmp_path, MINIMAL.replace("[0, 1]", rhos))
