@@ -11,7 +11,7 @@ ROOT = Path(__file__).parents[1]
 # From the ground up. A room imports rooms of earlier lines alone: nothing above it and nothing beside it.
 FLOORS = {
     "src/engram": (
-        ("errors", "cache", "frozen", "history", "processes"),
+        ("errors", "cache", "frozen", "json_object", "history", "processes"),
         ("kernels", "tokenizer", "fitting"),
         ("memory",),
         ("config",),

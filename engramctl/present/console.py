@@ -81,16 +81,26 @@ def table(columns: Sequence[str], rows: Iterable[Sequence[object]], left: int = 
     return result
 
 
+def _fill_closed_descriptors() -> None:
+    """Open nothing in place of closed standard streams, so that no file or socket gets their numbers; Python's streams stay None."""
+    for number in range(3):
+        try:
+            os.fstat(number)
+        except OSError:
+            os.open(os.devnull, os.O_RDWR)  # takes the lowest number that is free
+
+
 @contextmanager
 def safe_streams() -> Iterator[None]:
     """For the time of a program: characters that a stream can't show are replaced, and a stdout that can't be written is a UserError."""
+    _fill_closed_descriptors()
     before = sys.stdout, sys.stderr
     stream: Any
     for stream in before:
         with suppress(AttributeError, ValueError, OSError):
             stream.reconfigure(errors="backslashreplace" if stream is sys.stderr else "replace")
     with open(os.devnull, "w") as nowhere:
-        sys.stdout = _Stdout(before[0])
+        sys.stdout = _Stdout(before[0], nowhere)
         sys.stderr = before[1] or nowhere  # None where the shell has closed it
         try:
             yield
@@ -101,8 +111,9 @@ def safe_streams() -> Iterator[None]:
 class _Stdout:
     """stdout whose failures are the user's to mend. None stands for one that the shell has closed."""
 
-    def __init__(self, stream: IO[str] | None) -> None:
+    def __init__(self, stream: IO[str] | None, nowhere: IO[str]) -> None:
         self._stream = stream
+        self._described = stream or nowhere
 
     def write(self, text: str) -> int:
         try:
@@ -123,7 +134,7 @@ class _Stdout:
         return self._stream is not None and self._stream.isatty()
 
     def __getattr__(self, name: str) -> Any:
-        return getattr(self._stream, name)
+        return getattr(self._described, name)
 
     def _failure(self, problem: OSError) -> Exception:
         if problem.errno == errno.EPIPE:  # whoever read has seen enough

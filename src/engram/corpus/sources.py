@@ -54,8 +54,10 @@ def read_documents(spec: CorpusSpec, skipped: Counter[str] | None = None) -> Ite
         yield from hub_documents(spec.source, spec.text_column)
 
 
-def source_listing(spec: CorpusSpec) -> list[tuple[str, int, int]]:
-    """Path, size in bytes and modification time in ns of every local file of the source; empty for a data set on the hub.
+def source_listing(spec: CorpusSpec) -> list[tuple[str, int, int, int]]:
+    """Path, size in bytes and times of change of every local file of the source, ns; empty for a data set on the hub.
+
+    The first time is that of the content, which programs that copy files set back; the second is the system's and can't be set.
 
     As long as the listing is the same, the text is taken to be the same. Raises UserError like `read_documents`.
     """
@@ -70,12 +72,12 @@ def source_listing(spec: CorpusSpec) -> list[tuple[str, int, int]]:
     return [_entry(path) for path in files]
 
 
-def _entry(path: Path) -> tuple[str, int, int]:
+def _entry(path: Path) -> tuple[str, int, int, int]:
     try:
         status = path.stat()
     except OSError as error:
         raise UserError(f"{path} can't be read: {error.strerror}") from error
-    return str(path.absolute()), status.st_size, status.st_mtime_ns
+    return str(path.absolute()), status.st_size, status.st_mtime_ns, status.st_ctime_ns
 
 
 def _split(source: str) -> tuple[str, str]:

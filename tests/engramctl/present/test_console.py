@@ -80,3 +80,14 @@ def test_settings_of_matplotlib_that_are_not_text_are_one_line(tmp_path):
     done = shell(f"engramctl plot laptop --out {tmp_path} --results {REFERENCE}", MATPLOTLIBRC=str(tmp_path))
     assert (done.returncode, done.stdout) == (2, b"")
     assert done.stderr.decode().splitlines()[-1].startswith("error: matplotlib can't read its settings")
+
+
+@pytest.mark.parametrize("closed", ["<&-", ">&-", "<&- >&- 2>&-"])
+def test_files_do_not_take_the_place_of_closed_streams(closed, tmp_path):
+    seen = tmp_path / "seen"
+    program = (
+        "import os, sys; from engramctl.present.console import safe_streams\n"
+        f"with safe_streams(): n = os.open('/dev/null', 0); open({str(seen)!r}, 'w').write(f'{{n > 2}} {{bool(sys.stdout.encoding)}}')"
+    )
+    done = subprocess.run(["bash", "-c", f'"$0" -c "$1" {closed}', sys.executable, program])
+    assert (done.returncode, seen.read_text()) == (0, "True True")

@@ -1,7 +1,6 @@
 """Texts that RULER takes from elsewhere: Paul Graham's essays, SQuAD, HotpotQA and a long list of English words."""
 
 import io
-import json
 import re
 import urllib.request
 from collections.abc import Sequence
@@ -12,6 +11,7 @@ from typing import Any, Literal
 from engram.cache import default_cache
 from engram.errors import UserError
 from engram.evaluation.ruler.documents import Question, QuestionSet
+from engram.json_object import read_json
 from engram.tokenizer.hub import require_hub, short_cause
 
 ESSAYS = "baber/paul_graham_essays"
@@ -171,8 +171,8 @@ def _offline() -> bool:
 
 def _parsed(path: Path, what: str) -> Any:
     try:
-        return json.loads(_read(path, what))
-    except (json.JSONDecodeError, RecursionError) as error:
+        return read_json(_read(path, what))
+    except (ValueError, RecursionError) as error:
         raise UserError(f"{path} is not JSON: {short_cause(error)}") from error
 
 
