@@ -1,6 +1,7 @@
 """JSON objects of others: one in which a key stands twice has no single meaning and is refused."""
 
 import json
+from collections import Counter
 from typing import Any
 
 
@@ -12,7 +13,6 @@ def read_json(text: str) -> Any:
 def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     found = dict(pairs)
     if len(found) < len(pairs):
-        seen: set[str] = set()
-        twice = next(key for key, _ in pairs if key in seen or seen.add(key))
+        twice, _ = Counter(key for key, _ in pairs).most_common(1)[0]
         raise ValueError(f"the key {twice[:60]!r} stands twice")
     return found
