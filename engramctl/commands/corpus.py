@@ -4,14 +4,18 @@ from typing import Annotated
 
 import typer
 
+from engramctl.commands.next_step import typed_words
 from engramctl.commands.options import corpus as corpus_options
 from engramctl.commands.options.results import JsonOption
 from engramctl.present import console
+from engramctl.present.format import counted
 from engramctl.present.json import print_json
 from engramctl.present.progress import StageProgress
+from engramctl.results.defaults import DEFAULT_RESULTS, as_typed
 
 
 def corpus(
+    context: typer.Context,
     corpus: corpus_options.CorpusOption = None,
     corpus_bytes: corpus_options.CorpusBytesOption = None,
     text_column: corpus_options.TextColumnOption = None,
@@ -52,7 +56,7 @@ def corpus(
     tokens = f"{facts['vocab_size']:,} tokens, {facts['compressed_vocab_size']:,} canonical ids"
     out.print(f"vocabulary: {tokens} ({facts['compression_percent']:.1f} % fewer), {facts['bytes_per_token']:.2f} bytes a token")
     read = "" if facts["read_documents"] is None else f" of {facts['read_documents']:,} documents read"
-    out.print(f"left out{read}: {facts['duplicate_documents']:,} duplicates, {facts['blank_documents']:,} without text")
+    out.print(f"left out{read}: {counted(facts['duplicate_documents'], 'duplicate')}, {facts['blank_documents']:,} without text")
     for reason, count in (facts["skipped_files"] or {}).items():
         out.print(f"files skipped: {count:,} ({reason})")
     if (loss := text_loss(prepared)) is not None:
@@ -66,4 +70,6 @@ def corpus(
     ]
     out.print(console.table((f"of {facts['ngram_tokens']:,} tokens", "distinct", "seen once", "share of text"), ngrams))
     console.note(f"kept in {facts['folder']} (fingerprint {facts['corpus_fingerprint'][:12]})")
-    console.note("next: engramctl sweep --budget 20m, with the same corpus options")
+    options = typed_words(context)[1:]
+    name = ["--name", f"text-{facts['corpus_fingerprint'][:6]}"] if options else []  # the sweep may be there with another text
+    console.note(f"next: {as_typed(['sweep', '--budget', '20m', *options, *name], DEFAULT_RESULTS)}")

@@ -19,11 +19,12 @@ def fit(sweep: SweepArgument = DEFAULT_SWEEP, results: ResultsOption = DEFAULT_R
     Example: engramctl fit allocation --json
     """
     one_blas_thread()
-    from engramctl.commands.next_step import seeds_to_settle
+    from engramctl.commands.next_step import further
     from engramctl.findings.fit_identity import fit_identity
     from engramctl.findings.fits import sweep_fits
     from engramctl.present.tables.fits import print_fits
     from engramctl.results.sweep_results import SweepResults
+    from engramctl.results.trial_table import DIVERGED
 
     opened = SweepResults.open(results, sweep).require_finished()
     fits = sweep_fits(opened)
@@ -33,7 +34,7 @@ def fit(sweep: SweepArgument = DEFAULT_SWEEP, results: ResultsOption = DEFAULT_R
         print_fits(console.out(), fits)
     if n := len(opened.unfinished):
         console.note(f"{n} of {len(opened.wanted)} trials have no loss; {command('status', sweep, results)} lists them")
-    if seeds := seeds_to_settle(opened, fits):
-        console.note(f"next: the same `engramctl sweep` command with --seeds {seeds}; {command('plot', sweep, results)} draws this")
-    else:
-        console.note(f"next: {command('plot', sweep, results)} draws this")
+    drawn = f"{command('plot', sweep, results)} draws this"
+    left = opened.unfinished.query(f"status != '{DIVERGED}'")
+    more = "" if len(left) else further(opened, fits)
+    console.note(f"next: {drawn}" if not more or "report" in more else f"next: {more}; {drawn}")

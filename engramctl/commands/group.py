@@ -1,5 +1,6 @@
 """Command groups that turn a user's mistake, and what a machine refuses, into one line and exit code 2."""
 
+import os
 import sys
 from typing import Any
 
@@ -12,6 +13,14 @@ from engramctl.present import console
 
 _UsageError: Any = typer.BadParameter.__bases__[0]
 """What Typer raises for a command line that it can't read; it exports only this kind of it."""
+
+
+def _require_folder() -> None:
+    """UserError when the current folder was deleted: some libraries end the process there, without a word that helps."""
+    try:
+        os.getcwd()
+    except FileNotFoundError:
+        raise UserError("the current folder was deleted; change to another one") from None
 
 
 class CommandGroup(TyperGroup):
@@ -38,6 +47,7 @@ class CommandGroup(TyperGroup):
 
     def invoke(self, ctx: Any) -> Any:
         try:
+            _require_folder()
             return super().invoke(ctx)
         except _UsageError as mistake:
             raise _told(mistake) from None

@@ -1,5 +1,6 @@
 """What to type next: the commands that go on with a sweep."""
 
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -10,9 +11,10 @@ if TYPE_CHECKING:
     from engramctl.results.manifest import Manifest
     from engramctl.results.sweep_results import SweepResults
 
-_LEFT_OUT = {"results", "as_json"}
+_LEFT_OUT = {"results", "as_json", "refresh"}
 """Options that are no part of what a sweep asks for."""
-_SHOWN = 3
+_RHOS = (0.25, 0.5, 0.75, 1.0)
+"""Values of rho that a minimum can be seen with."""
 
 
 def typed_words(context: Any) -> tuple[str, ...]:
@@ -33,12 +35,56 @@ def typed_words(context: Any) -> tuple[str, ...]:
     return (words[0], *arguments, *words[1:])
 
 
-def going_on(manifest: "Manifest | None", trials: set[str], sweep: str, results: Path) -> str:
-    """The commands that asked for some trials; for sweeps that kept no commands the bare one."""
+def going_on(manifest: "Manifest | None", trials: set[str], sweep: str, results: Path, **changed: str) -> str:
+    """The commands that asked for some trials, each with some options changed; in words for sweeps that kept no commands.
+
+    Args:
+        manifest: the sweep's.
+        trials: ids.
+        sweep: its name.
+        results: the results folder.
+        changed: new values by option, without its dashes.
+    """
+    options = [f"--{name} {value}" for name, value in changed.items()]
     found = manifest.commands_for(trials) if manifest else []
-    if not found or len(found) > _SHOWN:
+    if found:
+        return " and ".join(dict.fromkeys(as_typed(_with(words, changed), results) for words in found))
+    if not options:
         return command("sweep", sweep, results)
-    return " and ".join(as_typed(words, results) for words in found)
+    return f"the same `engramctl sweep` command with {' '.join(options)}"
+
+
+def _with(words: Sequence[str], changed: Mapping[str, str]) -> tuple[str, ...]:
+    """The words of a command with some options changed."""
+    kept, rest = (words[: words.index("--")], words[words.index("--") :]) if "--" in words else (words, ())
+    options = {f"--{name}": value for name, value in changed.items()}
+    left = []
+    skip = False
+    for word in kept:
+        skip, taken = word in options, skip or word.partition("=")[0] in options
+        if not taken:
+            left.append(word)
+    return (*left, *(part for pair in options.items() for part in pair), *rest)
+
+
+def further(opened: "SweepResults", fits: "SweepFits") -> str:
+    """What to run next when all trials are done: the seeds or the values of rho that are missing, or the report if nothing is."""
+    ids = set(opened.wanted["trial_id"])
+    seeds = seeds_to_settle(opened, fits)
+
+    def again(**changed: str) -> str:
+        return going_on(opened.manifest, ids, opened.name, opened.store.results, **changed)
+
+    if seeds:
+        return f"{again(seeds=str(seeds))} adds the seeds that would settle it"
+    few = not opened.manifest.sweep.axes  # the variants of an axis may have values of rho of their own
+    if few and any(one.verdict.kind == "too-few-points" for one in fits.allocation.values()):
+        rhos = sorted({*map(float, opened.wanted["rho"]), *_RHOS})
+        return f"{again(rho=','.join(f'{rho:g}' for rho in rhos))} adds the values of rho that a minimum needs"
+    if seeds is None:
+        report = command("report", opened.name, opened.store.results)
+        return f"{report} puts it on a page; further seeds would not settle it"
+    return f"{again(seeds=str(int(opened.trials['seed'].max()) + 2))} adds a seed"
 
 
 def seeds_to_settle(opened: "SweepResults", fits: "SweepFits") -> int | None:

@@ -1,18 +1,20 @@
 """`engramctl plan`"""
 
-import shlex
+import typer
 
 from engram.errors import UserError
+from engramctl.commands.next_step import typed_words
 from engramctl.commands.options import corpus as corpus_options
 from engramctl.commands.options import results as results_options
 from engramctl.commands.options import sweep as sweep_options
 from engramctl.commands.options.parse import items
 from engramctl.present import console
 from engramctl.present.json import print_json
-from engramctl.results.defaults import DEFAULT_RESULTS, DEFAULT_SWEEP
+from engramctl.results.defaults import DEFAULT_RESULTS, DEFAULT_SWEEP, as_typed, command
 
 
 def plan(
+    context: typer.Context,
     sweep: sweep_options.SweepNameArgument = DEFAULT_SWEEP,
     budget: sweep_options.BudgetOption = None,
     rho: sweep_options.RhoOption = None,
@@ -80,7 +82,10 @@ def plan(
         out.print()
     for line in planned.notes:
         console.note(line)
-    console.note(f"next: engramctl sweep {shlex.quote(sweep)} with the same options")
+    if planned.n_left:
+        console.note(f"next: {as_typed(('sweep', *typed_words(context)[1:]), results)} trains {'it' if planned.n_left == 1 else 'them'}")
+    else:
+        console.note(f"next: {command('plot', store.sweep, results)}")
 
 
 def _print_presets(names: list[str], as_json: bool) -> None:

@@ -10,7 +10,7 @@ from engramctl.commands.options.results import JsonOption, ResultsOption, SweepA
 from engramctl.commands.process import no_collection, one_blas_thread
 from engramctl.present import console
 from engramctl.present.format import counted
-from engramctl.results.defaults import DEFAULT_RESULTS, DEFAULT_SWEEP, command
+from engramctl.results.defaults import DEFAULT_RESULTS, DEFAULT_SWEEP, as_typed
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -73,7 +73,7 @@ def plot(
     if kind == RULER and not by_length:
         raise UserError(
             f"sweep '{sweep}' has no RULER scores of two values of rho at one budget, or at one loss; "
-            f"`engramctl eval ruler --lengths 512,1024 --sweep {sweep}` makes some"
+            f"{as_typed(['eval', 'ruler', '--lengths', '512,1024', '--sweep', sweep], results)} makes some"
         )
     fits = _fits(opened, [] if kind in (EVALS, RULER) else chosen_kinds(kind, opened))
     folder = out or opened.store.figures
@@ -126,7 +126,8 @@ def _comparable_scores(scored: "pd.DataFrame", opened: "SweepResults", required:
 
     scores, lines = comparable(scored, opened.wanted["trial_id"])
     if scores is None and required:
-        raise UserError(f"sweep '{opened.name}' has no benchmark scores; `engramctl eval mmlu --sweep {opened.name}` makes some")
+        some = as_typed(["eval", "mmlu", "--sweep", opened.name], opened.store.results)
+        raise UserError(f"sweep '{opened.name}' has no benchmark scores; {some} makes some")
     for line in lines:
         console.note(line)
     return scores
@@ -147,20 +148,14 @@ def _fits(opened: "SweepResults", kinds: list[str]) -> "SweepFits":
 
 def _note_next(opened: "SweepResults", fits: "SweepFits") -> None:
     """Say what was left out, and what to run next."""
-    from engramctl.commands.next_step import going_on, seeds_to_settle
+    from engramctl.commands.next_step import further, going_on
     from engramctl.results.trial_table import DIVERGED
 
     if n := len(opened.left_out):
-        console.note(f"left out: {n} trials of an earlier version of the sweep, which sweep.json no longer names")
+        console.note(f"left out: {counted(n, 'trial')} of an earlier version of the sweep, which sweep.json no longer names")
     to_run = opened.unfinished.query(f"status != '{DIVERGED}'")["trial_id"]
     if len(to_run):
         again = going_on(opened.manifest, set(to_run), opened.name, opened.store.results)
         console.note(f"next: {again} runs the {counted(len(to_run), 'missing or failed trial')}")
         return
-    seeds = seeds_to_settle(opened, fits)
-    if seeds is None:
-        console.note(f"next: {command('report', opened.name, opened.store.results)} puts it on a page; further seeds would not settle it")
-    elif seeds:
-        console.note(f"next: the same `engramctl sweep` command with --seeds {seeds} adds the seeds that would settle it")
-    else:
-        console.note(f"next: the same `engramctl sweep` command with --seeds {int(opened.trials['seed'].max()) + 2} adds a seed")
+    console.note(f"next: {further(opened, fits)}")

@@ -80,4 +80,4 @@ def _confirm(what: str, yes: bool) -> None:
 
 
 def _interactive() -> bool:
-    return sys.stdin.isatty()
+    return sys.stdin is not None and sys.stdin.isatty()  # None where the shell has closed it

@@ -27,7 +27,7 @@ def status(sweep: OptionalSweepArgument = None, results: ResultsOption = DEFAULT
     from engramctl.present.json import print_json, records
     from engramctl.present.tables.status import print_overview, print_sweep
     from engramctl.results.store import Store, list_sweeps
-    from engramctl.results.trial_table import FAILED, MISSING
+    from engramctl.results.trial_table import FAILED, FINISHED, MISSING
 
     if sweep is None:
         overview = [_overview_line(results, name) for name in list_sweeps(results)]
@@ -50,8 +50,10 @@ def status(sweep: OptionalSweepArgument = None, results: ResultsOption = DEFAULT
     elif len(left := trials[trials["status"].isin([FAILED, MISSING])]):
         again = going_on(store.read_manifest(), set(left["trial_id"]), sweep, results)
         console.note(f"next: {again} {'continue' if '` and `' in again else 'continues'} it")
-    else:
+    elif found.counts[FINISHED]:
         console.note(f"complete; next: {command('plot', sweep, results)}")
+    else:
+        console.note("complete, but no trial has a loss: a lower train.learning_rate may help")
 
 
 def _overview_line(results: "Path", name: str) -> dict[str, Any]:

@@ -86,7 +86,7 @@ def _report(store: "Store", trials: "list[TrialConfig]", started: float, as_json
     """Say how the sweep ended and what to type next; exit code 1 when any of its trials failed or is missing."""
     from engramctl.present.format import counted, duration, last_line
     from engramctl.present.json import print_json, records
-    from engramctl.results.trial_table import FAILED, finished
+    from engramctl.results.trial_table import FAILED, FINISHED, finished
 
     table = store.read_trials()
     table = table[table["trial_id"].isin([trial.id for trial in trials])]
@@ -106,4 +106,7 @@ def _report(store: "Store", trials: "list[TrialConfig]", started: float, as_json
     if left := counts.get(FAILED, 0) + missing:
         console.note(f"next: {as_typed(words, shown)} trains the {counted(left, 'failed or missing trial')} again")
         raise typer.Exit(1)
-    console.note(f"next: {command('plot', store.sweep, shown)}")
+    if counts.get(FINISHED):
+        console.note(f"next: {command('plot', store.sweep, shown)}")
+    else:
+        console.note("no trial has a loss: a lower train.learning_rate may help (--set, with another --name)")

@@ -18,8 +18,11 @@ from rich.table import Table
 from rich.text import Text
 
 from engram.errors import UserError
+from engramctl.present.blocks import BlockTable
 
 PLAIN_WIDTH = 140
+_NARROWEST = 20
+"""Nothing can be read in fewer columns, whatever COLUMNS says."""
 _UNSEEN = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028\u2029\u202a-\u202e\u2066-\u2069\ufeff\ud800-\udfff]")
 """Control characters but tabs and line ends, characters that turn the direction of text, and halves of characters."""
 
@@ -39,7 +42,9 @@ class _Console(Console):
 
 def _console(stderr: bool) -> Console:
     stream = sys.stderr if stderr else sys.stdout
-    width = None if stream.isatty() or "COLUMNS" in os.environ else PLAIN_WIDTH
+    width = None if stream.isatty() else PLAIN_WIDTH
+    if (asked := os.environ.get("COLUMNS", "")).isdecimal() and asked.isascii():
+        width = max(_NARROWEST, int(asked[:5]))
     return _Console(stderr=stderr, width=width, highlight=False, soft_wrap=False)
 
 
@@ -67,7 +72,8 @@ def note(message: str) -> None:
 
 def table(columns: Sequence[str], rows: Iterable[Sequence[object]], left: int = 1, title: str | None = None) -> Table:
     """A compact table: the first `left` columns are text, the others are numbers and right-aligned."""
-    result = Table(title=title, title_justify="left", box=None, pad_edge=False, header_style="bold")
+    result = BlockTable(title=title, title_justify="left", box=None, pad_edge=False, header_style="bold")
+    result.left = left
     for i, name in enumerate(columns):
         result.add_column(name, justify="left" if i < left else "right", no_wrap=True)
     for row in rows:
@@ -75,16 +81,26 @@ def table(columns: Sequence[str], rows: Iterable[Sequence[object]], left: int = 
     return result
 
 
+def _fill_closed_descriptors() -> None:
+    """Open nothing in place of closed standard streams, so that no file or socket gets their numbers; Python's streams stay None."""
+    for number in range(3):
+        try:
+            os.fstat(number)
+        except OSError:
+            os.open(os.devnull, os.O_RDWR)  # takes the lowest number that is free
+
+
 @contextmanager
 def safe_streams() -> Iterator[None]:
     """For the time of a program: characters that a stream can't show are replaced, and a stdout that can't be written is a UserError."""
+    _fill_closed_descriptors()
     before = sys.stdout, sys.stderr
     stream: Any
     for stream in before:
         with suppress(AttributeError, ValueError, OSError):
             stream.reconfigure(errors="backslashreplace" if stream is sys.stderr else "replace")
     with open(os.devnull, "w") as nowhere:
-        sys.stdout = _Stdout(before[0])
+        sys.stdout = _Stdout(before[0], nowhere)
         sys.stderr = before[1] or nowhere  # None where the shell has closed it
         try:
             yield
@@ -95,8 +111,9 @@ def safe_streams() -> Iterator[None]:
 class _Stdout:
     """stdout whose failures are the user's to mend. None stands for one that the shell has closed."""
 
-    def __init__(self, stream: IO[str] | None) -> None:
+    def __init__(self, stream: IO[str] | None, nowhere: IO[str]) -> None:
         self._stream = stream
+        self._described = stream or nowhere
 
     def write(self, text: str) -> int:
         try:
@@ -117,7 +134,7 @@ class _Stdout:
         return self._stream is not None and self._stream.isatty()
 
     def __getattr__(self, name: str) -> Any:
-        return getattr(self._stream, name)
+        return getattr(self._described, name)
 
     def _failure(self, problem: OSError) -> Exception:
         if problem.errno == errno.EPIPE:  # whoever read has seen enough

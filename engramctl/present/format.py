@@ -75,7 +75,7 @@ def format_rho(value: float) -> str:
 
 def counted(n: int, noun: str) -> str:
     """1 trial, 2 trials."""
-    return f"{n} {noun}{'' if n == 1 else 's'}"
+    return f"{n:,} {noun}{'' if n == 1 else 's'}"
 
 
 def last_line(text: object) -> str:

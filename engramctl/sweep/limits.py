@@ -8,6 +8,10 @@ MAX_EXPANDED = 1_000_000
 """Characters that a sweep file comes to when every alias is written out."""
 MAX_NUMBER = 100
 """Characters of a number."""
+MAX_SLOTS = 10**12
+"""Rows of all memory tables together."""
+NEAREST_RHOS = 1e-6
+"""Difference between two values of rho: closer ones read alike in every table."""
 MAX_VARIANTS = 1_000
 """Combinations of the axes' values."""
 MAX_TRIALS = 10_000

@@ -10,7 +10,7 @@ from engram.training.machine import resolve_device, resolve_precision
 from engram.training.speed import Speed, guess_flops_per_s
 from engram.training.validation import sequences_at_once
 from engramctl.cluster.session import local_workers
-from engramctl.present.format import duration
+from engramctl.present.format import counted, duration
 from engramctl.results.rows.trials import planned_columns
 from engramctl.results.store import Store
 from engramctl.results.trial_table import finished
@@ -31,6 +31,11 @@ class Plan:
     estimated_s: float
     workers: int
     notes: list[str]
+
+    @property
+    def n_left(self) -> int:
+        """Trials that are not trained yet."""
+        return sum(not row["done"] for row in self.rows)
 
     def as_json(self) -> dict[str, Any]:
         return {"trials": self.rows, "estimated_s": self.estimated_s, "workers": self.workers}
@@ -93,10 +98,11 @@ def plan_sweep(spec: SweepSpec, store: Store, workers: int | None, device_name: 
             }
         )
     total = makespan([row["estimated_s"] for row in rows if not row["done"]], workers)
-    left = sum(not row["done"] for row in rows)
     notes.append(_spread_note(spec, rows))
-    notes.append(f"{left} of {len(rows)} trials to train, about {duration(total)} with {workers} at a time")
-    return Plan(rows, total, workers, notes)
+    plan = Plan(rows, total, workers, notes)
+    about = f", about {duration(total)} with {workers} at a time" if plan.n_left else ""
+    notes.append(f"{plan.n_left} of {counted(len(rows), 'trial')} to train{about}")
+    return plan
 
 
 def _spread_note(spec: SweepSpec, rows: list[dict[str, Any]]) -> str:

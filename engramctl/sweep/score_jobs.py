@@ -75,7 +75,8 @@ def _only(done: pd.DataFrame, column: str, option: str, values: Collection[float
     there = sorted(done[column].unique())
     found: set[float] = set()
     for value in values:
-        near = [one for one in there if abs(one - value) <= 5e-3 * abs(value) + 1e-9]
+        # What is printed with few digits is found by them, but never beside what was named exactly.
+        near = [one for one in there if one == value] or [one for one in there if abs(one - value) <= 5e-3 * abs(value) + 1e-9]
         if not near:
             raise UserError(f"{option} {value:g}: sweep '{sweep}' has no finished trial of it; it has {', '.join(map(form, there))}")
         found |= set(near)

@@ -1,5 +1,7 @@
 """The declared experiment: the contents of a sweep file, validated."""
 
+import itertools
+from collections import Counter
 from typing import Any, Self
 
 from pydantic import Field, PrivateAttr, ValidationError, field_validator, model_validator
@@ -11,7 +13,7 @@ from engram.memory.designs.registry import NONE
 from engram.scaling.ladder import LADDER, size
 from engram.scaling.presets import PRESETS
 from engramctl.sweep.axes import OWN_POINTS, AxisValues, Variant, combinations, normalised
-from engramctl.sweep.limits import MAX_TRIALS
+from engramctl.sweep.limits import MAX_SLOTS, MAX_TRIALS, NEAREST_RHOS
 from engramctl.sweep.models import memory_design, override_group, sized_models, train_config
 from engramctl.sweep.overrides import lay_over
 from engramctl.sweep.units import parse_bytes, parse_duration, parse_flops
@@ -61,7 +63,11 @@ class SweepSpec(FrozenConfig):
         for rho in rhos:
             if not 0 <= rho <= 1:
                 raise ValueError(f"rho is {rho:g}; it must be between 0 (all memory) and 1 (all experts)")
-        return tuple(sorted(set(rhos)))
+        found = tuple(sorted({rho + 0.0 for rho in rhos}))  # -0.0 is 0.0
+        for low, high in itertools.pairwise(found):
+            if high - low < NEAREST_RHOS:
+                raise ValueError(f"rhos {low!r} and {high!r} are closer than {NEAREST_RHOS:g}; one of the two is enough")
+        return found
 
     @field_validator("slots", mode="before")
     @classmethod
@@ -73,6 +79,8 @@ class SweepSpec(FrozenConfig):
     def _not_negative(cls, slots: tuple[int, ...]) -> tuple[int, ...]:
         if slots and min(slots) < 0:
             raise ValueError(f"slots are {min(slots)}; 0 (no memory) or more are allowed")
+        if slots and max(slots) > MAX_SLOTS:
+            raise ValueError(f"slots are {max(slots):.3g}; at most {MAX_SLOTS:,} are allowed")
         return tuple(sorted(set(slots)))
 
     @field_validator("axes", mode="before")
@@ -93,7 +101,10 @@ class SweepSpec(FrozenConfig):
                 parse_flops(budget)
             elif len(budgets) > 1:
                 raise ValueError(f"budget {budget} is a wall time; it must stand alone, several budgets are FLOPs such as 1e13")
-        return tuple(dict.fromkeys(budgets))
+        by_value: dict[Any, str] = {}  # 1e13 and 10000000000000 are one budget
+        for budget in budgets:
+            by_value.setdefault(wall_seconds(budget) or parse_flops(budget), budget)
+        return tuple(by_value.values())
 
     @field_validator("corpus", mode="before")
     @classmethod
@@ -145,6 +156,9 @@ class SweepSpec(FrozenConfig):
     def _check_variants(self) -> None:
         known = combinations(self.axes)
         names = [variant.name for variant in known]
+        name, n = Counter(names).most_common(1)[0]
+        if n > 1:
+            raise ValueError(f"axes: {n} combinations of their labels read {name!r}; name them so that they can be told apart")
         for name in self.variants:
             if name not in names:
                 raise ValueError(f"variants: there is no {name!r}; there are {', '.join(names)}")

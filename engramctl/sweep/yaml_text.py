@@ -1,8 +1,10 @@
 """YAML as people write it in sweep files, `--set` and `--axis`: what can't be meant is refused, before it takes memory or time.
 
-Values have the types of YAML 1.1. Keys are text as written (`on:` is "on", `1e3:` is "1e3"), and none may stand twice in a mapping.
+Values have the types of YAML 1.1, but numbers of base 8 and 60 are refused.
+Keys are text as written (`on:` is "on", `1e3:` is "1e3"), and none may stand twice in a mapping.
 """
 
+import re
 from collections.abc import Collection, Hashable
 from typing import Any
 
@@ -14,6 +16,8 @@ from engramctl.sweep.limits import MAX_DEPTH, MAX_EXPANDED, MAX_NUMBER
 
 _MERGE, _TEXT = "tag:yaml.org,2002:merge", "tag:yaml.org,2002:str"
 _NUMBERS = ("tag:yaml.org,2002:int", "tag:yaml.org,2002:float")
+_OTHER_BASE = re.compile(r"[-+]?(0[0-9_]+|[0-9_]+:[0-9_:.]+)")
+"""What YAML 1.1 reads in base 8 (010 is 8) or 60 (1:30 is 90), which hardly anybody means."""
 
 
 def read_yaml(text: str, where: str, as_text: Collection[str] = ()) -> Any:
@@ -76,6 +80,9 @@ class _Loader(yaml.SafeLoader):
     def construct_object(self, node: yaml.Node, deep: bool = False) -> Any:
         if node.tag in _NUMBERS and len(node.value) > MAX_NUMBER:
             raise ConstructorError(None, None, f"a number of more than {MAX_NUMBER} characters", node.start_mark)
+        if node.tag in _NUMBERS and _OTHER_BASE.fullmatch(node.value):
+            problem = f"{node.value} is a number of base 8 or 60 in YAML; write it without leading zeros and colons, or in quotes"
+            raise ConstructorError(None, None, problem, node.start_mark)
         try:
             return super().construct_object(node, deep)
         except (ValueError, LookupError, AttributeError, TypeError, OverflowError):

@@ -8,6 +8,7 @@ import errno
 import json
 import os
 import stat
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -40,6 +41,19 @@ def read_json(path: Path, most: int = MOST_BYTES) -> Any:
         return json.loads(read_bytes(path, most))
     except RecursionError:
         raise ValueError("it is nested too deeply") from None
+
+
+def parse_json(text: str) -> Any:
+    """The value of a JSON text. ValueError, or RecursionError, when it is none; also when an object in it has a key twice."""
+    return json.loads(text, object_pairs_hook=_once)
+
+
+def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        twice, _ = Counter(key for key, _ in pairs).most_common(1)[0]
+        raise ValueError(f"the key {twice[:60]!r} stands twice")  # it has no single meaning
+    return found
 
 
 def require_regular(path: Path, most: int | None = MOST_BYTES) -> None:

@@ -42,6 +42,7 @@ def depth(
     from engram.analysis.names import validation_names
     from engram.analysis.spans import read_spans
     from engramctl.present.figures.depth import depth_figure
+    from engramctl.present.progress import StageProgress
     from engramctl.present.tables.depth import depth_remarks, depth_tables
     from engramctl.results.rows.analysis import depth_columns
 
@@ -52,8 +53,11 @@ def depth(
     given = read_spans(spans) if spans else None
 
     def measure() -> "Columns":
-        texts = validation_names(first.restored, first.corpus(cache)) if given is None else given
-        return depth_columns(first.trial, second.trial, compare_depth(first.restored, second.restored, texts), where)
+        with StageProgress() as progress:
+            progress("reading the spans", 0, None)
+            texts = validation_names(first.restored, first.corpus(cache)) if given is None else given
+            progress("comparing the layers", 0, None)
+            return depth_columns(first.trial, second.trial, compare_depth(first.restored, second.restored, texts), where)
 
     code = ("engram.analysis.depth", "engram.analysis.names", "engram.analysis.spans")
     frame = output.keep("depth", measure, "depth", {"first": first.content, "spans": spans}, code, name)

@@ -3,7 +3,7 @@
 import functools
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -19,6 +19,9 @@ from engramctl.present import console
 from engramctl.results.defaults import DEFAULT_RESULTS
 
 _CODE = ("engram.analysis.gates",)
+
+if TYPE_CHECKING:
+    from engram.analysis.gates import ValidationGates
 
 
 def gates(
@@ -80,12 +83,20 @@ def _of_text(output: Output, text: str, layers: Sequence[int] | None) -> None:
 def _of_validation(output: Output, layers: Sequence[int] | None, cache: Path | None) -> None:
     from engram.analysis.gates import validation_gates
     from engramctl.present.figures.gates import gates_figure
+    from engramctl.present.progress import StageProgress
     from engramctl.present.tables.gates import group_table, phrase_note, phrase_table
     from engramctl.results.rows.analysis import gate_columns, phrase_columns
 
     target = output.target
     target.require_memory(layers)
-    found = functools.cache(lambda: validation_gates(target.restored, target.corpus(cache), layers))
+
+    @functools.cache
+    def found() -> "ValidationGates":
+        corpus = target.corpus(cache)
+        with StageProgress() as progress:
+            progress("reading the validation split", 0, None)
+            return validation_gates(target.restored, corpus, layers)
+
     groups = output.keep("gates", lambda: gate_columns(target.trial, found()), "groups", {"layers": layers}, _CODE)
     phrases = output.keep("gate_phrases", lambda: phrase_columns(target.trial, found()), "phrases", {"layers": layers}, _CODE)
     output.draw(gates_figure(groups, phrases), f"analysis-gates-{target.trial.id}")

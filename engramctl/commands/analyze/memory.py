@@ -12,6 +12,7 @@ from engramctl.commands.options.sweep import DeviceOption
 from engramctl.results.defaults import DEFAULT_RESULTS
 
 if TYPE_CHECKING:
+    from engram.analysis.slot_use import HeadUse
     from engramctl.results.parquet import Columns
 
 
@@ -33,16 +34,25 @@ def memory(
     from engram.analysis.slot_use import slot_use
     from engramctl.findings.memory_size import judge
     from engramctl.present.figures.slots import slots_figure
+    from engramctl.present.progress import StageProgress
     from engramctl.present.tables.memory_rows import head_table
     from engramctl.results.rows.analysis import head_columns, row_columns
 
     target = load_target(checkpoint, results, device)
     target.require_memory()
-    use = functools.cache(lambda: slot_use(target.restored, target.corpus(cache)))
+
+    @functools.cache
+    def use() -> "list[HeadUse]":
+        corpus = target.corpus(cache)
+        with StageProgress() as progress:
+            return slot_use(target.restored, corpus, progress)
+
     output = Output(target, results, out, formats_wanted, as_json)
 
     def measure() -> "Columns":
-        return head_columns(target.trial, use(), head_losses(target.restored, target.corpus(cache)))
+        used, corpus = use(), target.corpus(cache)
+        with StageProgress() as progress:
+            return head_columns(target.trial, used, head_losses(target.restored, corpus, progress=progress))
 
     heads = output.keep("memory", measure, "heads", {}, ("engram.analysis.slot_use", "engram.analysis.heads"))
     rows = output.keep("memory_rows", lambda: row_columns(target.trial, use()), "rows", {}, ("engram.analysis.slot_use",))

@@ -62,6 +62,7 @@ def suppress(
     requests = requests_for(names, None, settings)
     from engram.analysis.suppression import suppressed_losses
     from engramctl.present.figures.suppression import suppressed_tasks_figure, suppression_figure
+    from engramctl.present.progress import StageProgress
     from engramctl.present.tables.suppression import suppression_table
     from engramctl.results.rows.analysis import suppression_columns
 
@@ -70,7 +71,9 @@ def suppress(
     output, name = Output(target, results, out, formats_wanted, as_json), target.trial.id
 
     def measure() -> "Columns":
-        return suppression_columns(target.trial, suppressed_losses(target.restored, target.corpus(cache)))
+        corpus = target.corpus(cache)
+        with StageProgress() as progress:
+            return suppression_columns(target.trial, suppressed_losses(target.restored, corpus, progress=progress))
 
     losses = output.keep("suppress", measure, "losses", {}, ("engram.analysis.suppression",))
     output.draw(suppression_figure(losses), f"analysis-suppress-{name}")

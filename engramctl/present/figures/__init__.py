@@ -3,10 +3,14 @@
 import os
 from contextlib import suppress
 
+from engram.errors import UserError
+
 # A notebook leaves its backend in the environment; where the package of that backend is missing, matplotlib can't be imported with it.
 _theirs = os.environ.pop("MPLBACKEND", None)
 try:
     import matplotlib
+except UnicodeDecodeError:
+    raise UserError("matplotlib can't read its settings: the file matplotlibrc, here or where MATPLOTLIBRC says, is not UTF-8") from None
 finally:
     if _theirs is not None:
         os.environ["MPLBACKEND"] = _theirs

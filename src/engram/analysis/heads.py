@@ -13,6 +13,7 @@ from engram.analysis.intervals import REPLICATES, DocumentBootstrap, Estimates
 from engram.analysis.ngram_counts import checked_lookup
 from engram.analysis.split import split_losses, validation_split
 from engram.corpus.dataset import Corpus
+from engram.corpus.spool import Progress
 from engram.memory.tables import EmbeddingTables
 from engram.model import Transformer
 from engram.training.checkpoints.restore import Restored
@@ -54,7 +55,12 @@ def only_heads(model: Transformer, heads: frozenset[Head]) -> Iterator[Transform
 
 
 def head_losses(
-    restored: Restored, corpus: Corpus, max_tokens: int | None = None, replicates: int = REPLICATES, seed: int = 0
+    restored: Restored,
+    corpus: Corpus,
+    max_tokens: int | None = None,
+    replicates: int = REPLICATES,
+    seed: int = 0,
+    progress: Progress | None = None,
 ) -> HeadLosses:
     """Validation loss with each head's rows alone, with all rows and with none.
 
@@ -67,16 +73,21 @@ def head_losses(
         max_tokens: fewer validation tokens than in training.
         replicates: of the bootstrap over documents.
         seed: of the bootstrap.
+        progress: told of every pass over the validation split.
 
     Raises UserError when the model has no memory or the corpus is another one.
     """
     lookup = checked_lookup(restored.model)
     split = validation_split(restored, corpus, max_tokens)
     heads = [(number, order, head) for number in range(len(lookup.tables)) for order, head in _columns(restored.model)]
+    report = progress or (lambda stage, done, total: None)
+    report("losses of heads", 0, len(heads) + 2)
     losses = [split_losses(restored, split)]
     for kept in (frozenset[Head](), *(frozenset([head]) for head in heads)):
+        report("losses of heads", len(losses), len(heads) + 2)
         with only_heads(restored.model, kept):
             losses.append(split_losses(restored, split))
+    report("losses of heads", len(losses), len(heads) + 2)
     means = DocumentBootstrap(split.target_document.ravel(), replicates, seed).means(np.stack([one.ravel() for one in losses]))
     return HeadLosses(
         heads=heads,

@@ -7,6 +7,7 @@ import numpy as np
 from engram.analysis.ngram_counts import Occurrences, checked_lookup, training_mixes
 from engram.analysis.split import check_corpus
 from engram.corpus.dataset import Corpus
+from engram.corpus.spool import Progress
 from engram.memory.lookup import MemoryLookup
 from engram.training.checkpoints.restore import Restored
 
@@ -49,23 +50,28 @@ class HeadUse:
     """Mean Euclidean norm of those rows, float64 [Q]."""
 
 
-def slot_use(restored: Restored, corpus: Corpus) -> list[HeadUse]:
+def slot_use(restored: Restored, corpus: Corpus, progress: Progress | None = None) -> list[HeadUse]:
     """Use of every head's table over the first 20 M tokens of the training split (`MAX_NGRAM_TOKENS`), each token reading once.
 
     Many untouched rows and hardly any shared reads mean that a table is larger than the text needs. Many N-grams per row and few reads by
     owners mean that it is too small. In between, rare N-grams share rows that frequent ones own (`shared_reads` and `owner_reads` are both
     high). If training covered less or more of the text, real reads differ by that factor; reads of pads at the start of sequences are not
-    counted.
+    counted. `progress` is told of every head.
 
     Raises UserError when the model has no memory or the corpus is not the one it was trained on.
     """
     lookup = checked_lookup(restored.model)
     check_corpus(restored, corpus)
-    found = []
+    report = progress or (lambda stage, done, total: None)
+    total = len(lookup.tables) * (lookup.memory.max_ngram - 1) * lookup.hash.n_heads
+    found: list[HeadUse] = []
     for table_set in range(len(lookup.tables)):
+        report("reads of heads", len(found), total)
         for order, mixes in training_mixes(lookup, corpus, table_set):
             occurrences = Occurrences.count(mixes)
-            found += [_head_use(lookup, table_set, order, head, occurrences) for head in range(lookup.hash.n_heads)]
+            for head in range(lookup.hash.n_heads):
+                found.append(_head_use(lookup, table_set, order, head, occurrences))
+                report("reads of heads", len(found), total)
     return found
 
 

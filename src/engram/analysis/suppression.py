@@ -13,6 +13,7 @@ from engram.analysis.intervals import REPLICATES, DocumentBootstrap, Estimates
 from engram.analysis.ngram_counts import count_ngrams
 from engram.analysis.split import split_losses, validation_split
 from engram.corpus.dataset import Corpus
+from engram.corpus.spool import Progress
 from engram.model import Transformer
 from engram.training.checkpoints.restore import Restored
 
@@ -51,7 +52,12 @@ class SuppressedLosses:
 
 
 def suppressed_losses(
-    restored: Restored, corpus: Corpus, max_tokens: int | None = None, replicates: int = REPLICATES, seed: int = 0
+    restored: Restored,
+    corpus: Corpus,
+    max_tokens: int | None = None,
+    replicates: int = REPLICATES,
+    seed: int = 0,
+    progress: Progress | None = None,
 ) -> list[SuppressedLosses]:
     """Validation loss with the memory on and off (`suppressed`): over all targets, by frequency of the target, and by N-gram.
 
@@ -64,14 +70,20 @@ def suppressed_losses(
         max_tokens: fewer validation tokens than in training.
         replicates: of the bootstrap over documents.
         seed: of the bootstrap.
+        progress: told of every step.
 
     Raises UserError when the model has no memory or the corpus is another one.
     """
     split = validation_split(restored, corpus, max_tokens)
+    report = progress or (lambda stage, done, total: None)
+    report("counting N-grams", 0, None)
     counts = count_ngrams(restored.model, corpus)
+    report("loss with the memory on", 0, None)
     on = split_losses(restored, split)
+    report("loss with the memory off", 0, None)
     with suppressed(restored.model):
         off = split_losses(restored, split)
+    report("intervals", 0, None)
     bootstrap = DocumentBootstrap(split.target_document.ravel(), replicates, seed)
     groupings = [everything(on.shape), by_token_frequency(counts, split.targets), *by_seen_ngram(counts, split.inputs)]
     return [_grouped(grouping, on, off, bootstrap) for grouping in groupings]

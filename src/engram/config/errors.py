@@ -6,6 +6,7 @@ from typing import Any, TypeVar
 from pydantic import BaseModel, ValidationError
 
 from engram.errors import UserError
+from engram.frozen import NOT_A_NUMBER
 
 CHOOSERS = {"optimizer": "kind", "schedule": "kind", "attention": "kind", "memory": "design"}
 """Fields that hold one of several configs, and the field in it that says which."""
@@ -27,6 +28,8 @@ def explain(problem: ValidationError) -> str:
     elif error["type"] == "union_tag_invalid":
         path.append(error["ctx"]["discriminator"].strip("'"))
         message = f"{error['ctx']['tag']!r} is not allowed: input should be {error['ctx']['expected_tags']}"
+    elif error["type"] == NOT_A_NUMBER:
+        path.append(error["ctx"]["field"])
     elif error["type"] != "value_error":
         message = f"{error['input']!r} is not allowed: {message[:1].lower()}{message[1:]}"
     where = ".".join(path)

@@ -13,16 +13,26 @@ from typing import Any, BinaryIO
 
 from engram.corpus.zstd import open_zstd
 from engram.errors import UserError
+from engram.foreign_files import parse_json
 from engram.tokenizer.hub import short_cause
 
 COMPRESSIONS = frozenset({".gz", ".bz2", ".xz", ".zst"})
 JSON_SUFFIXES = frozenset({".jsonl", ".ndjson", ".json"})
 """Files with one JSON object per line."""
+_ROW_EACH = f"files {' '.join(sorted(JSON_SUFFIXES))} hold an object in every line"
 PARQUET_BATCH_ROWS = 1024
 _UNREADABLE = {
     **dict.fromkeys((".tar", ".tgz", ".tbz", ".tbz2", ".txz", ".tzst", ".zip", ".7z", ".rar"), "an archive of files; unpack it"),
     **dict.fromkeys(
         (".arrow", ".feather", ".ipc", ".orc", ".avro"), "a table of another kind than Parquet; convert it to Parquet or JSON lines"
+    ),
+    **dict.fromkeys((".csv", ".tsv", ".xls", ".xlsx", ".ods"), "a table of cells; convert it to Parquet or JSON lines"),
+    **dict.fromkeys(
+        (".doc", ".docx", ".odt", ".rtf", ".pdf", ".ps", ".epub", ".mobi", ".djvu"), "a document with its layout; convert it to plain text"
+    ),
+    **dict.fromkeys(
+        (".npy", ".npz", ".pkl", ".pickle", ".pt", ".pth", ".ckpt", ".safetensors", ".gguf", ".h5", ".hdf5", ".sqlite", ".db"),
+        "data of a program and no text",
     ),
     **dict.fromkeys((".lz4", ".lzma", ".br", ".sz", ".z"), "compressed in another way than .gz, .bz2, .xz or .zst; decompress it"),
 }
@@ -134,7 +144,7 @@ def _check_text(file: io.BufferedReader, path: Path) -> None:
     if head[257:262] == b"ustar":
         raise UserError(f"{path} can't be read: it is not text but an archive of files; unpack it")
     if head.startswith((b"\xff\xfe", b"\xfe\xff")):
-        raise UserError(f"{path} can't be read: it is UTF-16; convert it to UTF-8")
+        raise UserError(f"{path} can't be read: it is UTF-16 or UTF-32; convert it to UTF-8")
     if head.startswith(_BOM):
         file.read(len(_BOM))
 
@@ -161,11 +171,16 @@ def _json_rows(file: BinaryIO, path: Path, column: str) -> Iterator[str]:
             continue
         place = f"{path}: line {number}"
         try:
-            row = json.loads(decoded)
-        except (ValueError, RecursionError) as error:
-            raise UserError(f"{place} is not JSON ({error})") from error
+            row = parse_json(decoded)
+        except json.JSONDecodeError as error:
+            where = f"{error.msg.removesuffix(' starting at')}, column {error.pos + 1}"
+            raise UserError(f"{place} is not JSON ({where}); {_ROW_EACH}") from error
+        except RecursionError as error:
+            raise UserError(f"{place} is not JSON that can be read: it is nested too deeply") from error
+        except ValueError as error:
+            raise UserError(f"{place}: {str(error).partition(';')[0]}") from error
         if not isinstance(row, dict):
-            raise UserError(f"{place} is not a JSON object but {type(row).__name__}")
+            raise UserError(f"{place} is not a JSON object but {type(row).__name__}; {_ROW_EACH}")
         if column not in row:
             raise missing_column(place, column, list(row))
         yield row_text(row[column], place, column)
@@ -179,6 +194,8 @@ def _parquet_rows(path: Path, column: str) -> Iterator[str]:
         with pq.ParquetFile(path) as table:
             if column not in table.schema_arrow.names:
                 raise missing_column(str(path), column, table.schema_arrow.names)
+            if table.schema_arrow.names.count(column) > 1:
+                raise UserError(f"{path} has several columns {column!r}")
             row = 0
             for batch in table.iter_batches(batch_size=PARQUET_BATCH_ROWS, columns=[column]):
                 for value in batch.column(0):

@@ -27,7 +27,7 @@ from engram.tokenizer.plain import plain_ids
 
 TOKENIZER_SAMPLE_BYTES = 32_000_000
 """Bytes of training text that the tokenizer is trained on, at most."""
-_FILE_READER = 2
+_FILE_READER = 3
 """Version of how files are read: what an earlier one made of them is not taken from the cache unread."""
 _BATCH_DOCUMENTS = 256
 _BATCH_BYTES = 4_000_000
@@ -36,7 +36,7 @@ _BATCH_BYTES = 4_000_000
 def prepare_corpus(spec: CorpusSpec, cache: Path, progress: Progress | None = None, refresh: bool = False) -> Corpus:
     """The corpus of `spec`: from `cache` if it is there, otherwise read, split, tokenised and saved there.
 
-    A corpus is found again by the listing of its files (path, size, modification time), a data set on the hub by its name; `refresh` reads
+    A corpus is found again by the listing of its files (path, size, times of change), a data set on the hub by its name; `refresh` reads
     the text regardless. Several processes may prepare at once, and any may be killed: a folder that exists is complete.
 
     Args:

@@ -9,7 +9,7 @@ from typing import Any
 
 from engram.errors import FieldError, UserError
 from engram.evaluation.local_rows import Splits, Table
-from engram.foreign_files import read_text
+from engram.foreign_files import parse_json, read_text
 
 MMLU = frozenset({"cais/mmlu", "hails/mmlu_no_train"})
 """Names under which lm-eval's tasks look for it on the hub, as for `BBH` below."""
@@ -78,15 +78,17 @@ class LocalData:
     def _json_lines(self, name: str, wanted: Sequence[str]) -> "_Find | None":
         if "/" in name:
             return None
+        found: list[tuple[Path, _Find]] = []
         for place in self.places:
             for start in (place / f"{name}_", place / name / "_"):
 
                 def find(split: str, start: Path = start) -> tuple[Path, "_Read"]:
                     return start.with_name(f"{start.name.removeprefix('_')}{split}.jsonl"), _read_json_lines
 
-                if any(find(split)[0].is_file() for split in wanted):
-                    return find
-        return None
+                found += [(find(split)[0], find) for split in wanted if find(split)[0].is_file()][:1]
+        if len(found) > 1:
+            raise UserError(f"the rows of {name} are in {found[0][0]} and in {found[1][0]}; keep one of the two")
+        return found[0][1] if found else None
 
     def _mmlu(self, subject: str) -> "_Find | None":
         for place in (self.folder / "mmlu", self.folder, *self.places[1:]):
@@ -154,7 +156,7 @@ def _read_mmlu(file: Path, subject: str) -> Table:
 def _read_bbh(file: Path) -> Table:
     with _opened(file) as lines:
         try:
-            content = json.load(lines)
+            content = parse_json(lines.read())
             rows = [{"input": str(one["input"]), "target": str(one["target"])} for one in content["examples"]]
         except (ValueError, TypeError, KeyError, RecursionError):
             raise UserError(f"{file} is not a BIG-Bench Hard file: JSON with `examples`, each with `input` and `target`") from None
@@ -168,9 +170,11 @@ def _read_json_lines(file: Path) -> Table:
             if not line.strip():
                 continue
             try:
-                row = json.loads(line)
-            except (ValueError, RecursionError):
+                row = parse_json(line)
+            except (json.JSONDecodeError, RecursionError):
                 row = None
+            except ValueError as problem:
+                raise UserError(f"{file}: line {number}: {str(problem).partition(';')[0]}") from None
             if not isinstance(row, dict):
                 raise UserError(f"{file}: line {number} is not a JSON object")
             rows.append(row)

@@ -202,10 +202,7 @@ def _complete(index: Mapping[str, Any], name: str) -> bool:
         return False
     if entry.kind == Kind.TAG:
         return all(_complete(index, one) for one in entry.tags)
-    if entry.kind != Kind.GROUP:
-        return True
-    members = entry.cfg.get("task") or []
-    return all(isinstance(one, str) and _complete(index, one) for one in members)
+    return entry.kind != Kind.GROUP or all(isinstance(one, str) and _complete(index, one) for one in entry.cfg.get("task") or [])
 
 
 class _Factory(TaskFactory):
@@ -228,7 +225,10 @@ class _Factory(TaskFactory):
         self.stack.enter_context(offline(True))
 
     def _load_full_config(self, entry: Entry, overrides: dict[str, Any] | None = None) -> dict[str, Any]:
-        config: dict[str, Any] = super()._load_full_config(entry, overrides)
+        try:
+            config: dict[str, Any] = super()._load_full_config(entry, overrides)
+        except Exception as problem:
+            raise UserError(f"task {entry.name} can't be read: {short_cause(problem)}") from problem
         if entry.kind == Kind.GROUP:
             return config
         self.rows = self.local.splits(config, shots(config, self.fewshot)) if self.local is not None else None

@@ -3,9 +3,11 @@ import gzip
 import io
 import json
 import lzma
+import os
 import shutil
 import sys
 import tarfile
+import time
 import zipfile
 
 import pandas as pd
@@ -213,6 +215,32 @@ def test_the_listing_shows_a_change(tmp_path):
     assert len(source_listing(spec)) == 2
 
 
+def test_a_change_shows_even_if_size_and_time_are_set_back(tmp_path):
+    file = tmp_path / "a.txt"
+    file.write_text("one")
+    spec = CorpusSpec(source=f"files:{file}")
+    before, times = source_listing(spec), file.stat()
+    time.sleep(0.05)  # a file system's clock has ticks
+    file.write_text("two")
+    os.utime(file, ns=(times.st_atime_ns, times.st_mtime_ns))
+    assert source_listing(spec) != before
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b'{"text": "one"}\n{"text": "two", "text": "three"}\n', "line 2: the key 'text' stands twice"),
+        (b'{"text": "one", "meta": {"a": 1, "a": 2}}\n', "line 1: the key 'a' stands twice"),
+        (b'{"text": "one"}\n{"text": "tw', "line 2 is not JSON (Unterminated string, column 10)"),
+        (b'[{"text": "one"}]', "line 1 is not a JSON object but list; files .json .jsonl .ndjson hold an object in every line"),
+        (b'{\n "text": "one"\n}', "line 1 is not JSON (Expecting property name enclosed in double quotes, column 3); files .json"),
+    ],
+)
+def test_rows_without_a_single_meaning_are_refused(tmp_path, content, message):
+    (tmp_path / "a.json").write_bytes(content)
+    assert message in mistake(f"files:{tmp_path}/*")
+
+
 @pytest.mark.parametrize("kind", ["a.jsonl", "a.txt"])
 @pytest.mark.parametrize(("suffix", "compress"), [(".bz2", bz2.compress), (".xz", lzma.compress)])
 def test_other_compressions_of_the_standard_library(tmp_path, kind, suffix, compress):
@@ -256,6 +284,10 @@ INSIDE = {"a.txt": b"text of one", "b.txt": b"text of another"}
         ("a.tar.xz", archive(INSIDE, "w:xz")),
         ("a.tar.zst", zstandard.compress(archive(INSIDE))),
         ("a.zip", zipped(INSIDE)),
+        ("a.csv", b"id,text\n1,one\n"),
+        ("a.TSV.gz", gzip.compress(b"id\ttext\n1\tone\n")),
+        ("a.rtf", b"{\\rtf1 text}"),
+        ("a.pkl", b"(dp0\nVa\np1\nVb"),
         ("a.7z", b"7z\xbc\xaf\x27\x1c and more"),
         ("a.arrow", b"ARROW1 and more"),
         ("a.feather", b"ARROW1 and more"),

@@ -98,6 +98,19 @@ def test_the_examples_of_a_cot_prompt_have_to_be_lm_evals(tmp_path):
         check_cot_prompt(tmp_path / "navigate.txt", config)
 
 
+def test_rows_in_two_places_are_refused(tmp_path, write_json_lines):
+    write_json_lines(tmp_path / "a" / "own_test.jsonl", [{"q": "1"}])
+    write_json_lines(tmp_path / "b" / "own_test.jsonl", [{"q": "2"}])
+    with pytest.raises(UserError, match=r"the rows of own are in .*a/own_test.jsonl and in .*b/own_test.jsonl; keep one"):
+        LocalData(tmp_path).splits({"task": "own", "test_split": "test"}, 0)
+
+
+def test_a_key_that_stands_twice_is_refused(tmp_path):
+    (tmp_path / "own_test.jsonl").write_text('{"q": "1"}\n{"q": "2", "q": "3"}\n')
+    with pytest.raises(UserError, match=r"own_test.jsonl: line 2: the key 'q' stands twice"):
+        LocalData(tmp_path).splits({"task": "own", "test_split": "test"}, 0)
+
+
 def test_data_that_is_nowhere(tmp_path, monkeypatch):
     import datasets
 

@@ -1,4 +1,5 @@
 import json
+import shlex
 
 import pytest
 from tokenizers import Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers
@@ -25,10 +26,11 @@ def test_a_table_then_where_it_is_and_what_to_do_next(texts, tmp_path):
     arguments = ["--corpus", f"files:{texts}/*.jsonl", "--text-column", "body", "--vocab-size", 300, "--cache", tmp_path / "cache"]
     result = run(*arguments)
     assert result.exit_code == 0, result.output
-    assert "left out of 402 documents read: 1 duplicates, 1 without text" in result.stdout
+    assert "left out of 402 documents read: 1 duplicate, 1 without text" in result.stdout
     assert "not comparable" not in result.output
     assert "3-grams" in result.stdout
-    assert "next: engramctl sweep" in result.stderr
+    again = shlex.join(["engramctl", "sweep", "--budget", "20m", *map(str, arguments)])
+    assert f"next: `{again} --name text-" in result.stderr
     folder = result.stderr.split("kept in ")[1].split(" (")[0]
 
     facts = json.loads(run(*arguments, "--json").stdout)

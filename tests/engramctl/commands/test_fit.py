@@ -31,7 +31,8 @@ def test_a_row_a_sentence_and_what_next(run, fill, u, tmp_path):
     assert row.startswith("3m, 1e12")
     assert "3m, 1e12 FLOPs: Interior minimum shown" in result.stdout
     assert max(len(line) for line in result.stdout.splitlines()) <= 80
-    assert result.stderr.startswith("next: `engramctl plot allocation --results")
+    adds = "the same `engramctl sweep` command with --seeds 3 adds a seed"
+    assert result.stderr.startswith(f"next: {adds}; `engramctl plot allocation --results")
 
 
 def test_json_has_everything(run, fill, u, tmp_path):

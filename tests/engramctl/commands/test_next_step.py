@@ -1,7 +1,9 @@
 """What continues a sweep, as it was typed."""
 
+import re
 import shlex
 import time
+from contextlib import suppress
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -99,3 +101,54 @@ def test_seeds_that_settle_nothing_are_not_recommended(fill, make_row, tmp_path)
     assert next_step.seeds_to_settle(opened, fits(None, 0)) is None
     assert next_step.seeds_to_settle(opened, fits(None, 4)) == 6
     assert next_step.seeds_to_settle(opened, fits(0, 0)) == next_step.seeds_to_settle(opened, fits()) == 0
+
+
+def advised(said):
+    """The commands that a command's talk advises, as words."""
+    return [shlex.split(line)[1:] for line in re.findall(r"`(engramctl [^`]+)`", " ".join(said.split()))]
+
+
+STATES = {
+    "finished": ([(rho, "finished") for rho in (0.0, 0.5, 1.0)], ()),
+    "failed": ([(0.0, "finished"), (0.5, "failed"), (1.0, "finished")], ()),
+    "diverged": ([(0.0, "finished"), (0.5, "diverged"), (1.0, "finished")], ()),
+    "all diverged": ([(0.0, "diverged"), (1.0, "diverged")], ()),
+    "missing": ([(0.0, "finished"), (1.0, "finished")], (0.5,)),
+    "enough values of rho": ([(rho, "finished") for rho in (0.0, 0.25, 0.5, 0.75, 1.0)], ()),
+}
+
+
+@pytest.mark.parametrize("state", STATES)
+@pytest.mark.parametrize("command", ["status", "fit", "plot", "report", "sweep ends"])
+def test_every_command_that_is_advised_can_be_typed_as_it_stands(state, command, fill, make_row, tmp_path, monkeypatch, capsys):
+    started = []
+    monkeypatch.setattr(sweep_run, "run_sweep", lambda run, cache: started.append(run.spec) or [])
+    done, left = STATES[state]
+    rows = [make_row(rho, status=status) for rho, status in done]
+    store = fill(tmp_path / "s p", rows, missing=[make_row(rho) for rho in left])
+    words = ("sweep", "allocation", "--rho", ",".join(str(rho) for rho in [*(rho for rho, _ in done), *left]), "--budget", "1e12")
+    manifest = store.read_manifest()
+    wanted = tuple(trial.model_copy(update={"asked_by": 0}) for trial in manifest.trials)
+    store.write_manifest(manifest.model_copy(update={"commands": (words,), "trials": wanted}))
+    if command == "sweep ends":
+        with suppress(typer.Exit):
+            _report(store, [SimpleNamespace(id=trial.trial_id) for trial in wanted], time.monotonic(), False, words)
+        said = capsys.readouterr().err
+    else:
+        said = CliRunner().invoke(app, [command, "allocation", "--results", str(tmp_path / "s p")]).stderr
+    commands = advised(said)
+    assert commands or "no trial has a loss" in said or command == "report"
+    for typed in commands:
+        result = CliRunner().invoke(app, typed)
+        assert result.exit_code in (0, 1), (typed, result.output)  # 1: the sweep that was not run has no rows
+        if typed[0] == "sweep":
+            assert {trial.rho for trial in wanted} <= set(started[-1].rhos)
+    if command in ("fit", "plot") and state == "finished":
+        assert started[-1].rhos == (0.0, 0.25, 0.5, 0.75, 1.0)
+
+
+def test_options_are_changed_where_they_stand(tmp_path):
+    manifest = SimpleNamespace(commands_for=lambda ids: [("sweep", "--seeds", "2", "--rho=0,1", "--rho", "0.5", "--name", "x", "--", "-f")])
+    found = next_step.going_on(manifest, set(), "x", tmp_path, rho="0,0.5,1", seeds="3")
+    words = shlex.split(found.strip("`"))
+    assert words == ["engramctl", "sweep", "--name", "x", "--rho", "0,0.5,1", "--seeds", "3", "--results", str(tmp_path), "--", "-f"]

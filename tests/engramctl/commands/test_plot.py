@@ -70,7 +70,7 @@ def test_trials_of_an_earlier_version_of_the_sweep_are_left_out_and_counted(run,
     store = fill(tmp_path, u)
     store.write_trial(make_row(0.5, 0, learning_rate=1.0, val_loss=0.1), None, None)
     result = run()
-    assert "left out: 1 trials" in result.stderr
+    assert "left out: 1 trial of" in result.stderr
     assert "0.1000" not in result.stdout
 
 

@@ -160,3 +160,30 @@ def test_wall_times_and_flops():
     assert wall_seconds("20m") == 1200
     assert wall_seconds("1h30m") == 5400
     assert wall_seconds("1e14") is None
+
+
+def test_a_value_is_the_same_however_it_is_written(tmp_path):
+    text = MINIMAL.replace("[0, 1]", "[-0.0, 0, 1, 1.0]").replace("[1e12]", "[1e12, 1.0e12, 1000000000000, 3e12]")
+    spec = load_sweep(write(tmp_path, text), {})
+    assert [str(rho) for rho in spec.rhos] == ["0.0", "1.0"]
+    assert spec.budgets == ("1e12", "3e12")
+    plain = load_sweep(write(tmp_path, MINIMAL), {})
+    assert {trial.id for trial in trials(plain)} <= {trial.id for trial in trials(spec)}
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "message"),
+    [
+        ("[0, 1]", "[0.75, 0.750000001, 1]", "rhos 0.75 and 0.750000001 are closer than 1e-06"),
+        ("rhos: [0, 1]", "slots: [1e300]", "slots are 1e+300; at most 1,000,000,000,000 are allowed"),
+        (
+            "question",
+            "axes: {x: {'a, b': {}, a: {}}, y: {c: {}, 'b, c': {}}}\nquestion",
+            "2 combinations of their labels read 'a, b, c'",
+        ),
+    ],
+)
+def test_what_could_not_be_told_apart_or_built_is_refused(tmp_path, old, new, message):
+    with pytest.raises(UserError) as refused:
+        load_sweep(write(tmp_path, MINIMAL.replace(old, new)), {})
+    assert message in str(refused.value)

@@ -103,3 +103,34 @@ def test_keys_of_settings_are_text():
 def test_an_axis_given_twice_is_refused():
     with pytest.raises(UserError, match=r"--axis train.learning_rate is given twice"):
         axis_overrides(None, None, None, None, None, ["train.learning_rate=0.1", "train.learning_rate=0.2"], None)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("seeds: 012", "line 5: not valid YAML: 012 is a number of base 8 or 60"),
+        ("seeds: 1:30", "1:30 is a number of base 8 or 60"),
+        ("train: {learning_rate: 1:30}", "1:30 is a number of base 8 or 60"),
+        ("seeds: on", "seeds: True is not allowed: a number is expected"),
+        ("train: {learning_rate: yes}", "train.learning_rate: True is not allowed: a number is expected"),
+        ("train: {optimizer: {kind: muon, beta1: no}}", "train.optimizer.beta1: False is not allowed: a number is expected"),
+        ("model: {moe: {top_k: on}}", "model.moe.top_k: True is not allowed"),
+        ("corpus: {source: python, max_bytes: on}", "corpus.max_bytes: True is not allowed"),
+        ("axes: {train.weight_decay: [on, 0.1]}", "train.weight_decay: True is not allowed"),
+    ],
+)
+def test_what_yaml_takes_for_another_number_is_refused(tmp_path, text, message):
+    with pytest.raises(UserError) as refused:
+        load(tmp_path, f"{MINIMAL}{text}\n")
+    assert message in str(refused.value)
+
+
+def test_numbers_as_people_write_them_are_read(tmp_path):
+    spec = load(tmp_path, f"{MINIMAL}seeds: 1_0\ntrain: {{learning_rate: 1e-3, weight_decay: 0}}\nequal_across_variants: off\n")
+    assert (spec.seeds, spec.equal_across_variants) == (10, False)
+
+
+@pytest.mark.parametrize("rhos", ["[on, 1]", "[0.5, no]"])
+def test_a_flag_is_no_rho(tmp_path, rhos):
+    with pytest.raises(UserError, match=r"rhos: (True|False) is not allowed: a number is expected"):
+        load(tmp_path, MINIMAL.replace("[0, 1]", rhos))

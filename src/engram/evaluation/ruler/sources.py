@@ -1,7 +1,6 @@
 """Texts that RULER takes from elsewhere: Paul Graham's essays, SQuAD, HotpotQA and a long list of English words."""
 
 import io
-import json
 import re
 import urllib.request
 from collections.abc import Sequence
@@ -13,7 +12,7 @@ from engram.cache import default_cache
 from engram.errors import UserError
 from engram.evaluation.ruler.documents import Question, QuestionSet
 from engram.files import write_atomically
-from engram.foreign_files import read_text
+from engram.foreign_files import parse_json, read_text
 from engram.tokenizer.hub import require_hub, short_cause
 
 ESSAYS = "baber/paul_graham_essays"
@@ -178,7 +177,7 @@ def _offline() -> bool:
 
 def _parsed(path: Path, what: str) -> Any:
     try:
-        return json.loads(_read(path, what))
+        return parse_json(_read(path, what))
     except (ValueError, RecursionError) as error:
         raise UserError(f"{path} is not JSON: {short_cause(error)}") from error
 
