@@ -18,7 +18,7 @@ import psutil
 from engram.errors import UserError
 from engramctl.cluster.limits import cpu_quota
 from engramctl.cluster.private import private_folder, private_ray, read_authentication
-from engramctl.cluster.stopping import Stopping, adopt_orphans, end_processes
+from engramctl.cluster.stopping import RayLostError, Stopping, adopt_orphans, end_processes
 
 _CONNECT_S = 5.0
 
@@ -32,7 +32,10 @@ _QUIET = {
     "TUNE_DISABLE_SIGINT_HANDLER": "1",
     "TUNE_PRINT_ALL_TRIAL_ERRORS": "0",
     "RAY_task_oom_retries": "2",
+    "RAY_BACKEND_LOG_LEVEL": "fatal",  # in this process it goes to stderr
 }
+_VITAL = ("gcs_server", "raylet")
+"""The processes without which a private Ray can't go on."""
 LASTING: dict[str, Any] = {"num_cpus": 0, "max_restarts": -1, "max_task_retries": -1}
 """Options of an actor that only carries news: it takes no core, and is started again, empty, when it is killed."""
 _SILENT: dict[str, Any] = {"logging_level": logging.CRITICAL, "log_to_driver": False}
@@ -77,13 +80,14 @@ def _local_devices(device: str) -> int:
 def ray_session(resources: Resources) -> Iterator[None]:
     """Ray for the duration of a block: a private instance on this machine, or the cluster at `resources.address`.
 
-    SIGINT, SIGTERM and SIGHUP become one KeyboardInterrupt; RayLostError when the private instance dies.
+    SIGINT, SIGTERM and SIGHUP become one KeyboardInterrupt; RayLostError when the private instance dies, UserError when it does so
+    while it starts.
     """
     os.environ.update({name: value for name, value in _QUIET.items() if name not in os.environ})
     if resources.address:
         _require_cluster(resources.address)
-        with Stopping(lambda: None) as stopping:
-            yield from _connected(resources.address, stopping)
+        with Stopping(lambda: None):
+            yield from _connected(resources.address)
         return
     with private_folder() as folder, Stopping(lambda: shutil.rmtree(folder, ignore_errors=True)) as stopping:
         adopt_orphans()
@@ -94,18 +98,17 @@ def ray_session(resources: Resources) -> Iterator[None]:
                 end_processes()
 
 
-def _connected(address: str, stopping: Stopping) -> Iterator[None]:
+def _connected(address: str) -> Iterator[None]:
     """The cluster at an address, with the user's own settings of authentication."""
     import ray
 
     _use_own_token()
     try:
-        with _silence():
+        with _silence(), _own_signals():
             ray.init(address=address, **_SILENT)
     except Exception as problem:  # Ray raises what it likes here
         token = "" if os.environ.get("RAY_AUTH_MODE") == "token" else "; if it asks for a token, put that into ~/.ray/auth_token"
         raise UserError(f"Ray at {address} can't be reached: {_reason(problem)}{token}") from None
-    stopping.listen()
     yield from _running(nullcontext())
 
 
@@ -117,14 +120,33 @@ def _started(arguments: dict[str, Any], resources: Resources, stopping: Stopping
     cpus = None if resources.workers is None else resources.workers * resources.devices
     hang_up = signal.signal(signal.SIGHUP, signal.SIG_IGN)  # a closed terminal tells Ray's processes too, which inherit this
     try:
-        with _silence():
+        with _silence(), _own_signals(), stopping.watch(_VITAL, _not_started):
             ray.init(num_cpus=cpus, **arguments, **_SILENT)
     except Exception as problem:
-        raise UserError(f"Ray does not start on this machine: {_reason(problem)}") from None
+        raise _not_started(_reason(problem)) from None
     finally:
         signal.signal(signal.SIGHUP, hang_up)
-    stopping.listen()
-    yield from _running(stopping.watch(_vital_processes()))
+    yield from _running(stopping.watch(_VITAL, RayLostError))
+
+
+def _not_started(why: str) -> UserError:
+    limit = resource.getrlimit(resource.RLIMIT_FSIZE)[0]
+    small = limit != resource.RLIM_INFINITY and limit < _MIN_FILE_BYTES
+    why = f"its {why} died; the same command tries again" if why in _VITAL else why
+    hint = f" (files may have {limit:,} bytes here, `ulimit -f`; Ray needs more)" if small else ""
+    return UserError(f"Ray does not start on this machine: {why}{hint}")
+
+
+@contextmanager
+def _own_signals() -> Iterator[None]:
+    """Keep Ray from taking SIGTERM: it would end this process without a word, from the middle of its own start on."""
+    from ray._private import utils
+
+    take, utils.set_sigterm_handler = utils.set_sigterm_handler, lambda handler: None
+    try:
+        yield
+    finally:
+        utils.set_sigterm_handler = take
 
 
 def _running(watch: AbstractContextManager[None]) -> Iterator[None]:
@@ -141,16 +163,6 @@ def _running(watch: AbstractContextManager[None]) -> Iterator[None]:
     finally:
         ray.shutdown()
         worker.print_to_stdstream = prints
-
-
-def _vital_processes() -> dict[str, Any]:
-    """The processes without which the private Ray can't go on, by name."""
-    from ray._private import ray_constants, worker
-
-    node = worker._global_node
-    assert node is not None
-    vital = (ray_constants.PROCESS_TYPE_GCS_SERVER, ray_constants.PROCESS_TYPE_RAYLET)
-    return {name: node.all_processes[name][0].process for name in vital}
 
 
 def _use_own_token() -> None:
@@ -183,9 +195,7 @@ def _reason(problem: Exception) -> str:
     lines = str(problem).strip().splitlines() or [type(problem).__name__]
     if lines[0].endswith(":"):  # a traceback follows
         lines[0] += f" {lines[-1].strip()}"
-    limit = resource.getrlimit(resource.RLIMIT_FSIZE)[0]
-    small = limit != resource.RLIM_INFINITY and limit < _MIN_FILE_BYTES
-    return lines[0] + (f" (files may have {limit:,} bytes here, `ulimit -f`; Ray needs more)" if small else "")
+    return lines[0]
 
 
 def _require_cluster(address: str) -> None:

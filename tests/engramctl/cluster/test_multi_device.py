@@ -25,6 +25,7 @@ from engramctl.cluster.worker import WorkerSettings
 from engramctl.results.liveness import Process
 from engramctl.results.rows.trials import SweepContext
 from engramctl.results.store import Store
+from tests.engramctl.cluster.listening import LOOPBACK, listening
 
 ENGRAMCTL = Path(sys.executable).parent / "engramctl"
 TIMEOUT_S = 300
@@ -97,6 +98,9 @@ def test_a_trial_on_two_devices_survives_and_equals_the_one_on_one(arguments, tm
     wait_for(driver, lambda: last_step(two) > 1)
     first = trainers_of(driver.pid)
     assert len(first) == 2
+    addresses = listening([psutil.Process(driver.pid), *psutil.Process(driver.pid).children(recursive=True)])
+    assert addresses
+    assert addresses <= LOOPBACK, "PyTorch's own processes too"
     first[1].kill()
     reached = last_step(two)
     _, alive = psutil.wait_procs(first, timeout=60)

@@ -5,7 +5,6 @@ import subprocess
 import sys
 import tempfile
 import time
-from contextlib import suppress
 from pathlib import Path
 
 import psutil
@@ -14,6 +13,7 @@ import pytest
 from engram.errors import UserError
 from engramctl.cluster import private
 from engramctl.cluster.session import Resources, ray_session
+from tests.engramctl.cluster.listening import LOOPBACK, listening
 
 SESSION = """
 import sys
@@ -76,14 +76,6 @@ def _family(process: subprocess.Popen) -> list[psutil.Process]:
     return psutil.Process(process.pid).children(recursive=True)
 
 
-def _listening(processes: list[psutil.Process]) -> set[str]:
-    found = set()
-    for process in processes:
-        with suppress(psutil.NoSuchProcess):
-            found |= {one.laddr.ip.removeprefix("::ffff:") for one in process.net_connections() if one.status == psutil.CONN_LISTEN}
-    return found
-
-
 def _may_become_another() -> bool:
     """Whether this user may drop to another uid: root, unless a container has taken that from it."""
     tried = subprocess.run([sys.executable, "-c", "import os; os.setgroups([]), os.setgid(65534), os.setuid(65534)"], capture_output=True)
@@ -93,9 +85,9 @@ def _may_become_another() -> bool:
 def test_nobody_else_reaches_a_private_ray_and_nothing_of_it_stays(session, short_path):
     process, address = session(TMPDIR=str(short_path))
     family = _family(process)
-    listening = _listening([psutil.Process(process.pid), *family])
-    assert listening
-    assert listening <= {"127.0.0.1", "::1"}
+    addresses = listening([psutil.Process(process.pid), *family])
+    assert addresses
+    assert addresses <= LOOPBACK
     (folder,) = short_path.glob("engramctl-ray-*")
     assert stat.S_IMODE(folder.stat().st_mode) == 0o700
     gcs = next(child for child in family if child.name() == "gcs_server")
