@@ -118,14 +118,15 @@ def _started(arguments: dict[str, Any], resources: Resources, stopping: Stopping
 
     _require_loopback()
     cpus = None if resources.workers is None else resources.workers * resources.devices
-    hang_up = signal.signal(signal.SIGHUP, signal.SIG_IGN)  # a closed terminal tells Ray's processes too, which inherit this
+    # A closed terminal tells Ray's processes too, which inherit this from the main thread; our other threads still hear it.
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGHUP})
     try:
         with _silence(), _own_signals(), stopping.watch(_VITAL, _not_started):
             ray.init(num_cpus=cpus, **arguments, **_SILENT)
     except Exception as problem:
         raise _not_started(_reason(problem)) from None
     finally:
-        signal.signal(signal.SIGHUP, hang_up)
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
     yield from _running(stopping.watch(_VITAL, RayLostError))
 
 

@@ -1,13 +1,16 @@
-"""Command groups that turn a user's mistake, and what a machine refuses, into one line and exit code 2."""
+"""Command groups that turn a user's mistake, and what a machine refuses, into one line and exit code 2; a signal into one and 130."""
 
 import errno
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import typer
 from typer.core import TyperGroup
 
 from engram.errors import FieldError, UserError
+from engramctl.commands.interrupts import EXIT_CODE, interruptible, say_stopped
 from engramctl.present import console
 
 _REFUSALS = {
@@ -22,7 +25,7 @@ class CommandGroup(TyperGroup):
 
     def main(self, *args: Any, **kwargs: Any) -> Any:
         code: Any = 0
-        with console.safe_streams():
+        with console.safe_streams(), interruptible():
             try:
                 try:
                     return super().main(*args, **kwargs)
@@ -31,11 +34,19 @@ class CommandGroup(TyperGroup):
             except UserError as mistake:  # stdout can't be written
                 console.error(str(mistake))
                 code = 2
+            except KeyboardInterrupt:  # while a command's arguments or its last words were dealt with
+                say_stopped()
+                code = EXIT_CODE
         sys.exit(code)
+
+    def make_context(self, *args: Any, **kwargs: Any) -> Any:
+        with _one_line_when_stopped():
+            return super().make_context(*args, **kwargs)
 
     def invoke(self, ctx: Any) -> Any:
         try:
-            return super().invoke(ctx)
+            with _one_line_when_stopped():
+                return super().invoke(ctx)
         except FieldError as mistake:
             console.error(f"{self._option(ctx, mistake.field)} {mistake.rest}")
         except UserError as mistake:
@@ -52,3 +63,12 @@ class CommandGroup(TyperGroup):
         """The option with which the running command sets a field of the library, or the field itself if there is none."""
         option, running = f"--{field.replace('_', '-')}", self.commands.get(ctx.invoked_subcommand)
         return option if running and any(option in parameter.opts for parameter in running.params) else field
+
+
+@contextmanager
+def _one_line_when_stopped() -> Iterator[None]:
+    try:
+        yield
+    except KeyboardInterrupt:
+        say_stopped()
+        raise typer.Exit(EXIT_CODE) from None

@@ -268,15 +268,11 @@ def _train(run: SweepRun, corpus: Corpus, trials: Sequence[TrialConfig]) -> None
         resources=wanted,
         tables=run.tables,
     )
-    try:
-        with RunningTrials(run.store) as running, run.watcher.trials(left, len(trials) - len(left)) as watch:
+    with RunningTrials(run.store) as running, run.watcher.trials(left, len(trials) - len(left)) as watch:
 
-            def tell(event: Event) -> None:
-                # A trial that reports is running, whatever came before: there is no event when a process that died is back.
-                running.note(event.key, runs=event.kind not in (ENDED, RETRY))
-                watch(event)
+        def tell(event: Event) -> None:
+            # A trial that reports is running, whatever came before: there is no event when a process that died is back.
+            running.note(event.key, runs=event.kind not in (ENDED, RETRY))
+            watch(event)
 
-            run_trials(left, settings, run.resources, tell)
-    except KeyboardInterrupt:
-        run.watcher.note("stopped; finished trials are kept, the same command continues the others from their last checkpoint")
-        raise
+        run_trials(left, settings, run.resources, tell)

@@ -31,14 +31,21 @@ def kill_sweeps(
     deck = _deck(hits, chance)
     done: list[dict[str, Any]] = []
     wrong: list[str] = []
+
+    def note(problems: list[str]) -> list[str]:
+        for problem in problems:
+            say(f"     WRONG {problem}")
+        return problems
+
     with tempfile.TemporaryDirectory(prefix="kills-") as folder:
         cache = cache or Path(folder) / "cache"
-        calm = Killed(sweep, cache, Path(folder) / "calm")
-        calm.run(None, chance)  # fills the cache
-        calm.remove()
+        if not (cache / "corpora").is_dir():
+            first = Killed(sweep, cache, Path(folder) / "first")
+            first.run(iter(()), chance)
+            first.remove()
         calm = Killed(sweep, cache, Path(folder) / "undisturbed")
         began = time.monotonic()
-        wrong += calm.run(None, chance)[1]
+        wrong += note(calm.run(iter(()), chance)[2])
         length = time.monotonic() - began
         undisturbed = calm.outcome()
         calm.remove()
@@ -47,23 +54,26 @@ def kill_sweeps(
             if len(done) >= kills:
                 break
             killed = Killed(sweep, cache, Path(folder) / str(number))
-            for _ in range(min(_MAX_PER_SWEEP, kills - len(done))):
-                target, name = next(deck)
-                kill = Kill(target, name, chance.uniform(0, length), stop_s=chance.choice(_STOPS_S) if name == "STOP" else 0.0)
-                code, found = killed.run(kill, chance)
-                if kill.code is None and not kill.victim:  # the sweep was over before
-                    deck = itertools.chain([(target, name)], deck)
-                else:
+            left = min(_MAX_PER_SWEEP, kills - len(done))
+            code: int | None = None
+            while code != 0 and left:
+                plan = (_kill(deck, length if not i else length / 4, chance) for i in range(left))
+                code, struck, found = killed.run(plan, chance)
+                left -= len(struck)
+                for kill in struck:
                     done.append({"sweep": number, **asdict(kill)})
                     say(_line(len(done), kill))
-                wrong += [f"kill {len(done)}: {problem}" for problem in found]
-                if code == 0:
-                    break
+                wrong += note([f"kill {len(done)}: {problem}" for problem in found])
             if code != 0:
-                wrong += [f"after kill {len(done)}: {problem}" for problem in killed.run(None, chance)[1]]
-            wrong += [f"sweep {number}, finished after kill {len(done)}: {problem}" for problem in killed.finish(undisturbed)]
+                wrong += note([f"after kill {len(done)}: {problem}" for problem in killed.run(iter(()), chance)[2]])
+            wrong += note([f"sweep {number}, finished after kill {len(done)}: {problem}" for problem in killed.finish(undisturbed)])
             killed.remove()
     return done, wrong
+
+
+def _kill(deck: Iterator[tuple[str, str]], within_s: float, chance: random.Random) -> Kill:
+    target, name = next(deck)
+    return Kill(target, name, chance.uniform(0, within_s), stop_s=chance.choice(_STOPS_S) if name == "STOP" else 0.0)
 
 
 def _deck(hits: Sequence[tuple[str, str]], chance: random.Random) -> Iterator[tuple[str, str]]:
@@ -73,8 +83,7 @@ def _deck(hits: Sequence[tuple[str, str]], chance: random.Random) -> Iterator[tu
 
 def _line(number: int, kill: Kill) -> str:
     held = f" for {kill.stop_s:g} s" if kill.stop_s else ""
-    bad = "".join(f"\n     WRONG {problem}" for problem in kill.violations)
-    return (
-        f"{number:3d} {kill.at_s:5.1f} s {kill.target:10s} {kill.signal}{held}, {kill.rows} rows there: exit {kill.code} after"
-        f" {kill.ended_s:.1f} s, nothing left {kill.gone_s:.1f} s later; {kill.said[:100]}{bad}"
-    )
+    end = "goes on"
+    if kill.code is not None:
+        end = f"exit {kill.code} {kill.ended_s:.1f} s later, no process {kill.gone_s:.1f} s after that; {kill.said[:110]}"
+    return f"{number:3d} {kill.at_s:5.1f} s {kill.target:10s} {kill.signal}{held}, {kill.rows} rows: {end}"

@@ -12,7 +12,7 @@ import tempfile
 import time
 import uuid
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +24,10 @@ PROCESSES_S = 30.0
 """So long after the command's end, no process of its may be left."""
 RUN_S = 400.0
 """A run that takes longer hangs."""
+_DIED = "(its process died 3 times)"
+"""A trial may be given up when that many of the kills hit it."""
+_HEEDED_S = 15.0
+"""So long a command that is told to stop may still run: its trials may just have ended."""
 _OURS = re.compile(
     r"(\S+ ρ=\S+ seed=\d+: |reading text|training the tokenizer|tokenising|starting Ray|training without compiled kernels|"
     r"memory: |at a time|error: |stopped|next: |  failed: |size |\S+: \d+ (finished|failed|missing)|\d+/\d+ trials done)"
@@ -31,7 +35,7 @@ _OURS = re.compile(
 """How the lines begin that `engramctl sweep` writes to stderr."""
 _LOST = re.compile(r"error: Ray's (raylet|gcs_server) died; what is finished is kept, and the same command continues")
 _NOT_STARTED = re.compile(r"error: Ray does not start on this machine: its (raylet|gcs_server) died; the same command tries again")
-_STOPPED = re.compile(r"stopped; .*the same command continues")
+_STOPPED = re.compile(r"stopped; .*the same command (continues|does it again)")
 _SAME = ("val_loss", "val_bpb", "train_loss", "copy_loss", "steps", "tokens", "train_flops", "status", "load_cv")
 """Columns of a trial that no kill may change; times, restarts and memory may."""
 
@@ -43,7 +47,7 @@ class Kill:
     target: str
     signal: str
     at_s: float
-    """After the command was started."""
+    """After the one before, or the command's start; then, when it came, after the command's start."""
     victim: str = ""
     stop_s: float = 0.0
     """SIGSTOP: until SIGCONT came."""
@@ -56,7 +60,6 @@ class Kill:
     """From there until no process was left."""
     said: str = ""
     """The last line on stderr."""
-    violations: list[str] = field(default_factory=list)
 
 
 class Killed:
@@ -76,18 +79,22 @@ class Killed:
         self.kept: dict[str, tuple[int, str]] = {}
         """Rows, curves and documents of trials that had a row: their time and content must stay."""
 
-    def run(self, kill: Kill | None, chance: random.Random) -> tuple[int | None, list[str]]:
-        """Run the command, hit it if a kill is given; returns its exit code and what was wrong."""
+    def run(self, plan: Iterator[Kill], chance: random.Random) -> tuple[int | None, list[Kill], list[str]]:
+        """Run the command and hit it as planned until it ends; returns its exit code, the kills that hit it, and what was wrong."""
         mark = uuid.uuid4().hex
+        struck: list[Kill] = []
+        wrong: list[str] = []
         with tempfile.TemporaryFile("w+") as said, tempfile.TemporaryFile("w+") as out:
             driver = subprocess.Popen(
                 self.command, stdin=subprocess.DEVNULL, stdout=out, stderr=said, env=self.environment | {MARK: mark},
                 start_new_session=True, preexec_fn=_interruptible,
             )  # fmt: skip
-            began = time.monotonic()
-            wrong = []
-            hit_it = kill is not None and self._strike(kill, driver, mark, chance)
-            struck = time.monotonic()
+            began = last = time.monotonic()
+            for kill in plan:
+                if not self._strike(kill, driver, mark, chance, began):
+                    break
+                struck.append(kill)
+                last = time.monotonic()
             try:
                 code: int | None = driver.wait(RUN_S)
             except subprocess.TimeoutExpired:
@@ -102,22 +109,23 @@ class Killed:
             said.seek(0), out.seek(0)
             lines = said.read().splitlines()
             wrong += [f"on stdout: {line}" for line in out.read().splitlines()]
-        wrong += self._speech(code, lines, kill if hit_it else None)
-        wrong += list(self._files())
-        if hit_it and kill:
-            kill.code, kill.ended_s, kill.gone_s, kill.said = code, ended - struck, gone_s, (lines or [""])[-1]
-            kill.violations += wrong
+        if struck:
+            kill = struck[-1]
+            kill.code, kill.ended_s, kill.gone_s, kill.said = code, ended - last, gone_s, (lines or [""])[-1]
+            wrong += self._speech(kill, lines)
         elif code:
-            wrong.append(f"exit code {code} after {ended - began:.0f} s without a kill: {lines[-1:]}")
-        return code, wrong
+            wrong.append(f"exit code {code} without a kill: {lines[-1:]}")
+        wrong += [f"on stderr: {line[:200]}" for line in lines if not _OURS.match(line)]
+        wrong += self._files()
+        return code, struck, wrong
 
-    def _strike(self, kill: Kill, driver: subprocess.Popen[bytes], mark: str, chance: random.Random) -> bool:
+    def _strike(self, kill: Kill, driver: subprocess.Popen[bytes], mark: str, chance: random.Random, began: float) -> bool:
         """Wait until the moment has come and the target is there; False if the command ended before."""
-        began, victim = time.monotonic(), None
+        victim, moment = None, time.monotonic() + kill.at_s
         while victim is None:
             if driver.poll() is not None:
                 return False
-            if time.monotonic() - began >= kill.at_s:
+            if time.monotonic() >= moment:
                 victim = find(kill.target, driver.pid, mark, chance.choice)
             time.sleep(0.02)
         kill.at_s, kill.victim = time.monotonic() - began, named(victim)
@@ -127,23 +135,23 @@ class Killed:
         return True
 
     def _of_rows(self) -> dict[str, Path]:
-        """Files of the trials that have a row."""
+        """Files of the trials that are finished."""
         found = {}
         for row in self.results.glob("*/trials/[!.]*.parquet"):
+            if pq.read_table(row, columns=["status"])["status"][0].as_py() != "finished":
+                continue
             for folder in ("trials", "curves", "documents"):
                 found[f"{folder}/{row.name}"] = row.parents[1] / folder / row.name
         return found
 
-    def _speech(self, code: int | None, lines: list[str], kill: Kill | None) -> Iterator[str]:
-        """What a user may not see, and what is missing."""
-        for line in lines:
-            if not _OURS.match(line):
-                yield f"on stderr: {line[:200]}"
-        if kill is None:
-            return
+    def _speech(self, kill: Kill, lines: list[str]) -> Iterator[str]:
+        """What is wrong with how a command that was hit ended."""
+        code = kill.code
         if code in (0, 1) and any(line.startswith("next: ") for line in lines):
-            if code:
+            if code and not any(_DIED in line for line in lines):
                 yield f"trials failed: {[line for line in lines if 'failed' in line]}"
+            if kill.target in ("driver", "group") and kill.signal in ("TERM", "HUP", "INT") and kill.ended_s > _HEEDED_S:
+                yield f"went on for {kill.ended_s:.0f} s as if nothing had been said"
             return
         if (code == 1 and any(map(_LOST.match, lines))) or (code == 2 and any(map(_NOT_STARTED.match, lines))):
             return
