@@ -164,6 +164,8 @@ def _within_memory(run: SweepRun, trials: Iterable[TrialConfig]) -> SweepRun:
 def _prepare_kernels(watcher: Watcher) -> None:
     from engram import kernels
 
+    if note := kernels.note():
+        watcher.note(note)
     if reason := kernels.prepare():
         watcher.note(f"training without compiled kernels, more slowly: {reason}")
 

@@ -11,7 +11,7 @@ from contextlib import contextmanager
 import torch
 from torch import Tensor
 
-from engram.kernels.build import Library, compiled, compiler, fingerprint
+from engram.kernels.build import Library, compiled, compiler, distrusted, fingerprint
 
 _library: Library | None = None
 _enabled = True
@@ -39,6 +39,11 @@ def prepare() -> str | None:
     except (RuntimeError, OSError, subprocess.SubprocessError) as problem:
         return str(problem)
     return None
+
+
+def note() -> str | None:
+    """What to tell about the cache: that its compiled file is not used, and why."""
+    return distrusted() if _cpu_can() else None
 
 
 def _cpu_can() -> bool:
