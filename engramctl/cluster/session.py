@@ -21,6 +21,8 @@ from engramctl.cluster.private import private_folder, private_ray, read_authenti
 from engramctl.cluster.stopping import RayLostError, Stopping, adopt_orphans, end_processes
 
 _CONNECT_S = 5.0
+_RAY_CLIENT_TRIES = 3
+"""A cluster starts a server for each ray:// session, and gives up on the first ones when it has just been started itself."""
 
 _QUIET = {
     "RAY_AIR_NEW_OUTPUT": "0",
@@ -86,8 +88,8 @@ def ray_session(resources: Resources) -> Iterator[None]:
     os.environ.update({name: value for name, value in _QUIET.items() if name not in os.environ})
     if resources.address:
         _require_cluster(resources.address)
-        with Stopping(lambda: None):
-            yield from _connected(resources.address)
+        with Stopping(lambda: None) as stopping:
+            yield from _connected(resources.address, stopping)
         return
     with private_folder() as folder, Stopping(lambda: shutil.rmtree(folder, ignore_errors=True)) as stopping:
         adopt_orphans()
@@ -98,17 +100,23 @@ def ray_session(resources: Resources) -> Iterator[None]:
                 end_processes()
 
 
-def _connected(address: str) -> Iterator[None]:
+def _connected(address: str, stopping: Stopping) -> Iterator[None]:
     """The cluster at an address, with the user's own settings of authentication."""
     import ray
 
     _use_own_token()
-    try:
-        with _silence(), _own_signals():
-            ray.init(address=address, **_SILENT)
-    except Exception as problem:  # Ray raises what it likes here
-        token = "" if os.environ.get("RAY_AUTH_MODE") == "token" else "; if it asks for a token, put that into ~/.ray/auth_token"
-        raise UserError(f"Ray at {address} can't be reached: {_reason(problem)}{token}") from None
+    left = _RAY_CLIENT_TRIES if address.startswith("ray://") else 1
+    while left:
+        left -= 1
+        try:
+            with _silence(), _own_signals(stopping):
+                ray.init(address=address, **_SILENT)
+            break
+        except Exception as problem:  # Ray raises what it likes here
+            if left and isinstance(problem, ConnectionError):
+                continue
+            token = "" if os.environ.get("RAY_AUTH_MODE") == "token" else "; if it asks for a token, put that into ~/.ray/auth_token"
+            raise UserError(f"Ray at {address} can't be reached: {_reason(problem)}{token}") from None
     yield from _running(nullcontext())
 
 
@@ -121,7 +129,7 @@ def _started(arguments: dict[str, Any], resources: Resources, stopping: Stopping
     # A closed terminal tells Ray's processes too, which inherit this from the main thread; our other threads still hear it.
     before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGHUP})
     try:
-        with _silence(), _own_signals(), stopping.watch(_VITAL, _not_started):
+        with _silence(), _own_signals(stopping), stopping.watch(_VITAL, _not_started):
             ray.init(num_cpus=cpus, **arguments, **_SILENT)
     except Exception as problem:
         raise _not_started(_reason(problem)) from None
@@ -139,15 +147,24 @@ def _not_started(why: str) -> UserError:
 
 
 @contextmanager
-def _own_signals() -> Iterator[None]:
-    """Keep Ray from taking SIGTERM: it would end this process without a word, from the middle of its own start on."""
+def _own_signals(stopping: Stopping) -> Iterator[None]:
+    """Keep SIGTERM ours while Ray starts: it would end this process without a word, or with the page of a crash."""
+    from ray import _raylet
     from ray._private import utils
 
-    take, utils.set_sigterm_handler = utils.set_sigterm_handler, lambda handler: None
+    raylet: Any = _raylet
+    take, make = utils.set_sigterm_handler, raylet.CoreWorker
+
+    def make_and_listen(*arguments: Any, **options: Any) -> Any:
+        made = make(*arguments, **options)  # which takes SIGTERM for a crash, as if it were SIGSEGV
+        stopping.listen()
+        return made
+
+    utils.set_sigterm_handler, raylet.CoreWorker = lambda handler: None, make_and_listen
     try:
         yield
     finally:
-        utils.set_sigterm_handler = take
+        utils.set_sigterm_handler, raylet.CoreWorker = take, make
 
 
 def _running(watch: AbstractContextManager[None]) -> Iterator[None]:
@@ -193,9 +210,9 @@ def _silence() -> Iterator[None]:
 
 def _reason(problem: Exception) -> str:
     """Why Ray can't be had, in one line."""
-    lines = str(problem).strip().splitlines() or [type(problem).__name__]
-    if lines[0].endswith(":"):  # a traceback follows
-        lines[0] += f" {lines[-1].strip()}"
+    lines = [line.strip() for line in str(problem).splitlines() if line.strip()] or [type(problem).__name__]
+    if len(lines) > 1 and (lines[0].endswith(":") or any(line.startswith("Traceback") for line in lines)):
+        return f"{lines[0].removesuffix(':')}: {lines[-1]}"
     return lines[0]
 
 

@@ -56,10 +56,14 @@ class Stopping:
         self._previous = {number: signal.getsignal(number) for number in _SIGNALS}
         if self._previous[signal.SIGHUP] is signal.SIG_IGN:  # nohup wants it so
             del self._previous[signal.SIGHUP]
+        self._stderr = os.dup(2)  # Ray is started with stderr closed
+        self.listen()
+        return self
+
+    def listen(self) -> None:
+        """Take the signals; again once Ray has taken them."""
         for number in self._previous:
             signal.signal(number, self._stop)
-        self._stderr = os.dup(2)  # Ray is started with stderr closed
-        return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
         self._over.set()

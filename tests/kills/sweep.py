@@ -157,8 +157,8 @@ class Killed:
             return
         if code == 130 and any(map(_STOPPED.match, lines)):
             return
-        if code == -getattr(signal, f"SIG{kill.signal}") and (kill.signal == "KILL" or not lines):
-            return  # before the program has begun to listen, a signal does what it always does
+        if code == -getattr(signal, f"SIG{kill.signal}") and (kill.signal == "KILL" or not lines or lines[-1].startswith("next: ")):
+            return  # before the program has begun to listen, and after it has ended, a signal does what it always does
         yield f"exit code {code}, last line: {lines[-1:]}"
 
     def _files(self) -> Iterator[str]:
