@@ -16,7 +16,7 @@ import torch
 from ray import tune
 
 from engram.config.trial import TrialConfig
-from engram.corpus.dataset import Corpus
+from engram.corpus.prepare import open_again
 from engram.processes import Processes, ProcessLostError
 from engram.training.machine import reset_peak_rss, settle_process
 from engram.training.trainer import Trainer
@@ -146,7 +146,8 @@ def _train(trial: TrialConfig, settings: WorkerSettings, progress_file: Path) ->
     store = Store(settings.results, settings.context.sweep)
     reset_peak_rss()
     folder = store.checkpoints / trial.id
-    trainer = Trainer(trial, Corpus.open(settings.corpus_folder), folder, device, settings.checkpoint_s, processes=processes)
+    corpus = open_again(settings.corpus_folder, settings.corpus)
+    trainer = Trainer(trial, corpus, folder, device, settings.checkpoint_s, processes=processes)
     said: dict[str, Any] = {"done": False}
     while not said["done"]:
         progress = trainer.advance(settings.report_s)

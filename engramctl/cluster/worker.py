@@ -17,6 +17,8 @@ from ray import tune
 
 from engram.config.trial import TrialConfig
 from engram.corpus.dataset import Corpus
+from engram.corpus.prepare import open_again
+from engram.corpus.sources import CorpusSpec
 from engram.errors import UserError
 from engram.memory.placement.settings import TablePlacement
 from engram.training.machine import peak_rss_bytes, reset_peak_rss, resolve_device, settle_process
@@ -36,6 +38,8 @@ class WorkerSettings:
 
     results: Path
     corpus_folder: Path
+    corpus: CorpusSpec
+    """What is in the folder, should it have to be made again."""
     context: SweepContext
     device: str
     threads: int
@@ -74,7 +78,7 @@ class TrialWorker(tune.Trainable):
         exit_with(settings.driver)
         settle_process(settings.threads)
         self.device = resolve_device(settings.device)
-        self.corpus = Corpus.open(settings.corpus_folder)
+        self.corpus: Corpus | None = None  # opened in `step`, where a failure becomes a row
         self.store = Store(settings.results, settings.context.sweep)
         self._set_trial(config)
 
@@ -104,6 +108,8 @@ class TrialWorker(tune.Trainable):
             reset_peak_rss()
             folder = self.store.checkpoints / self.trial.id
             where = self.settings.tables
+            if self.corpus is None:
+                self.corpus = open_again(self.settings.corpus_folder, self.settings.corpus)
             self.trainer = Trainer(self.trial, self.corpus, folder, self.device, self.settings.checkpoint_s, tables=where)
         progress = self.trainer.advance(self.settings.report_s)
         result: dict[str, Any] = {"done": self.trainer.done, **vars(progress)}

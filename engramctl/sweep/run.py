@@ -260,6 +260,7 @@ def _train(run: SweepRun, corpus: Corpus, trials: Sequence[TrialConfig]) -> None
     settings = WorkerSettings(
         results=run.store.results,
         corpus_folder=corpus.folder,
+        corpus=run.spec.corpus,
         context=SweepContext(run.store.sweep, run.spec.corpus.source, provenance.git_sha()),
         device=run.resources.device,
         threads=int(wanted["cpu"]),

@@ -76,7 +76,7 @@ class Trainer:
         self.trial, self.train, self.folder, self.device, self.processes = trial, trial.train, folder, device, processes
         self.checkpoint_seconds = checkpoint_seconds
         self.precision = resolve_precision(self.train.precision, device)
-        self.tokenizer_json = (corpus.folder / "tokenizer.json").read_bytes()  # read now: the cache may be gone when the trial ends
+        self.tokenizer_json = corpus.tokenizer_json
         self.placement = tables if tables is not None and trial.model.memory is not None else TablePlacement()
         if initial is not None and self.placement.kind == "disk":
             raise ValueError("a trial that starts from another's weights can't have its tables on disk")

@@ -17,6 +17,7 @@ from ray.train import WorkerGroupError
 
 from engram.config.training import TrainConfig
 from engram.config.trial import TrialConfig
+from engram.corpus.sources import CorpusSpec
 from engram.processes import ProcessLostError
 from engram.scaling.allocation import baseline
 from engram.scaling.ladder import LADDER
@@ -156,7 +157,8 @@ def end(tiny_corpus, tmp_path, monkeypatch) -> Callable[..., tuple[dict[str, Any
         )
         actor = object.__new__(multi_device.TrialGroup)
         context = SweepContext("tiny", "files", "")
-        actor.settings = WorkerSettings(tmp_path, tiny_corpus.folder, context, "cpu", 1, 0.01, 60.0, Process.this(), devices=2)
+        spec = CorpusSpec.model_validate(tiny_corpus.meta["spec"])
+        actor.settings = WorkerSettings(tmp_path, tiny_corpus.folder, spec, context, "cpu", 1, 0.01, 60.0, Process.this(), devices=2)
         actor.store = Store(tmp_path, "tiny")
         actor.reset_config({"trial": trial.model_dump_json()})
         monkeypatch.setattr(multi_device, "_Run", lambda *_: Attempt(said, error))
