@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 SETUP := $(VENV)/.installed
 
-.PHONY: setup sweep smoke test checks format clean
+.PHONY: setup sweep smoke test kills checks format clean
 
 setup: $(SETUP)  ## A virtual environment with exactly the versions of constraints.txt
 
@@ -23,6 +23,11 @@ smoke: setup  ## Set up, then three tiny trials: does everything work here?
 
 test: setup  ## Set up, then all tests
 	$(BIN)/python -m pytest -n auto --maxprocesses 4 --dist loadfile
+
+KILLS ?= 50
+SEED ?= 0
+kills: setup  ## Kill the smoke sweep at random moments (KILLS=50 SEED=0): is anything lost, wrong or left behind?
+	$(BIN)/python -m tests.kills --kills $(KILLS) --seed $(SEED)
 
 checks: setup  ## Style and types
 	$(BIN)/ruff check .

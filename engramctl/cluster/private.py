@@ -8,7 +8,9 @@ import fcntl
 import os
 import secrets
 import shutil
+import stat
 import tempfile
+import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
@@ -19,6 +21,8 @@ from engram.errors import UserError
 _TOKEN_NAMES = ("RAY_AUTH_MODE", "RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH")
 _PREFIX = "engramctl-ray-"
 _LOCK = "lock"
+_STALE_S = 60.0
+"""A folder is made and locked in much less."""
 _MAX_FOLDER_BYTES = 107 - len("/r/session_2026-01-01_00-00-00_000000_4194304/sockets/plasma_store")
 """What the path of a Unix socket (107 bytes) leaves for the folder."""
 
@@ -63,12 +67,17 @@ def private_folder() -> Iterator[Path]:
     parent = _parent()
     for left in parent.glob(f"{_PREFIX}*"):
         _remove_if_dead(left)
+    for left in parent.glob(f".{_PREFIX}*"):
+        _remove_if_stale(left)
     with ExitStack() as stack:
         try:
-            folder = Path(tempfile.mkdtemp(prefix=_PREFIX, dir=parent))  # 0700
-            stack.callback(shutil.rmtree, folder, ignore_errors=True)
-            lock = stack.enter_context((folder / _LOCK).open("w"))  # held as long as this process lives
+            made = Path(tempfile.mkdtemp(prefix=f".{_PREFIX}", dir=parent))  # 0700
+            stack.callback(shutil.rmtree, made, ignore_errors=True)
+            lock = stack.enter_context((made / _LOCK).open("w"))  # held as long as this process lives
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            folder = made.with_name(made.name[1:])  # only now: others take an unlocked one for dead
+            stack.callback(shutil.rmtree, folder, ignore_errors=True)
+            made.rename(folder)
         except OSError as problem:
             raise UserError(f"Ray's temporary folder can't be made in {parent}: {problem.strerror}; set TMPDIR to another folder") from None
         yield folder
@@ -81,6 +90,14 @@ def _remove_if_dead(folder: Path) -> None:
             return
         with (folder / _LOCK).open() as lock:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            shutil.rmtree(folder, ignore_errors=True)
+
+
+def _remove_if_stale(folder: Path) -> None:
+    """Remove a folder of this user whose process was killed before it had locked it."""
+    with suppress(OSError):
+        found = folder.lstat()
+        if stat.S_ISDIR(found.st_mode) and found.st_uid == os.getuid() and time.time() - found.st_mtime > _STALE_S:
             shutil.rmtree(folder, ignore_errors=True)
 
 

@@ -8,21 +8,31 @@ import time
 from dataclasses import asdict, dataclass
 from typing import Self
 
+from engram.errors import UserError
 from engramctl.results.parquet import write_atomically
 from engramctl.results.store import Store
 
 _REFRESH_S = 60.0
+_SAME_S = 2.0
 _LOST_S = 600.0
 """Age at which the file of a process on another machine is no longer trusted: whether it is alive can't be seen from here."""
 
 
 @dataclass(frozen=True)
 class Process:
-    """A process that can be recognised later, even after its pid has been reused."""
+    """A process that can be recognised later, even after its pid has been reused.
+
+    UserError when the values, which may come from a file, are not those of a process.
+    """
 
     host: str
     pid: int
     created: float
+    """Seconds since 1970, as well as the system knows."""
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.host, str) or type(self.pid) is not int or not isinstance(self.created, int | float):
+            raise UserError(f"host {self.host!r}, pid {self.pid!r}, created {self.created!r} is not a process")
 
     @classmethod
     def this(cls) -> "Process":
@@ -37,9 +47,13 @@ class Process:
         import psutil
 
         try:
-            return bool(psutil.Process(self.pid).create_time() != self.created)
-        except psutil.NoSuchProcess:
+            created = float(psutil.Process(self.pid).create_time())
+        except psutil.AccessDenied:
+            return False
+        except (psutil.NoSuchProcess, ValueError, OverflowError):  # there can be no process of such a number
             return True
+        # The system counts from its start, whose time it corrects now and then; nobody gets the pid of a process that young.
+        return abs(created - self.created) > _SAME_S
 
 
 @dataclass(frozen=True)
@@ -91,7 +105,10 @@ def read_running(store: Store) -> Running | None:
     try:
         age = time.time() - store.running.stat().st_mtime
         content = json.loads(store.running.read_bytes())
-        running = Running(Process(**content["process"]), frozenset(content["trials"]))
+        process, trials = content["process"], content["trials"]
+        if not isinstance(trials, list):
+            return None
+        running = Running(Process(**process), frozenset(map(str, trials)))
     except (OSError, ValueError, KeyError, TypeError):
         return None
     lost = running.process.host != socket.gethostname() and age > _LOST_S

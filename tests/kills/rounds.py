@@ -18,7 +18,7 @@ HITS = [
     ("driver", "INT"),
 ]
 """Everything that may happen: each comes once before any comes again."""
-_MAX_PER_SWEEP = 4
+_MAX_PER_SWEEP = 6
 """Then it may finish: a finished trial must be there to be lost."""
 _STOPS_S = (0.5, 3.0, 12.0, 25.0)
 
@@ -56,10 +56,12 @@ def kill_sweeps(
             killed = Killed(sweep, cache, Path(folder) / str(number))
             left = min(_MAX_PER_SWEEP, kills - len(done))
             code: int | None = None
+            whole = length
             while code != 0 and left:
-                plan = (_kill(deck, length if not i else length / 4, chance) for i in range(left))
+                plan = (_kill(deck, whole if not i else length / 5, chance) for i in range(left))
                 code, struck, found = killed.run(plan, chance)
                 left -= len(struck)
+                whole = 0.6 * length  # what is finished is not trained again
                 for kill in struck:
                     done.append({"sweep": number, **asdict(kill)})
                     say(_line(len(done), kill))

@@ -170,12 +170,16 @@ def test_folders_of_killed_sessions_go_and_those_of_living_ones_stay(short_path,
     dead = short_path / "engramctl-ray-dead"
     (dead / "r").mkdir(parents=True)
     (dead / "lock").touch()
+    unlocked, fresh = (short_path / f".engramctl-ray-{name}" for name in ("unlocked", "fresh"))
+    unlocked.mkdir(), fresh.mkdir()
+    os.utime(unlocked, (1, 1))
     with private.private_folder() as living:
         assert not dead.exists()
+        assert not unlocked.exists()
         with private.private_folder() as second:
             assert living.is_dir()
             assert second != living
-    assert list(short_path.iterdir()) == []
+    assert list(short_path.iterdir()) == [fresh], "another process is about to lock it"
 
 
 def test_no_place_for_sockets(tmp_path, monkeypatch):

@@ -101,6 +101,18 @@ def test_a_cache_that_is_deleted_after_its_text_was(bench, trial, tmp_path):
     assert "has been deleted, and files:" in result["error"]
 
 
+def test_a_damaged_checkpoint_is_reported(bench, trial):
+    long = trial.model_copy(update={"train": trial.train.model_copy(update={"steps": 2000})})
+    bench.settings = replace(bench.settings, report_s=0.2, checkpoint_s=0.0)
+    bench.reset_config({"trial": long.model_dump_json()})
+    assert bench.step()["note"] == ""
+    (step,) = (bench.store.checkpoints / long.id).glob("step-*")
+    (step / "weights.safetensors").write_bytes(b"cut off")
+    bench.reset_config({"trial": long.model_dump_json()})
+    note = bench.step()["note"]
+    assert note == f"{step} is damaged (weights.safetensors can't be read): training goes on from the start"
+
+
 def test_a_trial_that_has_a_row_is_not_trained_again(bench, monkeypatch):
     bench.step()
     bench.reset_config({"trial": bench.trial.model_dump_json()})
