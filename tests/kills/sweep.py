@@ -206,8 +206,9 @@ class Killed:
 
 
 def _interruptible() -> None:
-    """A shell has its background jobs ignore SIGINT."""
-    signal.signal(signal.SIGINT, signal.SIG_DFL)
+    """Whoever starts us may ignore signals, as a shell does for its background jobs and `nohup` for everything; that is inherited."""
+    for number in (signal.SIGINT, signal.SIGHUP, signal.SIGTERM):
+        signal.signal(number, signal.SIG_DFL)
 
 
 def _identity(path: Path) -> tuple[int, str]:

@@ -102,8 +102,8 @@ def test_a_cache_that_is_deleted_after_its_text_was(bench, trial, tmp_path):
 
 
 def test_a_damaged_checkpoint_is_reported(bench, trial):
-    long = trial.model_copy(update={"train": trial.train.model_copy(update={"steps": 2000})})
-    bench.settings = replace(bench.settings, report_s=0.2, checkpoint_s=0.0)
+    long = trial.model_copy(update={"train": trial.train.model_copy(update={"steps": 150})})
+    bench.settings = replace(bench.settings, report_s=0.05, checkpoint_s=0.0)
     bench.reset_config({"trial": long.model_dump_json()})
     assert bench.step()["note"] == ""
     (step,) = (bench.store.checkpoints / long.id).glob("step-*")
