@@ -12,8 +12,11 @@ from engramctl.present import console
 
 EXIT_CODE = 130
 _SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
-_NOTICE_S = 1.0
-"""So long compiled code may keep Python from noticing a signal: training a tokenizer does it for minutes."""
+_LOOKS, _LOOK_S = 20, 0.1
+"""So often we look whether Python has noticed a signal; compiled code can keep it from that: training a tokenizer does so for minutes.
+
+Looking is waiting for the processor as well, so on a busy machine this takes longer.
+"""
 _STOP_S = 30.0
 """After this long an orderly end is given up."""
 _LINE = "stopped; the same command does it again"
@@ -44,7 +47,7 @@ def interruptible() -> Iterator[None]:
         # The signal arrives here even while the main thread is in compiled code, where no handler of Python's runs.
         while numbers := os.read(reader, 64):
             if any(signal.getsignal(number) is stop for number in numbers if number in before):
-                if noticed.wait(_NOTICE_S) and over.wait(_STOP_S):
+                if any(noticed.wait(_LOOK_S) for _ in range(_LOOKS)) and over.wait(_STOP_S):
                     return
                 _end()
 
