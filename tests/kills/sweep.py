@@ -34,7 +34,7 @@ _OURS = re.compile(
 )
 """How the lines begin that `engramctl sweep` writes to stderr."""
 _LOST = re.compile(r"error: Ray's (raylet|gcs_server) died; what is finished is kept, and the same command continues")
-_NOT_STARTED = re.compile(r"error: Ray does not start on this machine: its (raylet|gcs_server) died; the same command tries again")
+_NOT_STARTED = re.compile(r"error: Ray does not start on this machine: ")
 _STOPPED = re.compile(r"stopped; .*the same command (continues|does it again)")
 _SAME = ("val_loss", "val_bpb", "train_loss", "copy_loss", "steps", "tokens", "train_flops", "status", "load_cv")
 """Columns of a trial that no kill may change; times, restarts and memory may."""
