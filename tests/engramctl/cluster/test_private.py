@@ -106,6 +106,7 @@ def test_nobody_else_reaches_a_private_ray_and_nothing_of_it_stays(session, shor
     assert process.wait(timeout=60) == 0
     assert process.stderr.read() == ""
     assert list(short_path.iterdir()) == []
+    psutil.wait_procs(family, timeout=5)
     assert not any(child.is_running() for child in family)
 
 
