@@ -20,6 +20,8 @@ _STOP_S = 30.0
 _LOST_S = 8.0
 """The same when Ray has died: it would end this process itself after 14 s, with many lines."""
 _LOOK_S = 0.5
+_SERVE_S = 60.0
+"""After this long a gcs_server that still serves nobody never will."""
 _PR_SET_CHILD_SUBREAPER = 36
 
 
@@ -127,7 +129,9 @@ class _Child:
 
     def __init__(self, process: psutil.Process) -> None:
         self._process = process
+        self._must_serve = _name(process) == "gcs_server"
         self._served = False
+        self._seen = time.monotonic()
 
     def lost(self) -> bool:
         """Whether it is dead, or has closed its doors: Ray's gcs_server does that on SIGTERM, and then stays for ever."""
@@ -139,7 +143,9 @@ class _Child:
             return True
         except psutil.Error:
             return False
-        before, self._served = self._served, serves
+        before, self._served = self._served, self._served or serves
+        if not before and self._must_serve:  # told to end before it had begun, it stays as well, and Ray waits for it without end
+            return not serves and time.monotonic() - self._seen > _SERVE_S
         return before and not serves
 
 
