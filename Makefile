@@ -7,7 +7,7 @@ SETUP := $(VENV)/.installed
 # A Python that has PyTorch for its GPU and the packages of pyproject.toml, instead of an environment made here.
 GPU_PYTHON ?=
 
-.PHONY: setup sweep smoke test gpu fuzz checks format clean
+.PHONY: setup sweep smoke test gpu fuzz kills checks format clean
 
 setup: $(SETUP)  ## A virtual environment with exactly the versions of constraints.txt
 
@@ -32,6 +32,11 @@ gpu: $(if $(GPU_PYTHON),,setup)  ## The tests that need a GPU: all commands on i
 
 fuzz: setup  ## Set up, then 2,000 command lines and damaged files with new seeds: one line of error or none, nothing written elsewhere
 	ENGRAMCTL_FUZZ_CASES=2000 $(BIN)/python -m pytest -n auto --maxprocesses 4 --dist load tests/engramctl/fuzz
+
+KILLS ?= 50
+SEED ?= 0
+kills: setup  ## Kill the smoke sweep at random moments (KILLS=50 SEED=0): is anything lost, wrong or left behind?
+	$(BIN)/python -m tests.kills --kills $(KILLS) --seed $(SEED)
 
 checks: setup  ## Style and types
 	$(BIN)/ruff check .

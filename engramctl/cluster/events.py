@@ -26,6 +26,8 @@ class Event:
     """ended: finished, diverged or failed."""
     error: str = ""
     """Why it diverged or failed."""
+    note: str = ""
+    """What the worker has to say about the trial; the same in every event of an attempt."""
     train_loss: float | None = None
     val_loss: float | None = None
     tokens_per_s: float | None = None

@@ -16,7 +16,7 @@ import torch
 from ray import tune
 
 from engram.config.trial import TrialConfig
-from engram.corpus.dataset import Corpus
+from engram.corpus.prepare import open_again
 from engram.files import write_atomically
 from engram.processes import Processes, ProcessLostError
 from engram.training.checkpoints.room import require_room
@@ -104,14 +104,16 @@ class _Run:
 
     def _fit(self, trial: TrialConfig, settings: WorkerSettings, name: str) -> None:
         from ray.train import FailureConfig, RunConfig, ScalingConfig
-        from ray.train.torch import TorchConfig, TorchTrainer
+        from ray.train.torch import TorchTrainer
+
+        from engramctl.cluster.loopback_group import torch_config
 
         wanted = {kind.upper(): amount for kind, amount in settings.resources.items()}
         trainer = TorchTrainer(
             train_together,
             train_loop_config={"trial": trial.model_dump_json(), "settings": settings, "progress": self._progress},
             scaling_config=ScalingConfig(num_workers=settings.devices, use_gpu="GPU" in wanted, resources_per_worker=wanted),
-            torch_config=TorchConfig(backend="nccl" if "GPU" in wanted else "gloo"),
+            torch_config=torch_config("nccl" if "GPU" in wanted else "gloo"),
             # A lost process ends the attempt; Tune starts the next one and keeps count.
             run_config=RunConfig(name=name, storage_path=str(self._progress.parent), failure_config=FailureConfig(max_failures=0)),
         )
@@ -143,7 +145,8 @@ def _train(trial: TrialConfig, settings: WorkerSettings, progress_file: Path) ->
     reset_peak_rss()
     folder = store.checkpoints / trial.id
     require_room(folder, trial)
-    trainer = Trainer(trial, Corpus.open(settings.corpus_folder), folder, device, settings.checkpoint_s, processes=processes)
+    corpus = open_again(settings.corpus_folder, settings.corpus)
+    trainer = Trainer(trial, corpus, folder, device, settings.checkpoint_s, processes=processes)
     said: dict[str, Any] = {"done": False}
     while not said["done"]:
         progress = trainer.advance(settings.report_s)

@@ -19,9 +19,11 @@ import psutil
 from engram.errors import UserError
 from engramctl.cluster.limits import cpu_quota
 from engramctl.cluster.private import no_room, private_folder, private_ray, read_authentication
-from engramctl.cluster.stopping import Stopping, adopt_orphans, end_processes
+from engramctl.cluster.stopping import RayLostError, Stopping, adopt_orphans, end_processes
 
 _CONNECT_S = 5.0
+_RAY_CLIENT_TRIES = 3
+"""A cluster starts a server for each ray:// session, and gives up on the first ones when it has just been started itself."""
 
 _QUIET = {
     "RAY_AIR_NEW_OUTPUT": "0",
@@ -33,7 +35,10 @@ _QUIET = {
     "TUNE_DISABLE_SIGINT_HANDLER": "1",
     "TUNE_PRINT_ALL_TRIAL_ERRORS": "0",
     "RAY_task_oom_retries": "2",
+    "RAY_BACKEND_LOG_LEVEL": "fatal",  # in this process it goes to stderr
 }
+_VITAL = ("gcs_server", "raylet")
+"""The processes without which a private Ray can't go on."""
 LASTING: dict[str, Any] = {"num_cpus": 0, "max_restarts": -1, "max_task_retries": -1}
 """Options of an actor that only carries news: it takes no core, and is started again, empty, when it is killed."""
 _SILENT: dict[str, Any] = {"logging_level": logging.CRITICAL, "log_to_driver": False}
@@ -79,14 +84,14 @@ def ray_session(resources: Resources) -> Iterator[Path | None]:
     """Ray for the duration of a block: a private instance on this machine, or the cluster at `resources.address`.
 
     Yields the folder of the private one, which is gone afterwards. Meanwhile file descriptor 2 is not stderr (`_quiet`).
-    SIGINT, SIGTERM and SIGHUP become one KeyboardInterrupt; RayLostError when the private instance dies.
+    SIGINT, SIGTERM and SIGHUP become one KeyboardInterrupt; RayLostError when the private instance dies, UserError when it does so
+    while it starts.
     """
     os.environ.update({name: value for name, value in _QUIET.items() if name not in os.environ})
     if resources.address:
         _require_cluster(resources.address)
         with Stopping(lambda: None) as stopping:
-            _connect(resources.address)
-            stopping.listen()
+            _connect(resources.address, stopping)
             with _quiet(), _running(nullcontext()):
                 yield None
         return
@@ -94,41 +99,76 @@ def ray_session(resources: Resources) -> Iterator[Path | None]:
         adopt_orphans()
         with private_ray(folder) as arguments:
             try:
-                _start(arguments, resources)
-                stopping.listen()
-                with _quiet(), _running(stopping.watch(_vital_processes())):
+                _start(arguments, resources, stopping)
+                with _quiet(), _running(stopping.watch(_VITAL, RayLostError)):
                     yield folder
             finally:
                 end_processes()
 
 
-def _connect(address: str) -> None:
+def _connect(address: str, stopping: Stopping) -> None:
     """Connect to the cluster at an address, with the user's own settings of authentication."""
     import ray
 
     _use_own_token()
-    try:
-        with _silence():
-            ray.init(address=address, **_SILENT)
-    except Exception as problem:  # Ray raises what it likes here
-        token = "" if os.environ.get("RAY_AUTH_MODE") == "token" else "; if it asks for a token, put that into ~/.ray/auth_token"
-        raise UserError(f"Ray at {address} can't be reached: {_reason(problem)}{token}") from None
+    left = _RAY_CLIENT_TRIES if address.startswith("ray://") else 1
+    while left:
+        left -= 1
+        try:
+            with _silence(), _own_signals(stopping):
+                ray.init(address=address, **_SILENT)
+            break
+        except Exception as problem:  # Ray raises what it likes here
+            if left and isinstance(problem, ConnectionError):
+                continue
+            token = "" if os.environ.get("RAY_AUTH_MODE") == "token" else "; if it asks for a token, put that into ~/.ray/auth_token"
+            raise UserError(f"Ray at {address} can't be reached: {_reason(problem)}{token}") from None
 
 
-def _start(arguments: dict[str, Any], resources: Resources) -> None:
+def _start(arguments: dict[str, Any], resources: Resources, stopping: Stopping) -> None:
     """Start a private Ray; UserError when this machine can't."""
     import ray
 
     _require_loopback()
     cpus = None if resources.workers is None else resources.workers * resources.devices
-    hang_up = signal.signal(signal.SIGHUP, signal.SIG_IGN)  # a closed terminal tells Ray's processes too, which inherit this
+    # A closed terminal tells Ray's processes too, which inherit this from the main thread; our other threads still hear it.
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGHUP})
     try:
-        with _silence():
+        with _silence(), _own_signals(stopping), stopping.watch(_VITAL, _not_started):
             ray.init(num_cpus=cpus, **arguments, **_SILENT)
     except Exception as problem:
-        raise UserError(f"Ray does not start on this machine: {no_room(arguments) or _reason(problem)}") from None
+        raise _not_started(no_room(arguments) or _reason(problem)) from None
     finally:
-        signal.signal(signal.SIGHUP, hang_up)
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+def _not_started(why: str) -> UserError:
+    limit = resource.getrlimit(resource.RLIMIT_FSIZE)[0]
+    small = limit != resource.RLIM_INFINITY and limit < _MIN_FILE_BYTES
+    why = f"its {why} died; the same command tries again" if why in _VITAL else why
+    hint = f" (files may have {limit:,} bytes here, `ulimit -f`; Ray needs more)" if small else ""
+    return UserError(f"Ray does not start on this machine: {why}{hint}")
+
+
+@contextmanager
+def _own_signals(stopping: Stopping) -> Iterator[None]:
+    """Keep SIGTERM ours while Ray starts: it would end this process without a word, or with the page of a crash."""
+    from ray import _raylet
+    from ray._private import utils
+
+    raylet: Any = _raylet
+    take, make = utils.set_sigterm_handler, raylet.CoreWorker
+
+    def make_and_listen(*arguments: Any, **options: Any) -> Any:
+        made = make(*arguments, **options)  # which takes SIGTERM for a crash, as if it were SIGSEGV
+        stopping.listen()
+        return made
+
+    utils.set_sigterm_handler, raylet.CoreWorker = lambda handler: None, make_and_listen
+    try:
+        yield
+    finally:
+        utils.set_sigterm_handler, raylet.CoreWorker = take, make
 
 
 @contextmanager
@@ -146,16 +186,6 @@ def _running(watch: AbstractContextManager[None]) -> Iterator[None]:
     finally:
         ray.shutdown()
         worker.print_to_stdstream = prints
-
-
-def _vital_processes() -> dict[str, Any]:
-    """The processes without which the private Ray can't go on, by name."""
-    from ray._private import ray_constants, worker
-
-    node = worker._global_node
-    assert node is not None
-    vital = (ray_constants.PROCESS_TYPE_GCS_SERVER, ray_constants.PROCESS_TYPE_RAYLET)
-    return {name: node.all_processes[name][0].process for name in vital}
 
 
 def _use_own_token() -> None:
@@ -205,12 +235,10 @@ def _silence() -> Iterator[None]:
 
 def _reason(problem: Exception) -> str:
     """Why Ray can't be had, in one line."""
-    lines = str(problem).strip().splitlines() or [type(problem).__name__]
-    if lines[0].endswith(":"):  # a traceback follows
-        lines[0] += f" {lines[-1].strip()}"
-    limit = resource.getrlimit(resource.RLIMIT_FSIZE)[0]
-    small = limit != resource.RLIM_INFINITY and limit < _MIN_FILE_BYTES
-    return lines[0] + (f" (files may have {limit:,} bytes here, `ulimit -f`; Ray needs more)" if small else "")
+    lines = [line.strip() for line in str(problem).splitlines() if line.strip()] or [type(problem).__name__]
+    if len(lines) > 1 and (lines[0].endswith(":") or any(line.startswith("Traceback") for line in lines)):
+        return f"{lines[0].removesuffix(':')}: {lines[-1]}"
+    return lines[0]
 
 
 def _require_cluster(address: str) -> None:

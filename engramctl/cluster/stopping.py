@@ -3,10 +3,9 @@
 import ctypes
 import os
 import signal
-import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager, suppress
 from types import FrameType, TracebackType
 from typing import Any, Self
@@ -21,6 +20,8 @@ _STOP_S = 30.0
 _LOST_S = 8.0
 """The same when Ray has died: it would end this process itself after 14 s, with many lines."""
 _LOOK_S = 0.5
+_SERVE_S = 60.0
+"""After this long a gcs_server that still serves nobody never will."""
 _PR_SET_CHILD_SUBREAPER = 36
 
 
@@ -29,13 +30,16 @@ class RayLostError(UserError):
 
     exit_code = 1
 
+    def __init__(self, name: str) -> None:
+        super().__init__(f"Ray's {name} died; what is finished is kept, and the same command continues")
+
 
 class _Lost(BaseException):
     """Raised in the main thread when Ray is lost; not an Exception, so that nothing on the way out takes it for a trial's."""
 
 
 class Stopping:
-    """Turns the first SIGINT, SIGTERM or SIGHUP into a KeyboardInterrupt, and the death of Ray into RayLostError.
+    """Turns the first SIGINT, SIGTERM or SIGHUP into a KeyboardInterrupt, and the death of Ray into a UserError.
 
     Use as a context manager around a session, in the main thread. Further signals change nothing: the stop is under way.
 
@@ -46,7 +50,7 @@ class Stopping:
     def __init__(self, clean: Callable[[], None]) -> None:
         self._clean = clean
         self._began: float | None = None
-        self._lost = ""
+        self._lost: UserError | None = None
         self._over = threading.Event()
         self._previous: dict[int, Any] = {}
 
@@ -54,11 +58,12 @@ class Stopping:
         self._previous = {number: signal.getsignal(number) for number in _SIGNALS}
         if self._previous[signal.SIGHUP] is signal.SIG_IGN:  # nohup wants it so
             del self._previous[signal.SIGHUP]
+        self._stderr = os.dup(2)  # Ray is started with stderr closed
         self.listen()
         return self
 
     def listen(self) -> None:
-        """Take the signals, again after `ray.init`: it has its own ideas about SIGTERM."""
+        """Take the signals; again once Ray has taken them."""
         for number in self._previous:
             signal.signal(number, self._stop)
 
@@ -67,14 +72,20 @@ class Stopping:
         for number, before in self._previous.items():
             # After a signal the program is about to end, and a further one must not break its last steps.
             signal.signal(number, signal.SIG_IGN if self._began is not None else before)
+        os.close(self._stderr)
         if self._lost and isinstance(error, Exception | _Lost):
-            raise RayLostError(_lost_message(self._lost)) from None
+            raise self._lost from None
 
     @contextmanager
-    def watch(self, processes: dict[str, Any]) -> Iterator[None]:
-        """Watch over processes of Ray, as Popen by name, during a block."""
+    def watch(self, names: Collection[str], error: Callable[[str], UserError]) -> Iterator[None]:
+        """Watch over children of this process with these names during a block; they may start in it.
+
+        Args:
+            names: of the children without which the block can't go on.
+            error: makes what is raised when one of them, given by its name, is lost.
+        """
         ending = threading.Event()
-        threading.Thread(target=self._watch, args=(processes, ending), name="ray-watch", daemon=True).start()
+        threading.Thread(target=self._watch, args=(set(names), error, ending), name="ray-watch", daemon=True).start()
         try:
             yield
         finally:
@@ -89,14 +100,17 @@ class Stopping:
         threading.Thread(target=self._give_up, args=(_STOP_S, 128 + number), name="stop-limit", daemon=True).start()
         raise KeyboardInterrupt
 
-    def _watch(self, processes: dict[str, Any], ending: threading.Event) -> None:
+    def _watch(self, names: set[str], error: Callable[[str], UserError], ending: threading.Event) -> None:
+        children: dict[str, _Child] = {}
         while not ending.wait(_LOOK_S):
-            dead = [name for name, process in processes.items() if process.poll() is not None]
-            if dead and not ending.is_set() and self._began is None:
-                self._lost = dead[0]
+            if missing := names - children.keys():
+                children |= {name: _Child(child) for child in psutil.Process().children() if (name := _name(child)) in missing}
+            lost = [name for name, child in children.items() if child.lost()]
+            if lost and not ending.is_set() and self._began is None:
+                self._lost = error(lost[0])
                 end_processes()
                 signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGTERM)
-                self._give_up(_LOST_S, 1)
+                self._give_up(_LOST_S, self._lost.exit_code)
                 return
 
     def _give_up(self, seconds: float, code: int) -> None:
@@ -104,14 +118,41 @@ class Stopping:
         if not self._over.wait(seconds):
             with suppress(Exception):
                 if self._lost:
-                    print(f"error: {_lost_message(self._lost)}", file=sys.stderr, flush=True)
+                    os.write(self._stderr, f"error: {self._lost}\n".encode())
                 end_processes()
                 self._clean()
             os._exit(code)
 
 
-def _lost_message(name: str) -> str:
-    return f"Ray's {name} died; what is finished is kept, and the same command continues"
+class _Child:
+    """A process that has to stay alive and, once it serves others, has to go on with that."""
+
+    def __init__(self, process: psutil.Process) -> None:
+        self._process = process
+        self._must_serve = _name(process) == "gcs_server"
+        self._served = False
+        self._seen = time.monotonic()
+
+    def lost(self) -> bool:
+        """Whether it is dead, or has closed its doors: Ray's gcs_server does that on SIGTERM, and then stays for ever."""
+        try:
+            if self._process.status() == psutil.STATUS_ZOMBIE:
+                return True
+            serves = any(one.status == psutil.CONN_LISTEN for one in self._process.net_connections())
+        except psutil.NoSuchProcess:
+            return True
+        except psutil.Error:
+            return False
+        before, self._served = self._served, self._served or serves
+        if not before and self._must_serve:  # told to end before it had begun, it stays as well, and Ray waits for it without end
+            return not serves and time.monotonic() - self._seen > _SERVE_S
+        return before and not serves
+
+
+def _name(process: psutil.Process) -> str:
+    with suppress(psutil.Error):
+        return str(process.name())
+    return ""
 
 
 def adopt_orphans() -> None:

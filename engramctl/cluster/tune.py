@@ -143,6 +143,7 @@ def _callback(emit: Callable[[Event], None], settings: "WorkerSettings") -> Any:
                     total=result.get("steps") or 0,
                     status=result.get("status") or "",
                     error=result.get("error") or "",
+                    note=result.get("note") or "",
                     train_loss=result.get("train_loss"),
                     val_loss=result.get("val_loss"),
                     tokens_per_s=result.get("tokens_per_s"),

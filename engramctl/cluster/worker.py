@@ -17,6 +17,8 @@ from ray import tune
 
 from engram.config.trial import TrialConfig
 from engram.corpus.dataset import Corpus
+from engram.corpus.prepare import open_again
+from engram.corpus.sources import CorpusSpec
 from engram.errors import UserError
 from engram.files import REFUSALS, is_full, refusal
 from engram.memory.placement.settings import TablePlacement
@@ -38,6 +40,8 @@ class WorkerSettings:
 
     results: Path
     corpus_folder: Path
+    corpus: CorpusSpec
+    """What is in the folder, should it have to be made again."""
     context: SweepContext
     device: str
     threads: int
@@ -78,7 +82,7 @@ class TrialWorker(tune.Trainable):
         exit_with(settings.driver)
         settle_process(settings.threads)
         self.device = resolve_device(settings.device)
-        self.corpus = Corpus.open(settings.corpus_folder)
+        self.corpus: Corpus | None = None  # opened in `step`, where a failure becomes a row
         self.store = Store(settings.results, settings.context.sweep)
         self._set_trial(config)
 
@@ -107,6 +111,8 @@ class TrialWorker(tune.Trainable):
             folder = self.store.checkpoints / self.trial.id
             where = self.settings.tables
             require_room(folder, self.trial)
+            if self.corpus is None:
+                self.corpus = open_again(self.settings.corpus_folder, self.settings.corpus)
             self.trainer = Trainer(self.trial, self.corpus, folder, self.device, self.settings.checkpoint_s, tables=where)
         progress = self.trainer.advance(self.settings.report_s)
         result: dict[str, Any] = {"done": self.trainer.done, **vars(progress)}

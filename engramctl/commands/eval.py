@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from engram.errors import UserError
+from engramctl.commands.interrupts import EXIT_CODE
 from engramctl.commands.options.models import DataOption, LimitOption, OfflineOption
 from engramctl.commands.options.parse import existing, existing_file, numbers, whole_numbers
 from engramctl.commands.options.results import JsonOption, ResultsOption
@@ -141,7 +142,7 @@ def _score_missing(jobs: "Sequence[Job]", resources: "Resources", batch_tokens: 
             run_jobs(left, machine, resources, display.on_event)
     except KeyboardInterrupt:
         console.note("stopped; finished scores are kept, the same command goes on with the others")
-        raise typer.Exit(130) from None
+        raise typer.Exit(EXIT_CODE) from None
     return len(display.failed)
 
 

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from engram.errors import UserError
+from engramctl.commands.interrupts import EXIT_CODE
 from engramctl.commands.options import corpus as corpus_options
 from engramctl.commands.options.models import CheckpointArgument
 from engramctl.commands.options.results import JsonOption
@@ -122,4 +123,4 @@ def _stoppable() -> Iterator[None]:
         yield
     except KeyboardInterrupt:
         console.note("stopped; the same command continues from the last checkpoint")
-        raise typer.Exit(130) from None
+        raise typer.Exit(EXIT_CODE) from None

@@ -1,7 +1,9 @@
-"""Command groups that turn a user's mistake, and what a machine refuses, into one line and exit code 2."""
+"""Command groups that turn a user's mistake, and what a machine refuses, into one line and exit code 2; a signal into one and 130."""
 
 import os
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import typer
@@ -9,6 +11,7 @@ from typer.core import TyperGroup
 
 from engram.errors import FieldError, UserError
 from engram.files import REFUSALS, refusal
+from engramctl.commands.interrupts import EXIT_CODE, interruptible, say_stopped
 from engramctl.present import console
 
 _UsageError: Any = typer.BadParameter.__bases__[0]
@@ -28,7 +31,7 @@ class CommandGroup(TyperGroup):
 
     def main(self, *args: Any, **kwargs: Any) -> Any:
         code: Any = 0
-        with console.safe_streams():
+        with console.safe_streams(), interruptible():
             try:
                 try:
                     return super().main(*args, **kwargs)
@@ -37,18 +40,23 @@ class CommandGroup(TyperGroup):
             except UserError as mistake:  # stdout can't be written
                 console.error(str(mistake))
                 code = 2
+            except KeyboardInterrupt:  # while a command's arguments or its last words were dealt with
+                say_stopped()
+                code = EXIT_CODE
         sys.exit(code)
 
     def make_context(self, *args: Any, **kwargs: Any) -> Any:
         try:
-            return super().make_context(*args, **kwargs)
+            with _one_line_when_stopped():
+                return super().make_context(*args, **kwargs)
         except _UsageError as mistake:
             raise _told(mistake) from None
 
     def invoke(self, ctx: Any) -> Any:
         try:
             _require_folder()
-            return super().invoke(ctx)
+            with _one_line_when_stopped():
+                return super().invoke(ctx)
         except _UsageError as mistake:
             raise _told(mistake) from None
         except FieldError as mistake:
@@ -78,3 +86,12 @@ def _told(mistake: Any) -> Exception:
     running = " ".join(["engramctl", *mistake.ctx.command_path.split()[1:]]) if mistake.ctx else "engramctl"
     console.error(f"{message[:1].lower()}{message[1:]}; `{running} --help` lists what there is")
     return typer.Exit(mistake.exit_code)
+
+
+@contextmanager
+def _one_line_when_stopped() -> Iterator[None]:
+    try:
+        yield
+    except KeyboardInterrupt:
+        say_stopped()
+        raise typer.Exit(EXIT_CODE) from None

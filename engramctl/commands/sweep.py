@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING
 
 import typer
 
+from engramctl.commands.interrupts import EXIT_CODE
 from engramctl.commands.next_step import typed_words
 from engramctl.commands.options import corpus as corpus_options
 from engramctl.commands.options import results as results_options
@@ -78,7 +79,8 @@ def sweep(
             store.check_writable()
             trials = run_sweep(SweepRun(store, spec, resources, checkpoint_s, TerminalWatcher(), placement), cache or default_cache())
     except KeyboardInterrupt:
-        raise typer.Exit(130) from None
+        console.note("stopped; finished trials are kept, the same command continues the others from their last checkpoint")
+        raise typer.Exit(EXIT_CODE) from None
     _report(store, trials, started, as_json, words)
 
 

@@ -8,24 +8,32 @@ import time
 from dataclasses import asdict, dataclass
 from typing import Any, Self
 
+from engram.errors import UserError
 from engram.files import write_atomically
 from engram.foreign_files import read_json
 from engramctl.results.store import Store
 
 _REFRESH_S = 60.0
-_PIDS = 2**31
-"""Process ids are smaller."""
+_SAME_S = 2.0
 _LOST_S = 600.0
 """Age at which the file of a process on another machine is no longer trusted: whether it is alive can't be seen from here."""
 
 
 @dataclass(frozen=True)
 class Process:
-    """A process that can be recognised later, even after its pid has been reused."""
+    """A process that can be recognised later, even after its pid has been reused.
+
+    UserError when the values, which may come from a file, are not those of a process.
+    """
 
     host: str
     pid: int
     created: float
+    """Seconds since 1970, as well as the system knows."""
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.host, str) or type(self.pid) is not int or not isinstance(self.created, int | float):
+            raise UserError(f"host {self.host!r}, pid {self.pid!r}, created {self.created!r} is not a process")
 
     @classmethod
     def this(cls) -> "Process":
@@ -40,9 +48,13 @@ class Process:
         import psutil
 
         try:
-            return bool(psutil.Process(self.pid).create_time() != self.created)
-        except psutil.NoSuchProcess:
+            created = float(psutil.Process(self.pid).create_time())
+        except psutil.AccessDenied:
+            return False
+        except (psutil.NoSuchProcess, ValueError, OverflowError):  # there can be no process of such a number
             return True
+        # The system counts from its start, whose time it corrects now and then; nobody gets the pid of a process that young.
+        return abs(created - self.created) > _SAME_S
 
 
 @dataclass(frozen=True)
@@ -90,15 +102,11 @@ class RunningTrials:
 
 
 def _kept(content: Any) -> Running:
-    """What a file says; KeyError, TypeError or ValueError when it was not written by `RunningTrials`."""
-    process, trials = Process(**content["process"]), content["trials"]
-    if not isinstance(process.host, str) or type(process.pid) is not int or not isinstance(process.created, int | float):
-        raise TypeError("no process")
-    if not 0 < process.pid < _PIDS:
-        raise ValueError("no process can have this number")
+    """What a file says; KeyError, TypeError or UserError when it was not written by `RunningTrials`."""
+    trials = content["trials"]
     if not isinstance(trials, list) or not all(isinstance(trial, str) for trial in trials):
         raise TypeError("no trials")
-    return Running(process, frozenset(trials))
+    return Running(Process(**content["process"]), frozenset(trials))
 
 
 def read_running(store: Store) -> Running | None:

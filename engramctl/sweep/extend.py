@@ -135,7 +135,8 @@ def train_extension(todo: Extension, device: torch.device, checkpoint_s: float, 
     on_event(Event(key, STARTED))
     while not trainer.done:
         at = trainer.advance(_REPORT_S)
-        on_event(Event(key, PROGRESS, done=at.step, total=at.steps, train_loss=at.train_loss, tokens_per_s=at.tokens_per_s))
+        event = Event(key, PROGRESS, at.step, at.steps, train_loss=at.train_loss, tokens_per_s=at.tokens_per_s, note=at.note)
+        on_event(event)
     outcome = trainer.outcome()
     val_loss = outcome.values.get("val_loss")
     on_event(Event(key, ENDED, done=trainer.state.step, status=outcome.status, error=outcome.error or "", val_loss=val_loss))

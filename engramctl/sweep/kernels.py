@@ -20,6 +20,8 @@ def compiling(device: str, note: Callable[[str], None]) -> "Future[None] | None"
         from engram import kernels
 
         try:
+            if distrusted := kernels.note():
+                note(distrusted)
             if reason := kernels.prepare():
                 note(f"training without compiled kernels, more slowly: {reason}")
             ready.set_result(None)

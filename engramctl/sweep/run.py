@@ -260,6 +260,7 @@ def _train(run: SweepRun, corpus: Corpus, trials: Sequence[TrialConfig], private
     settings = WorkerSettings(
         results=run.store.results,
         corpus_folder=corpus.folder,
+        corpus=run.spec.corpus,
         context=SweepContext(run.store.sweep, run.spec.corpus.source, provenance.git_sha()),
         device=run.resources.device,
         threads=int(wanted["cpu"]),
@@ -274,21 +275,17 @@ def _train(run: SweepRun, corpus: Corpus, trials: Sequence[TrialConfig], private
     failed: dict[str, str] = {}
     if run.kernels is not None:
         run.kernels.result()
-    try:
-        with RunningTrials(run.store) as running, run.watcher.trials(left, len(trials) - len(left)) as watch:
+    with RunningTrials(run.store) as running, run.watcher.trials(left, len(trials) - len(left)) as watch:
 
-            def tell(event: Event) -> None:
-                # A trial that reports is running, whatever came before: there is no event when a process that died is back.
-                running.note(event.key, runs=event.kind not in (ENDED, RETRY))
-                if event.status == FAILED:
-                    failed[event.key] = event.error
-                watch(event)
+        def tell(event: Event) -> None:
+            # A trial that reports is running, whatever came before: there is no event when a process that died is back.
+            running.note(event.key, runs=event.kind not in (ENDED, RETRY))
+            if event.status == FAILED:
+                failed[event.key] = event.error
+            watch(event)
 
-            run_trials(left, settings, run.resources, tell)
-        lost = [key for key in failed if run.store.status(key) is None]
-        if lost:
-            again = "finished trials are kept, the same command trains the others once there is room"
-            raise UserError(f"{counted(len(lost), 'trial')} failed without leaving a row in {run.store.folder}: {failed[lost[0]]}; {again}")
-    except KeyboardInterrupt:
-        run.watcher.note("stopped; finished trials are kept, the same command continues the others from their last checkpoint")
-        raise
+        run_trials(left, settings, run.resources, tell)
+    lost = [key for key in failed if run.store.status(key) is None]
+    if lost:
+        again = "finished trials are kept, the same command trains the others once there is room"
+        raise UserError(f"{counted(len(lost), 'trial')} failed without leaving a row in {run.store.folder}: {failed[lost[0]]}; {again}")

@@ -16,10 +16,11 @@ def default_cache() -> Path:
     if given := os.environ.get("ENGRAMCTL_CACHE"):
         return Path(given)
     usual = Path(platformdirs.user_cache_dir("engramctl"))
-    return usual if usual.is_absolute() else _without_home()
+    return usual if usual.is_absolute() else private_cache()
 
 
-def _without_home() -> Path:
+def private_cache() -> Path:
+    """A cache folder in `$TMPDIR` that nobody else can write to; PermissionError when it can't be made or is not this user's alone."""
     folder = Path(tempfile.gettempdir()) / f"engramctl-{os.getuid()}"
     try:
         folder.mkdir(mode=0o700, exist_ok=True)
@@ -32,6 +33,4 @@ def _without_home() -> Path:
 
 
 def _refused(folder: Path, why: str) -> PermissionError:
-    return PermissionError(
-        errno.EPERM, f"there is no home folder, and this can't be the cache: {why}; set ENGRAMCTL_CACHE or TMPDIR", str(folder)
-    )
+    return PermissionError(errno.EPERM, f"this can't be the cache: {why}; set ENGRAMCTL_CACHE or TMPDIR", str(folder))

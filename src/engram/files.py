@@ -5,7 +5,9 @@ import fcntl
 import os
 import re
 import shutil
+import stat
 import tempfile
+import time
 import uuid
 from collections.abc import Iterable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
@@ -19,6 +21,8 @@ REFUSALS = FULL | {
 }
 """What a disk or a machine says that nobody foresees at every place; other OSErrors are bugs."""
 _LOCK = "lock"
+_STALE_S = 60.0
+"""A temporary folder is made and locked in much less."""
 _RUST = re.compile(r"\(os error (\d+)\)")
 """How libraries written in Rust (safetensors, tokenizers) tell the system's error, in exceptions of their own."""
 
@@ -76,14 +80,27 @@ def temporary_folder(prefix: str, parent: Path, places: Iterable[Path] = ()) -> 
     for place in {parent, *places}:
         for left in place.glob(f"{prefix}*"):
             _remove_if_dead(left)
+        for left in place.glob(f".{prefix}*"):
+            _remove_if_stale(left)
     with naming(parent), ExitStack() as stack:
-        folder = Path(tempfile.mkdtemp(prefix=prefix, dir=parent))  # 0700
-        stack.callback(shutil.rmtree, folder, ignore_errors=True)
-        lock = stack.enter_context((folder / _LOCK).open("w"))  # held as long as this process lives
+        made = Path(tempfile.mkdtemp(prefix=f".{prefix}", dir=parent))  # 0700
+        stack.callback(shutil.rmtree, made, ignore_errors=True)
+        lock = stack.enter_context((made / _LOCK).open("w"))  # held as long as this process lives
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        folder = made.with_name(made.name[1:])  # only now: others take an unlocked one for dead
+        stack.callback(shutil.rmtree, folder, ignore_errors=True)
+        made.rename(folder)
         kept = stack.pop_all()
     with kept:
         yield folder
+
+
+def _remove_if_stale(folder: Path) -> None:
+    """Remove a folder of this user whose process was killed before it had locked it."""
+    with suppress(OSError):
+        found = folder.lstat()
+        if stat.S_ISDIR(found.st_mode) and found.st_uid == os.getuid() and time.time() - found.st_mtime > _STALE_S:
+            shutil.rmtree(folder, ignore_errors=True)
 
 
 def _remove_if_dead(folder: Path) -> None:

@@ -36,6 +36,8 @@ class _Trial:
         self.seconds: float | None = None
         self.first: tuple[int, float] | None = None
         """Step and time of the first report in this run: a continued trial does not begin at 0."""
+        self.notes: set[str] = set()
+        """What has been said about it already."""
         self.last = 0.0
         """Time of the last report."""
 
@@ -90,6 +92,9 @@ class SweepDisplay:
                 self._plain(self._summary())
 
     def _take(self, trial: _Trial, event: Event) -> None:
+        if event.note and event.note not in trial.notes:
+            trial.notes.add(event.note)
+            self._say(f"{trial.name}: {event.note}")
         if event.kind == STARTED:
             trial.state, trial.started = "running", trial.started or time.monotonic()
             if not self._live and not trial.step:

@@ -51,6 +51,8 @@ class Corpus:
     """UTF-8 bytes of each validation document, int64 [documents]."""
     val_doc_ids: np.ndarray
     """16 hexadecimal digits of each validation document's hash."""
+    tokenizer_json: bytes
+    """The tokenizer that made the tokens. It is read with the rest: what is mapped outlives a cache that is deleted meanwhile."""
     meta: dict[str, Any]
 
     @classmethod
@@ -77,6 +79,7 @@ class Corpus:
                 val_doc_starts=np.load(folder / "val_docs.npy"),
                 val_doc_bytes=np.load(folder / "val_doc_bytes.npy"),
                 val_doc_ids=np.load(folder / "val_doc_ids.npy"),
+                tokenizer_json=(folder / "tokenizer.json").read_bytes(),
                 meta=meta,
             )
             corpus._check()
@@ -120,7 +123,7 @@ class Corpus:
 
     def tokenizer(self) -> Tokenizer:
         """The tokenizer that made the tokens."""
-        return Tokenizer.from_file(str(self.folder / "tokenizer.json"))
+        return Tokenizer.from_str(self.tokenizer_json.decode())
 
 
 class TrainBatches:

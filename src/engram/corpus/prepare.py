@@ -66,6 +66,20 @@ def prepare_corpus(spec: CorpusSpec, cache: Path, progress: Progress | None = No
         raise UserError(f"the cache {cache} can't be used: {problem.strerror or problem}; {helps}") from None
 
 
+def open_again(folder: Path, spec: CorpusSpec) -> Corpus:
+    """A corpus that `prepare_corpus` has made, prepared once more if somebody has deleted it from the cache since.
+
+    UserError when the text or the tokenizer is no longer the same.
+    """
+    try:
+        return Corpus.open(folder)
+    except UserError:
+        corpus = prepare_corpus(spec, folder.parents[1])
+    if corpus.folder != folder:
+        raise UserError(f"corpus {folder} has been deleted, and {spec.source} is no longer the text or the tokenizer that it was made of")
+    return corpus
+
+
 def _given_tokenizer(spec: CorpusSpec) -> Tokenizer | None:
     if spec.tokenizer is not None:
         return load_tokenizer(spec.tokenizer)

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from engram.errors import UserError
 from engram.files import is_full, refusal
-from engram.kernels.build import Library, compiled, compiler, fingerprint
+from engram.kernels.build import Library, compiled, compiler, distrusted, fingerprint
 
 _library: Library | None = None
 _enabled = True
@@ -50,6 +50,11 @@ def prepare() -> str | None:
             raise UserError(f"kernels can't be compiled into the cache (ENGRAMCTL_CACHE): {refusal(problem)}") from None
         return str(problem)
     return None
+
+
+def note() -> str | None:
+    """What to tell about the cache: that its compiled file is not used, and why."""
+    return distrusted() if _cpu_can() else None
 
 
 def _cpu_can() -> bool:

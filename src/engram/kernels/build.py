@@ -8,13 +8,14 @@ import os
 import shutil
 import subprocess
 import tempfile
+from contextlib import suppress
 from pathlib import Path
 
 import torch
 from filelock import FileLock
 from torch import Tensor
 
-from engram.cache import default_cache
+from engram.cache import default_cache, private_cache
 from engram.files import naming, sync
 
 _HERE = Path(__file__).parent
@@ -44,10 +45,23 @@ Argument = Tensor | int | float | bool | None
 
 
 class Library:
-    """A compiled library, whose functions are called by name with tensors and numbers."""
+    """A compiled library, whose functions are called by name with tensors and numbers.
+
+    OSError when it can't be loaded; PermissionError when somebody else could have written it.
+    """
 
     def __init__(self, path: Path) -> None:
-        self._functions = ctypes.CDLL(str(path))
+        # What is loaded is what was looked at, even if somebody else can change the folder. The descriptor stays open: the loader
+        # takes a name that it has seen before for the library of that time.
+        descriptor = os.open(path, os.O_RDONLY)
+        try:
+            if why := _distrust(os.fstat(descriptor)):
+                raise PermissionError(errno.EPERM, why, str(path))
+            same = Path(f"/proc/self/fd/{descriptor}")
+            self._functions = ctypes.CDLL(str(same if same.exists() else path))
+        except BaseException:
+            os.close(descriptor)
+            raise
 
     def call(self, name: str, *arguments: Argument) -> None:
         """Call `engram_NAME`. Tensors are passed as pointers to contiguous memory; the caller is responsible for shapes and dtypes."""
@@ -90,18 +104,44 @@ def fingerprint(sources: Path = SOURCES) -> str:
 def compiled(sources: Path = SOURCES) -> Path:
     """The compiled sources of a folder, from the cache or newly compiled into it; several processes may ask at once.
 
-    Raises RuntimeError where there is no compiler or it fails, OSError, which names the folder, where the cache can't be written.
+    Code in a shared cache that somebody else could have put there is not used: then it is compiled into a private one. Raises
+    RuntimeError where there is no compiler or it fails, OSError, which names the folder, where no cache can be written.
     """
-    folder = default_cache() / "kernels"
-    path = folder / f"{fingerprint(sources)}.so"
-    if path.exists():
+    name = f"{fingerprint(sources)}.so"
+    shared = default_cache() / "kernels"
+    if distrusted(sources) is None:
+        with suppress(PermissionError):
+            return _compiled_into(shared, name, sources)
+    return _compiled_into(private_cache() / "kernels", name, sources)
+
+
+def distrusted(sources: Path = SOURCES) -> str | None:
+    """Why the compiled file in the cache is not used, in one line; None if it is, or if there is none."""
+    path = default_cache() / "kernels" / f"{fingerprint(sources)}.so"
+    with suppress(FileNotFoundError):
+        found = path.stat()
+        if found.st_uid != os.getuid() and (why := _distrust(found)):
+            return f"{path} is not used: {why}"
+    return None
+
+
+def _distrust(found: os.stat_result) -> str | None:
+    """Why the code in a file must not be run: others can write into it, or could when they made it."""
+    if found.st_uid not in (0, os.getuid()):
+        return f"it belongs to uid {found.st_uid}, who could run anything as you"
+    return "others can write to it" if found.st_mode & 0o022 else None
+
+
+def _compiled_into(folder: Path, name: str, sources: Path) -> Path:
+    path = folder / name
+    if _usable(path):
         return path
     found = compiler()
     if found is None:
         raise RuntimeError("no C++ compiler (g++ or clang++, or $CXX)")
     folder.mkdir(parents=True, exist_ok=True)
     with naming(folder), FileLock(path.with_suffix(".lock")):
-        if path.exists():
+        if _usable(path):
             return path
         with tempfile.TemporaryDirectory(dir=folder) as temporary:
             out = Path(temporary) / path.name
@@ -118,6 +158,15 @@ def compiled(sources: Path = SOURCES) -> Path:
                         raise OSError(number, os.strerror(number), str(folder))
                 first = next((line for line in done.stderr.splitlines() if "error" in line), f"exit code {done.returncode}")
                 raise RuntimeError(f"{found} failed: {first}")
+            out.chmod(0o755)  # whatever the umask: what others can write to is not loaded
             sync(out)
             out.rename(path)
     return path
+
+
+def _usable(path: Path) -> bool:
+    """Whether a file is there that may be loaded; one of ours that others can write to is compiled again."""
+    try:
+        return _distrust(path.stat()) is None
+    except FileNotFoundError:
+        return False

@@ -18,6 +18,8 @@ class Progress:
     train_loss: float | None
     """In nats, of the last curve point."""
     tokens_per_s: float | None
+    note: str = ""
+    """What should be known about how the trial was continued, in one line: a damaged checkpoint was passed over."""
 
 
 @dataclass(frozen=True)

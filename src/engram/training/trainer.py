@@ -76,7 +76,7 @@ class Trainer:
         self.trial, self.train, self.folder, self.device, self.processes = trial, trial.train, folder, device, processes
         self.checkpoint_seconds = checkpoint_seconds
         self.precision = resolve_precision(self.train.precision, device)
-        self.tokenizer_json = (corpus.folder / "tokenizer.json").read_bytes()  # read now: the cache may be gone when the trial ends
+        self.tokenizer_json = corpus.tokenizer_json
         self.placement = tables if tables is not None and trial.model.memory is not None else TablePlacement()
         if initial is not None and self.placement.kind == "disk":
             raise ValueError("a trial that starts from another's weights can't have its tables on disk")
@@ -98,6 +98,7 @@ class Trainer:
         self._pending: list[tuple[Tensor, Tensor]] = []  # loss and gradient norm of steps since the last curve point
         self._last_checkpoint = time.monotonic()
         self._slice: tuple[int, float] | None = None
+        self._notes: list[str] = []
         self._restore()
 
     @property
@@ -129,7 +130,7 @@ class Trainer:
             self._slice = (self.state.step - first, elapsed)
         losses = self.state.curve["train_loss"]
         speed = self._slice[0] * self.train.tokens_per_step / self._slice[1] if self._slice else None
-        return Progress(self.state.step, self.train.steps, losses[-1] if losses else None, speed)
+        return Progress(self.state.step, self.train.steps, losses[-1] if losses else None, speed, "; ".join(self._notes))
 
     def outcome(self) -> Outcome:
         """Save the final model and return the outcome. To be called once `done`; save the outcome, then call `discard_checkpoints`."""
@@ -264,7 +265,7 @@ class Trainer:
         return vars(self.state) | {"steps": self.train.steps, "trial_id": self.trial.id, "tables": self.placement.kind}
 
     def _restore(self) -> None:
-        found = shards.load_step(self.folder, self.processes)
+        found = shards.load_step(self.folder, self.processes, self._notes.append)
         if found is not None:
             self._check_placement(found[2].get("tables", "process"))
         if self.tables is not None:

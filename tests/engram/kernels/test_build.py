@@ -1,4 +1,8 @@
+import os
+import subprocess
+import sys
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 import torch
@@ -6,6 +10,7 @@ import torch
 from engram import kernels
 from engram.errors import UserError
 from engram.kernels import build
+from engram.kernels.build import Library, compiled, distrusted
 
 WIDE = bool(torch.cpu.get_capabilities().get("avx512_f"))
 
@@ -82,3 +87,72 @@ def test_a_full_cache_is_no_reason_to_train_with_other_rounding(monkeypatch: pyt
         disk.make_room()
         assert disk.files() == []
     assert build.Library(build.compiled(sources)).count("one") == 1
+
+
+needs_compiler = pytest.mark.skipif(build.compiler() is None, reason="no C++ compiler")
+
+
+@pytest.fixture
+def source(tmp_path, monkeypatch) -> Path:
+    """A library of one function that is compiled at once, and a cache of its own."""
+    monkeypatch.setenv("ENGRAMCTL_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setattr(build, "private_cache", lambda: tmp_path / "private")
+    folder = tmp_path / "source"
+    folder.mkdir()
+    (folder / "answer.cpp").write_text('extern "C" long engram_answer() { return 42; }')
+    return folder
+
+
+def _planted(source: Path, tmp_path: Path) -> Path:
+    """The same name in the cache, with code of somebody else that leaves a trace when it is loaded."""
+    path = compiled(source)
+    trap = tmp_path / "trap.cpp"
+    trap.write_text(
+        f'#include <cstdio>\nstatic int sprung = [] {{ fclose(fopen("{tmp_path}/sprung", "w")); return 0; }}();'
+        'extern "C" long engram_answer() { return 13; }'
+    )
+    subprocess.run([str(build.compiler()), "-shared", "-fPIC", "-o", str(path), str(trap)], check=True)
+    return path
+
+
+@needs_compiler
+@pytest.mark.skipif(os.getuid() != 0, reason="only root can give a file to somebody else")
+def test_code_of_somebody_else_in_a_shared_cache_is_not_loaded(source, tmp_path):
+    path = _planted(source, tmp_path)
+    os.chown(path, 65534, 65534)
+    with pytest.raises(PermissionError, match="it belongs to uid 65534"):
+        Library(path)
+    assert distrusted(source) == f"{path} is not used: it belongs to uid 65534, who could run anything as you"
+    assert compiled(source) == tmp_path / "private" / "kernels" / path.name
+    assert Library(compiled(source)).count("answer") == 42
+    assert not (tmp_path / "sprung").exists()
+
+
+@needs_compiler
+def test_code_that_others_can_write_to_is_compiled_again(source, tmp_path):
+    path = _planted(source, tmp_path)
+    path.chmod(0o775)
+    with pytest.raises(PermissionError, match="others can write to it"):
+        Library(path)
+    assert compiled(source) == path
+    assert Library(path).count("answer") == 42
+    assert not (tmp_path / "sprung").exists()
+
+
+@needs_compiler
+def test_a_umask_for_groups_makes_no_file_that_is_distrusted(source):
+    before = os.umask(0)
+    try:
+        assert Library(compiled(source)).count("answer") == 42
+    finally:
+        os.umask(before)
+
+
+@needs_compiler
+def test_two_processes_compile_at_once(source):
+    code = "import sys; from pathlib import Path; from engram.kernels.build import Library, compiled"
+    code += "; print(Library(compiled(Path(sys.argv[1]))).count('answer'))"
+    both = [subprocess.Popen([sys.executable, "-c", code, str(source)], stdout=subprocess.PIPE, text=True) for _ in range(2)]
+    assert [process.communicate(timeout=100)[0] for process in both] == ["42\n", "42\n"]
+    left = {path.suffix for path in compiled(source).parent.iterdir()}
+    assert left <= {".so", ".lock"}

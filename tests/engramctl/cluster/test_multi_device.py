@@ -17,6 +17,7 @@ from ray.train import WorkerGroupError
 
 from engram.config.training import TrainConfig
 from engram.config.trial import TrialConfig
+from engram.corpus.sources import CorpusSpec
 from engram.processes import ProcessLostError
 from engram.scaling.allocation import baseline
 from engram.scaling.ladder import LADDER
@@ -25,6 +26,7 @@ from engramctl.cluster.worker import WorkerSettings
 from engramctl.results.liveness import Process
 from engramctl.results.rows.trials import SweepContext
 from engramctl.results.store import Store
+from tests.engramctl.cluster.listening import LOOPBACK, listening
 
 ENGRAMCTL = Path(sys.executable).parent / "engramctl"
 TIMEOUT_S = 300
@@ -97,6 +99,9 @@ def test_a_trial_on_two_devices_survives_and_equals_the_one_on_one(arguments, tm
     wait_for(driver, lambda: last_step(two) > 1)
     first = trainers_of(driver.pid)
     assert len(first) == 2
+    addresses = listening([psutil.Process(driver.pid), *psutil.Process(driver.pid).children(recursive=True)])
+    assert addresses
+    assert addresses <= LOOPBACK, "PyTorch's own processes too"
     first[1].kill()
     reached = last_step(two)
     _, alive = psutil.wait_procs(first, timeout=60)
@@ -152,7 +157,8 @@ def end(tiny_corpus, tmp_path, monkeypatch) -> Callable[..., tuple[dict[str, Any
         )
         actor = object.__new__(multi_device.TrialGroup)
         context = SweepContext("tiny", "files", "")
-        actor.settings = WorkerSettings(tmp_path, tiny_corpus.folder, context, "cpu", 1, 0.01, 60.0, Process.this(), devices=2)
+        spec = CorpusSpec.model_validate(tiny_corpus.meta["spec"])
+        actor.settings = WorkerSettings(tmp_path, tiny_corpus.folder, spec, context, "cpu", 1, 0.01, 60.0, Process.this(), devices=2)
         actor.store = Store(tmp_path, "tiny")
         actor.reset_config({"trial": trial.model_dump_json()})
         monkeypatch.setattr(multi_device, "_Run", lambda *_: Attempt(said, error))

@@ -5,7 +5,6 @@ import subprocess
 import sys
 import tempfile
 import time
-from contextlib import suppress
 
 import psutil
 import pytest
@@ -13,6 +12,7 @@ import pytest
 from engram.errors import UserError
 from engramctl.cluster import private
 from engramctl.cluster.session import Resources, ray_session
+from tests.engramctl.cluster.listening import LOOPBACK, listening
 
 SESSION = """
 import sys
@@ -68,14 +68,6 @@ def _family(process: subprocess.Popen) -> list[psutil.Process]:
     return psutil.Process(process.pid).children(recursive=True)
 
 
-def _listening(processes: list[psutil.Process]) -> set[str]:
-    found = set()
-    for process in processes:
-        with suppress(psutil.NoSuchProcess):
-            found |= {one.laddr.ip.removeprefix("::ffff:") for one in process.net_connections() if one.status == psutil.CONN_LISTEN}
-    return found
-
-
 def _may_become_another() -> bool:
     """Whether this user may drop to another uid: root, unless a container has taken that from it."""
     tried = subprocess.run([sys.executable, "-c", "import os; os.setgroups([]), os.setgid(65534), os.setuid(65534)"], capture_output=True)
@@ -85,9 +77,9 @@ def _may_become_another() -> bool:
 def test_nobody_else_reaches_a_private_ray_and_nothing_of_it_stays(session, short_path):
     process, address = session(TMPDIR=str(short_path))
     family = _family(process)
-    listening = _listening([psutil.Process(process.pid), *family])
-    assert listening
-    assert listening <= {"127.0.0.1", "::1"}
+    addresses = listening([psutil.Process(process.pid), *family])
+    assert addresses
+    assert addresses <= LOOPBACK
     (folder,) = short_path.glob("engramctl-ray-*")
     assert stat.S_IMODE(folder.stat().st_mode) == 0o700
     gcs = next(child for child in family if child.name() == "gcs_server")
@@ -106,6 +98,7 @@ def test_nobody_else_reaches_a_private_ray_and_nothing_of_it_stays(session, shor
     assert process.wait(timeout=60) == 0
     assert process.stderr.read() == ""
     assert list(short_path.iterdir()) == []
+    psutil.wait_procs(family, timeout=5)
     assert not any(child.is_running() for child in family)
 
 
@@ -170,12 +163,16 @@ def test_folders_of_killed_sessions_go_and_those_of_living_ones_stay(short_path,
     dead = short_path / "engramctl-ray-dead"
     (dead / "r").mkdir(parents=True)
     (dead / "lock").touch()
+    unlocked, fresh = (short_path / f".engramctl-ray-{name}" for name in ("unlocked", "fresh"))
+    unlocked.mkdir(), fresh.mkdir()
+    os.utime(unlocked, (1, 1))
     with private.private_folder() as living:
         assert not dead.exists()
+        assert not unlocked.exists()
         with private.private_folder() as second:
             assert living.is_dir()
             assert second != living
-    assert list(short_path.iterdir()) == []
+    assert list(short_path.iterdir()) == [fresh], "another process is about to lock it"
 
 
 def test_no_place_for_sockets(tmp_path, monkeypatch):

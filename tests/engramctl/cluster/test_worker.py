@@ -3,6 +3,7 @@ import shutil
 import subprocess
 import sys
 import time
+from dataclasses import replace
 
 import psutil
 import pytest
@@ -10,6 +11,9 @@ import torch
 
 from engram.config.training import TrainConfig
 from engram.config.trial import TrialConfig
+from engram.corpus.dataset import Corpus
+from engram.corpus.prepare import prepare_corpus
+from engram.corpus.sources import CorpusSpec
 from engram.errors import UserError
 from engram.scaling.allocation import allocate, baseline, memory_template
 from engram.scaling.ladder import LADDER
@@ -17,6 +21,7 @@ from engramctl.cluster import worker
 from engramctl.results.rows.trials import SweepContext
 from engramctl.results.schema.trials import CURVE_SCHEMA
 from engramctl.results.store import Store
+from tests.conftest import write_documents
 
 
 @pytest.fixture
@@ -41,6 +46,7 @@ def bench(tiny_corpus, trial, tmp_path) -> worker.TrialWorker:
     actor.settings = worker.WorkerSettings(
         results=tmp_path,
         corpus_folder=tiny_corpus.folder,
+        corpus=CorpusSpec.model_validate(tiny_corpus.meta["spec"]),
         context=SweepContext("tiny", "files", ""),
         device="cpu",
         threads=1,
@@ -66,6 +72,45 @@ def test_a_finished_trial_is_written_before_it_is_reported(bench, trial):
     assert list(bench.store.read_curve(trial.id)["step"]) == [1, 2, 3]
     assert set(bench.store.read_curve(trial.id).columns) == set(CURVE_SCHEMA.names)
     assert bench.store.read_documents(trial.id)["n_tokens"].sum() == row["val_tokens"] == 512
+
+
+def test_a_cache_that_is_deleted_meanwhile_costs_nothing(bench, trial, text_folder, tmp_path):
+    spec = CorpusSpec(source=f"files:{text_folder}/*.txt", vocab_size=400, val_fraction=0.1)
+    corpus = prepare_corpus(spec, tmp_path / "cache")
+    bench.settings = replace(bench.settings, corpus_folder=corpus.folder, corpus=spec)
+    bench.corpus = Corpus.open(corpus.folder)
+    shutil.rmtree(tmp_path / "cache")
+    assert bench.step()["status"] == "finished", "what is open stays"
+    before = bench.store.read_trials()["val_loss"].tolist()
+    (bench.store.trials / f"{trial.id}.parquet").unlink()
+    bench.corpus = None
+    bench.reset_config({"trial": trial.model_dump_json()})
+    assert bench.step()["status"] == "finished", "another process makes it again"
+    assert bench.store.read_trials()["val_loss"].tolist() == before
+
+
+def test_a_cache_that_is_deleted_after_its_text_was(bench, trial, tmp_path):
+    texts = write_documents(tmp_path / "texts", 120)
+    spec = CorpusSpec(source=f"files:{texts}/*.txt", vocab_size=400, val_fraction=0.1)
+    corpus = prepare_corpus(spec, tmp_path / "cache")
+    bench.settings, bench.corpus = replace(bench.settings, corpus_folder=corpus.folder, corpus=spec), None
+    shutil.rmtree(tmp_path / "cache")
+    (texts / "0000.txt").unlink()
+    result = bench.step()
+    assert result["status"] == "failed"
+    assert "has been deleted, and files:" in result["error"]
+
+
+def test_a_damaged_checkpoint_is_reported(bench, trial):
+    long = trial.model_copy(update={"train": trial.train.model_copy(update={"steps": 150})})
+    bench.settings = replace(bench.settings, report_s=0.05, checkpoint_s=0.0)
+    bench.reset_config({"trial": long.model_dump_json()})
+    assert bench.step()["note"] == ""
+    (step,) = (bench.store.checkpoints / long.id).glob("step-*")
+    (step / "weights.safetensors").write_bytes(b"cut off")
+    bench.reset_config({"trial": long.model_dump_json()})
+    note = bench.step()["note"]
+    assert note == f"{step} is damaged (weights.safetensors can't be read): training goes on from the start"
 
 
 def test_a_trial_that_has_a_row_is_not_trained_again(bench, monkeypatch):

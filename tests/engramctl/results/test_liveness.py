@@ -3,6 +3,7 @@ import os
 import subprocess
 import sys
 import time
+from dataclasses import asdict
 
 import pytest
 
@@ -82,6 +83,21 @@ def test_a_damaged_file_says_nothing(store, content):
     assert ids(store) is None
 
 
+@pytest.mark.parametrize(
+    "odd",
+    [{"pid": "7"}, {"pid": -1}, {"pid": 0}, {"pid": 2**70}, {"pid": 1.5}, {"pid": True}, {"pid": None}, {"host": 7}, {"created": "now"}],
+)
+def test_an_odd_process_says_nothing(store, odd):
+    store.running.write_text(json.dumps({"process": asdict(Process.this()) | odd, "trials": ["a"]}))
+    assert ids(store) is None
+
+
+@pytest.mark.parametrize("odd", ["abc", 7, {"a": 1}, None])
+def test_odd_trials_say_nothing(store, odd):
+    store.running.write_text(json.dumps({"process": asdict(Process.this()), "trials": odd}))
+    assert ids(store) is None
+
+
 def test_a_folder_that_can_t_be_written_does_not_stop_training(tmp_path):
     with RunningTrials(Store(tmp_path / "nowhere", "allocation")) as running:
         running.note("a", runs=True)
@@ -91,6 +107,7 @@ def test_a_reused_pid_is_not_the_same_process():
     me = Process.this()
     assert not me.gone()
     assert Process(me.host, me.pid, me.created - 5).gone()
+    assert not Process(me.host, me.pid, me.created + 1).gone(), "the clock was put right meanwhile"
     assert not Process("elsewhere", me.pid, me.created - 5).gone(), "what another machine runs can't be seen from here"
 
 

@@ -12,7 +12,7 @@ import os
 import shutil
 import warnings
 import zlib
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -111,8 +111,13 @@ def last_step(folder: Path) -> Path | None:
     return max(folder.glob("step-*"), default=None)
 
 
-def last_sound_step(folder: Path) -> Path | None:
-    """The folder of the latest step that is undamaged, if there is one; a warning, in one line, names those that are passed over."""
+def warn(line: str) -> None:
+    """Tell whoever uses the library."""
+    warnings.warn(line, stacklevel=3)
+
+
+def last_sound_step(folder: Path, tell: Callable[[str], None] = warn) -> Path | None:
+    """The folder of the latest step that is undamaged, if there is one; `tell` is given a line about those that are passed over."""
     damaged: list[str] = []
     found = None
     for step in sorted(folder.glob("step-*"), reverse=True):
@@ -126,7 +131,7 @@ def last_sound_step(folder: Path) -> Path | None:
         damaged.append(f"{step} is damaged ({why})")
     if damaged:
         goes_on = f"from {found.name}" if found else "from the start"
-        warnings.warn(f"{'; '.join(damaged)}: training goes on {goes_on}", stacklevel=2)
+        tell(f"{'; '.join(damaged)}: training goes on {goes_on}")
     return found
 
 

@@ -6,7 +6,7 @@ process: its rows and their moments. `final/` is the same as a single process wr
 
 import json
 import shutil
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -50,12 +50,14 @@ def save_step(
         files.discard_others(target)
 
 
-def load_step(folder: Path, processes: Processes) -> tuple[dict[str, Tensor], dict[str, Tensor], dict[str, Any]] | None:
-    """As `files.load_step`, with this process's rows; all processes read the step that the first one finds.
+def load_step(
+    folder: Path, processes: Processes, tell: Callable[[str], None] = files.warn
+) -> tuple[dict[str, Tensor], dict[str, Tensor], dict[str, Any]] | None:
+    """As `files.load_step`, with this process's rows; all processes read the step that the first one finds, and it alone tells.
 
     Raises UserError when another number of processes wrote it.
     """
-    latest = files.last_sound_step(folder) if processes.first else None
+    latest = files.last_sound_step(folder, tell) if processes.first else None
     step = processes.of_first(-1 if latest is None else int(latest.name.removeprefix("step-")))
     if step < 0:
         return None

@@ -22,6 +22,15 @@ def progress(trial, step):
     return Event(trial.id, PROGRESS, done=step, train_loss=5.0, tokens_per_s=1.0)
 
 
+def test_what_a_worker_has_to_say_is_said_once(capsys):
+    (trial,) = make_trials(1)
+    with display.SweepDisplay([trial], 0) as view:
+        view.on_event(Event(trial.id, STARTED))
+        for step in (10, 11):
+            view.on_event(Event(trial.id, PROGRESS, done=step, note="step-2 is damaged (checksum): training goes on from step-1"))
+    assert capsys.readouterr().err.count("step-2 is damaged (checksum): training goes on from step-1") == 1
+
+
 def test_time_left_follows_the_pace(clock, capsys):
     trials = make_trials(4)
     steps = trials[0].train.steps
