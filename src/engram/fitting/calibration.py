@@ -6,7 +6,7 @@
 import argparse
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -27,6 +27,10 @@ class Shape:
     name: str
     curve: Curve
     optimum: float | None
+    noise: tuple[float, float] = (1.0, 1.0)
+    """Factors of the trials' noise at the lowest and at the highest rho."""
+    documents: int | None = None
+    """Number of validation documents; None: 200 to 2000."""
 
     @property
     def interior(self) -> bool:
@@ -67,6 +71,16 @@ def _upper_wall(optimum: float, width: float) -> Curve:
     return lambda rho: np.exp((rho - 1) / width) - rho * np.exp((optimum - 1) / width) / width
 
 
+def _corner(optimum: float, left: float) -> Curve:
+    """Straight down to the optimum and straight up to 1."""
+    return _two_sided(optimum, left, 1)
+
+
+def _cliff(end: float, width: float, base: Curve) -> Curve:
+    """A curve that jumps up by 1 over the last `width` before one end."""
+    return lambda rho: base(rho) + np.maximum(0, 1 - np.abs(rho - end) / width)
+
+
 SHAPES = (
     _shape("quadratic 0.5", lambda rho: (rho - 0.5) ** 2),
     _shape("quadratic 0.37", lambda rho: (rho - 0.37) ** 2),
@@ -86,6 +100,22 @@ SHAPES = (
     _shape("linear to 1", lambda rho: -rho),
     _shape("saturating to 1", lambda rho: np.exp(-rho / 0.25)),
     _shape("flat", lambda rho: 0 * rho, flat=True),
+    _shape("two-sided 0.05", _two_sided(0.05, 0.3)),
+    _shape("two-sided 0.95", _two_sided(0.95, 1.5)),
+    _shape("shallow 0.7", _two_sided(0.7, 0.15)),
+    _shape("corner 0.05", _corner(0.05, 0.3)),
+    _shape("corner 0.5", _corner(0.5, 1)),
+    _shape("corner 0.7", _corner(0.7, 0.3)),
+    _shape("corner 0.95", _corner(0.95, 3)),
+    _shape("cliff at 0, 0.4", _cliff(0, 0.05, lambda rho: 0.5 * (rho - 0.4) ** 2)),
+    _shape("cliff at 1, 0.6", _cliff(1, 0.05, lambda rho: 0.15 * (rho - 0.6) ** 2)),
+    _shape("W", lambda rho: 30 * (rho - 0.3) ** 2 * (rho - 0.8) ** 2 + 0.2 * rho),
+    replace(_shape("flat, noise x 3 at 0", lambda rho: 0 * rho, flat=True), noise=(3.0, 1.0)),
+    replace(_shape("flat, noise x 3 at 1", lambda rho: 0 * rho, flat=True), noise=(1.0, 3.0)),
+    replace(_shape("linear to 0, noise x 3 at 0", lambda rho: rho), noise=(3.0, 1.0)),
+    replace(_shape("linear to 0, noise x 3 at 1", lambda rho: rho), noise=(1.0, 3.0)),
+    replace(_shape("quadratic 0.5, noise x 3 at 1", lambda rho: (rho - 0.5) ** 2), noise=(1.0, 3.0)),
+    replace(_shape("quadratic 0.5, 12 documents", lambda rho: (rho - 0.5) ** 2), documents=12),
 )
 """Curves of the benchmark."""
 
@@ -99,11 +129,12 @@ def synthesize(shape: Shape, n_seeds: int, rng: np.random.Generator) -> tuple[Ob
     rhos = np.array(GRIDS[rng.integers(len(GRIDS))], dtype=float)
     height = rng.uniform(0.02, 0.1)
     noise = rng.uniform(0.005, 0.012)
-    n_documents = int(np.exp(rng.uniform(np.log(200), np.log(2000))))
+    n_documents = int(np.exp(rng.uniform(np.log(200), np.log(2000)))) if shape.documents is None else shape.documents
     n_tokens = np.clip(np.exp(rng.normal(6, 1, n_documents)), 20, 4096).round()
     x = np.repeat(rhos, n_seeds)
     seed = np.tile(np.arange(n_seeds), len(rhos))
-    loss = 3.2 + height * shape.curve(x) + rng.normal(0, 0.01, n_seeds)[seed] + rng.normal(0, noise, len(x))
+    ends = np.where(x == rhos[0], shape.noise[0], np.where(x == rhos[-1], shape.noise[1], 1.0))
+    loss = 3.2 + height * shape.curve(x) + rng.normal(0, 0.01, n_seeds)[seed] + rng.normal(0, noise * ends, len(x))
     loss = loss[:, None] + rng.normal(0, 0.5, n_documents) + (x[:, None] - 0.5) * rng.normal(0, 0.08, n_documents)
     loss = loss + rng.normal(0, rng.uniform(0.01, 0.06), (len(x), n_documents))
     return Observations(x, seed, loss * n_tokens, n_tokens), height
