@@ -149,9 +149,13 @@ class Row:
     n_sweeps: int
     rho_covered: float
     """NaN where every rho is equal."""
+    smooth_covered: float
+    """The same for the interval that takes the curve to be smooth."""
     gain_covered: float
     rho_width: float
     """Mean width of the interval of rho_star."""
+    smooth_width: float
+    """Of that which takes it to be smooth."""
     gain_width: float
     """Nats."""
     claimed: float
@@ -178,10 +182,10 @@ def _row(shape: Shape, n_seeds: int, n_sweeps: int, replicates: int, rng: np.ran
         fit = fit_allocation(observations, replicates=replicates, seed=number)
         seconds += time.perf_counter() - began
         seen.append(_judge(fit, shape, height))
-    rho, gain, rho_width, gain_width, claimed = np.mean(seen, axis=0)
+    rho, smooth, gain, rho_width, smooth_width, gain_width, claimed = np.mean(seen, axis=0)
     if shape.optimum is None:
-        rho = float("nan")
-    return Row(shape, n_seeds, n_sweeps, rho, gain, rho_width, gain_width, claimed, seconds / n_sweeps)
+        rho = smooth = float("nan")
+    return Row(shape, n_seeds, n_sweeps, rho, smooth, gain, rho_width, smooth_width, gain_width, claimed, seconds / n_sweeps)
 
 
 def _judge(fit: AllocationFit, shape: Shape, height: float) -> tuple[float, ...]:
@@ -189,25 +193,28 @@ def _judge(fit: AllocationFit, shape: Shape, height: float) -> tuple[float, ...]
     optimum = -1.0 if shape.optimum is None else shape.optimum
     return (
         float(fit.rho_star.low - 1e-9 <= optimum <= fit.rho_star.high + 1e-9),
+        float(fit.rho_smooth.low - 1e-9 <= optimum <= fit.rho_smooth.high + 1e-9),
         float(fit.gain.low - 1e-12 <= gain <= fit.gain.high + 1e-12),
         fit.rho_star.high - fit.rho_star.low,
+        fit.rho_smooth.high - fit.rho_smooth.low,
         fit.gain.high - fit.gain.low,
         float(fit.verdict.kind == "interior"),
     )
 
 
 def table(rows: Sequence[Row]) -> str:
-    """Two Markdown tables: coverage of rho* / of the gain / claims by shape and seeds, in per cent, and a summary."""
+    """Two Markdown tables: coverage of rho* / of rho* if smooth / of the gain / claims by shape and seeds, in per cent, and a summary."""
     seeds = sorted({row.n_seeds for row in rows})
     heads = [_seeds(n) for n in seeds]
     lines = [f"| curve | {' | '.join(heads)} |", "|---" * (len(seeds) + 1) + "|"]
     for shape in dict.fromkeys(row.shape for row in rows):
-        cells = [f"{_percent(r.rho_covered)} / {_percent(r.gain_covered)} / {_percent(r.claimed)}" for r in rows if r.shape is shape]
+        mine = [(r.rho_covered, r.smooth_covered, r.gain_covered, r.claimed) for r in rows if r.shape is shape]
+        cells = [" / ".join(_percent(share) for share in shares) for shares in mine]
         lines.append(f"| {shape.name} | {' | '.join(cells)} |")
     lines += [
         "",
-        "| sweeps | rho* covered | gain covered | rho* width | gain width, nats | interior claimed |",
-        "|---|---|---|---|---|---|",
+        "| sweeps | rho* covered | if smooth | gain covered | rho* width | if smooth | gain width, nats | interior claimed |",
+        "|---|---|---|---|---|---|---|---|",
     ]
     for n in seeds:
         mine = [row for row in rows if row.n_seeds == n]
@@ -230,12 +237,12 @@ def _percent(share: float) -> str:
 def _summary(name: str, rows: Sequence[Row]) -> str:
     """Means over some of the rows, which all have the same number of sweeps."""
     if not rows:
-        return f"| {name} | - | - | - | - | - |"
-    covered = [row.rho_covered for row in rows if row.shape.optimum is not None]
-    rho = f"{np.mean(covered):.1%}" if covered else "-"
+        return f"| {name} | - | - | - | - | - | - | - |"
+    covered = [(row.rho_covered, row.smooth_covered) for row in rows if row.shape.optimum is not None]
+    rho, smooth = (f"{share:.1%}" for share in np.mean(covered, axis=0)) if covered else "--"
     gain, claimed = np.mean([row.gain_covered for row in rows]), np.mean([row.claimed for row in rows])
-    rho_width, gain_width = np.mean([row.rho_width for row in rows]), np.mean([row.gain_width for row in rows])
-    return f"| {name} | {rho} | {gain:.1%} | {rho_width:.2f} | {gain_width:.3f} | {claimed:.1%} |"
+    rho_width, smooth_width, gain_width = np.mean([(row.rho_width, row.smooth_width, row.gain_width) for row in rows], axis=0)
+    return f"| {name} | {rho} | {smooth} | {gain:.1%} | {rho_width:.2f} | {smooth_width:.2f} | {gain_width:.3f} | {claimed:.1%} |"
 
 
 def main() -> None:
