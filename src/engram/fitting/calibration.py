@@ -208,8 +208,8 @@ def table(rows: Sequence[Row]) -> str:
     heads = [_seeds(n) for n in seeds]
     lines = [f"| curve | {' | '.join(heads)} |", "|---" * (len(seeds) + 1) + "|"]
     for shape in dict.fromkeys(row.shape for row in rows):
-        mine = [(r.rho_covered, r.smooth_covered, r.gain_covered, r.claimed) for r in rows if r.shape is shape]
-        cells = [" / ".join(_percent(share) for share in shares) for shares in mine]
+        shares = [(row.rho_covered, row.smooth_covered, row.gain_covered, row.claimed) for row in rows if row.shape is shape]
+        cells = [" / ".join(_percent(share) for share in cell) for cell in shares]
         lines.append(f"| {shape.name} | {' | '.join(cells)} |")
     lines += [
         "",
