@@ -18,7 +18,9 @@ def short_verdict(fit: "AllocationFit", rho: str = "rho") -> str:
         return f"not distinguishable from {rho} = {top:g}"
     if lowest < star.estimate < top:
         return f"no rise shown towards {rho} = {lowest:g}"
-    return f"falls all the way to {rho} = {lowest if star.estimate <= lowest else top:g}"
+    if star.estimate <= lowest:
+        return f"lowest at {rho} = {lowest:g}, minimum up to {star.high:.2f}"
+    return f"lowest at {rho} = {top:g}, minimum from {star.low:.2f}"
 
 
 def short_drift(drift: "Drift") -> str:

@@ -47,6 +47,7 @@ def fit_tables(fits: SweepFits) -> list[ReportTable]:
                 series_name(*key),
                 fit.form or NO_VALUE,
                 interval_text(fit.rho_star, ".2f"),
+                interval_text(fit.rho_smooth, ".2f"),
                 interval_text(fit.gain, ".4f"),
                 interval_text(fit.crossing, ".2f"),
                 number(fit.loss_min.estimate, ".4f"),
@@ -55,9 +56,10 @@ def fit_tables(fits: SweepFits) -> list[ReportTable]:
             )
             for key, fit in fits.allocation.items()
         ]
-        columns = ("curve", "form", "best rho", "gain over rho = 1", "crossing", "lowest loss", "noise", "seeds")
+        columns = ("curve", "form", "best rho", "if smooth", "gain over rho = 1", "crossing", "lowest loss", "noise", "seeds")
         note = (
-            "Crossing: the rho below the best one where the curve is as high as at rho = 1 again, if it rises so far. Noise: standard"
+            "The interval of the best rho takes the curve to be convex, no more; the next one also to be smooth."
+            " Crossing: the rho below the best one where the curve is as high as at rho = 1 again, if it rises so far. Noise: standard"
             " deviation of one trial, the common effect of its seed taken out."
         )
         tables.append(ReportTable("Fits over rho", columns, rows, 2, note))
@@ -105,7 +107,12 @@ def fit_rows(fits: SweepFits) -> pd.DataFrame:
     nan = float("nan")
     for key, fit in fits.allocation.items():
         loss = "nats/token"
-        numbers = {"rho_star": ("fraction", fit.rho_star), "gain": (loss, fit.gain), "crossing": ("fraction", fit.crossing)}
+        numbers = {
+            "rho_star": ("fraction", fit.rho_star),
+            "rho_smooth": ("fraction", fit.rho_smooth),
+            "gain": (loss, fit.gain),
+            "crossing": ("fraction", fit.crossing),
+        }
         add("allocation", *key, nan, {**numbers, "loss_min": (loss, fit.loss_min)})
     for (size, variant), drift in fits.drift.items():
         add("drift", size, nan, variant, nan, {"slope": ("rho per factor 10 of budget", drift.slope)})

@@ -53,12 +53,16 @@ def _interval(interval: "Interval", form: str, break_at: str) -> str:
     return f"{interval.estimate:{form}}{bounds}"
 
 
+def _bounds(interval: "Interval", form: str) -> str:
+    return NO_VALUE if is_missing(interval.low) else f"{interval.low:{form}}, {interval.high:{form}}"
+
+
 def _allocation_table(fits: SweepFits, break_at: str) -> "Table":
     rows: list[list[object]] = [
         [
             series_name(*key),
-            fit.form or NO_VALUE,
             _interval(fit.rho_star, ".2f", break_at),
+            _bounds(fit.rho_smooth, ".2f"),
             _interval(fit.gain, ".4f", break_at),
             _interval(fit.crossing, ".2f", break_at),
             number(fit.noise_sd, ".4f"),
@@ -66,7 +70,7 @@ def _allocation_table(fits: SweepFits, break_at: str) -> "Table":
         ]
         for key, fit in fits.allocation.items()
     ]
-    return _table(["fit over rho", "form", "rho*", "gain over rho=1", "crossing", "noise", "seeds"], rows, left=2, fold=(0, 1))
+    return _table(["fit over rho", "rho*", "if smooth", "gain over rho=1", "crossing", "noise", "seeds"], rows, left=1, fold=(0,))
 
 
 def _table(names: list[str], rows: list[list[object]], left: int, fold: tuple[int, ...], title: str | None = None) -> "Table":

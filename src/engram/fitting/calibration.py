@@ -6,7 +6,7 @@
 import argparse
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -27,6 +27,10 @@ class Shape:
     name: str
     curve: Curve
     optimum: float | None
+    noise: tuple[float, float] = (1.0, 1.0)
+    """Factors of the trials' noise at the lowest and at the highest rho."""
+    documents: int | None = None
+    """Number of validation documents; None: 200 to 2000."""
 
     @property
     def interior(self) -> bool:
@@ -67,6 +71,16 @@ def _upper_wall(optimum: float, width: float) -> Curve:
     return lambda rho: np.exp((rho - 1) / width) - rho * np.exp((optimum - 1) / width) / width
 
 
+def _corner(optimum: float, left: float) -> Curve:
+    """Straight down to the optimum and straight up to 1."""
+    return _two_sided(optimum, left, 1)
+
+
+def _cliff(end: float, width: float, base: Curve) -> Curve:
+    """A curve that jumps up by 1 over the last `width` before one end."""
+    return lambda rho: base(rho) + np.maximum(0, 1 - np.abs(rho - end) / width)
+
+
 SHAPES = (
     _shape("quadratic 0.5", lambda rho: (rho - 0.5) ** 2),
     _shape("quadratic 0.37", lambda rho: (rho - 0.37) ** 2),
@@ -86,6 +100,22 @@ SHAPES = (
     _shape("linear to 1", lambda rho: -rho),
     _shape("saturating to 1", lambda rho: np.exp(-rho / 0.25)),
     _shape("flat", lambda rho: 0 * rho, flat=True),
+    _shape("two-sided 0.05", _two_sided(0.05, 0.3)),
+    _shape("two-sided 0.95", _two_sided(0.95, 1.5)),
+    _shape("shallow 0.7", _two_sided(0.7, 0.15)),
+    _shape("corner 0.05", _corner(0.05, 0.3)),
+    _shape("corner 0.5", _corner(0.5, 1)),
+    _shape("corner 0.7", _corner(0.7, 0.3)),
+    _shape("corner 0.95", _corner(0.95, 3)),
+    _shape("cliff at 0, 0.4", _cliff(0, 0.05, lambda rho: 0.5 * (rho - 0.4) ** 2)),
+    _shape("cliff at 1, 0.6", _cliff(1, 0.05, lambda rho: 0.15 * (rho - 0.6) ** 2)),
+    _shape("W", lambda rho: 30 * (rho - 0.3) ** 2 * (rho - 0.8) ** 2 + 0.2 * rho),
+    replace(_shape("flat, noise x 3 at 0", lambda rho: 0 * rho, flat=True), noise=(3.0, 1.0)),
+    replace(_shape("flat, noise x 3 at 1", lambda rho: 0 * rho, flat=True), noise=(1.0, 3.0)),
+    replace(_shape("linear to 0, noise x 3 at 0", lambda rho: rho), noise=(3.0, 1.0)),
+    replace(_shape("linear to 0, noise x 3 at 1", lambda rho: rho), noise=(1.0, 3.0)),
+    replace(_shape("quadratic 0.5, noise x 3 at 1", lambda rho: (rho - 0.5) ** 2), noise=(1.0, 3.0)),
+    replace(_shape("quadratic 0.5, 12 documents", lambda rho: (rho - 0.5) ** 2), documents=12),
 )
 """Curves of the benchmark."""
 
@@ -99,11 +129,12 @@ def synthesize(shape: Shape, n_seeds: int, rng: np.random.Generator) -> tuple[Ob
     rhos = np.array(GRIDS[rng.integers(len(GRIDS))], dtype=float)
     height = rng.uniform(0.02, 0.1)
     noise = rng.uniform(0.005, 0.012)
-    n_documents = int(np.exp(rng.uniform(np.log(200), np.log(2000))))
+    n_documents = int(np.exp(rng.uniform(np.log(200), np.log(2000)))) if shape.documents is None else shape.documents
     n_tokens = np.clip(np.exp(rng.normal(6, 1, n_documents)), 20, 4096).round()
     x = np.repeat(rhos, n_seeds)
     seed = np.tile(np.arange(n_seeds), len(rhos))
-    loss = 3.2 + height * shape.curve(x) + rng.normal(0, 0.01, n_seeds)[seed] + rng.normal(0, noise, len(x))
+    ends = np.where(x == rhos[0], shape.noise[0], np.where(x == rhos[-1], shape.noise[1], 1.0))
+    loss = 3.2 + height * shape.curve(x) + rng.normal(0, 0.01, n_seeds)[seed] + rng.normal(0, noise * ends, len(x))
     loss = loss[:, None] + rng.normal(0, 0.5, n_documents) + (x[:, None] - 0.5) * rng.normal(0, 0.08, n_documents)
     loss = loss + rng.normal(0, rng.uniform(0.01, 0.06), (len(x), n_documents))
     return Observations(x, seed, loss * n_tokens, n_tokens), height
@@ -118,9 +149,13 @@ class Row:
     n_sweeps: int
     rho_covered: float
     """NaN where every rho is equal."""
+    smooth_covered: float
+    """The same for the interval that takes the curve to be smooth."""
     gain_covered: float
     rho_width: float
     """Mean width of the interval of rho_star."""
+    smooth_width: float
+    """Of that which takes it to be smooth."""
     gain_width: float
     """Nats."""
     claimed: float
@@ -147,10 +182,10 @@ def _row(shape: Shape, n_seeds: int, n_sweeps: int, replicates: int, rng: np.ran
         fit = fit_allocation(observations, replicates=replicates, seed=number)
         seconds += time.perf_counter() - began
         seen.append(_judge(fit, shape, height))
-    rho, gain, rho_width, gain_width, claimed = np.mean(seen, axis=0)
+    rho, smooth, gain, rho_width, smooth_width, gain_width, claimed = np.mean(seen, axis=0)
     if shape.optimum is None:
-        rho = float("nan")
-    return Row(shape, n_seeds, n_sweeps, rho, gain, rho_width, gain_width, claimed, seconds / n_sweeps)
+        rho = smooth = float("nan")
+    return Row(shape, n_seeds, n_sweeps, rho, smooth, gain, rho_width, smooth_width, gain_width, claimed, seconds / n_sweeps)
 
 
 def _judge(fit: AllocationFit, shape: Shape, height: float) -> tuple[float, ...]:
@@ -158,25 +193,28 @@ def _judge(fit: AllocationFit, shape: Shape, height: float) -> tuple[float, ...]
     optimum = -1.0 if shape.optimum is None else shape.optimum
     return (
         float(fit.rho_star.low - 1e-9 <= optimum <= fit.rho_star.high + 1e-9),
+        float(fit.rho_smooth.low - 1e-9 <= optimum <= fit.rho_smooth.high + 1e-9),
         float(fit.gain.low - 1e-12 <= gain <= fit.gain.high + 1e-12),
         fit.rho_star.high - fit.rho_star.low,
+        fit.rho_smooth.high - fit.rho_smooth.low,
         fit.gain.high - fit.gain.low,
         float(fit.verdict.kind == "interior"),
     )
 
 
 def table(rows: Sequence[Row]) -> str:
-    """Two Markdown tables: coverage of rho* / of the gain / claims by shape and seeds, in per cent, and a summary."""
+    """Two Markdown tables: coverage of rho* / of rho* if smooth / of the gain / claims by shape and seeds, in per cent, and a summary."""
     seeds = sorted({row.n_seeds for row in rows})
     heads = [_seeds(n) for n in seeds]
     lines = [f"| curve | {' | '.join(heads)} |", "|---" * (len(seeds) + 1) + "|"]
     for shape in dict.fromkeys(row.shape for row in rows):
-        cells = [f"{_percent(r.rho_covered)} / {_percent(r.gain_covered)} / {_percent(r.claimed)}" for r in rows if r.shape is shape]
+        shares = [(row.rho_covered, row.smooth_covered, row.gain_covered, row.claimed) for row in rows if row.shape is shape]
+        cells = [" / ".join(_percent(share) for share in cell) for cell in shares]
         lines.append(f"| {shape.name} | {' | '.join(cells)} |")
     lines += [
         "",
-        "| sweeps | rho* covered | gain covered | rho* width | gain width, nats | interior claimed |",
-        "|---|---|---|---|---|---|",
+        "| sweeps | rho* covered | if smooth | gain covered | rho* width | if smooth | gain width, nats | interior claimed |",
+        "|---|---|---|---|---|---|---|---|",
     ]
     for n in seeds:
         mine = [row for row in rows if row.n_seeds == n]
@@ -199,12 +237,12 @@ def _percent(share: float) -> str:
 def _summary(name: str, rows: Sequence[Row]) -> str:
     """Means over some of the rows, which all have the same number of sweeps."""
     if not rows:
-        return f"| {name} | - | - | - | - | - |"
-    covered = [row.rho_covered for row in rows if row.shape.optimum is not None]
-    rho = f"{np.mean(covered):.1%}" if covered else "-"
+        return f"| {name} | - | - | - | - | - | - | - |"
+    covered = [(row.rho_covered, row.smooth_covered) for row in rows if row.shape.optimum is not None]
+    rho, smooth = (f"{share:.1%}" for share in np.mean(covered, axis=0)) if covered else "--"
     gain, claimed = np.mean([row.gain_covered for row in rows]), np.mean([row.claimed for row in rows])
-    rho_width, gain_width = np.mean([row.rho_width for row in rows]), np.mean([row.gain_width for row in rows])
-    return f"| {name} | {rho} | {gain:.1%} | {rho_width:.2f} | {gain_width:.3f} | {claimed:.1%} |"
+    rho_width, smooth_width, gain_width = np.mean([(row.rho_width, row.smooth_width, row.gain_width) for row in rows], axis=0)
+    return f"| {name} | {rho} | {smooth} | {gain:.1%} | {rho_width:.2f} | {smooth_width:.2f} | {gain_width:.3f} | {claimed:.1%} |"
 
 
 def main() -> None:

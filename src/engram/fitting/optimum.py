@@ -7,6 +7,7 @@ from scipy import special
 
 from engram.errors import UserError
 from engram.fitting.bootstrap import document_deviations, trial_errors, trial_rng
+from engram.fitting.convex import minimum_set
 from engram.fitting.curves import Noise, Posterior
 from engram.fitting.layout import ENOUGH_DOF, Layout, TrialNoise, document_parts, lay_out, noise_under, smooth_residual, without_outliers
 from engram.fitting.results import AllocationFit, Band, Drift, Interval, Observations
@@ -54,7 +55,11 @@ def fit_allocation(observations: Observations, *, replicates: int = 2000, seed: 
     rho, low = minimum(grid, curves)
     best, lowest = (float(value[0]) for value in minimum(grid, fitted[None]))
     at_best = curves[:, fitted.argmin()]
-    rho_star = interval(best, rho)
+    rho_smooth = interval(best, rho)
+    # What noise leaves of the means' covariance where there is none at all: far below any difference between two curves
+    least = np.eye(len(layout.x)) * (1e-5 * max(float(np.ptp(layout.means)), 1e-9)) ** 2
+    possible = minimum_set(layout.x, layout.means, document_covariance + noise.own * layout.spread + least, test_errors)
+    rho_star = Interval(best, min(possible[0], best), max(possible[1], best))
     # The measured mean, not the curve: the wall at rho = 1 is steep, and a misfit there would look like a gain. The lowest point of a drawn
     # curve is lower than the curve at any fixed rho, so each of the two is used for the bound on the side on which it errs
     top = layout.means[-1] - errors[:, -1]
@@ -70,6 +75,7 @@ def fit_allocation(observations: Observations, *, replicates: int = 2000, seed: 
         noise_sd=noise.sd,
         n_seeds=layout.n_seeds,
         rho_star=rho_star,
+        rho_smooth=rho_smooth,
         loss_min=_outer(lowest, low + seeds, at_best + seeds),
         gain=gain if has_one else _NONE,
         crossing=_crossing(grid, fitted, float(layout.means[-1]), best, curves, top) if has_one else _NONE,
@@ -152,7 +158,7 @@ def _without_curve(layout: Layout) -> AllocationFit:
     x = ", ".join(f"{value:g}" for value in layout.x)
     verdict = too_few(f"Too few points: rho = {x} measured; a minimum needs at least {FEWEST_RHOS} different rhos, one of them 1.")
     nan = float("nan")
-    return AllocationFit("none", {}, nan, layout.n_seeds, _NONE, _NONE, _NONE, _NONE, None, verdict, np.empty(0))
+    return AllocationFit("none", {}, nan, layout.n_seeds, _NONE, _NONE, _NONE, _NONE, _NONE, None, verdict, np.empty(0))
 
 
 def fit_drift(budgets: Sequence[float], fits: Sequence[AllocationFit]) -> Drift | None:

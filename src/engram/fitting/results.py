@@ -80,7 +80,9 @@ class AllocationFit:
     n_seeds: int
     """Seeds that every rho has."""
     rho_star: Interval
-    """Where the curve is lowest."""
+    """Where the curve is lowest. The interval takes the true curve to be convex, and no more."""
+    rho_smooth: Interval
+    """The same with the interval of the fitted forms: narrower, and right if the true curve bends no faster than they can."""
     loss_min: Interval
     """The curve at rho_star."""
     gain: Interval

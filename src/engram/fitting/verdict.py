@@ -85,14 +85,15 @@ def decide(
         text = f"Interior minimum shown: rho* = {best:.2f} ({rho_star.low:.2f} to {rho_star.high:.2f}), {gained} below rho = {top:g}."
     elif beats_top and best == lowest:
         kind = "monotone"
-        text = f"Memory helps, and loss falls all the way to rho = {lowest:g}, the lowest measured: {gained} below rho = {top:g}."
+        text = f"Memory helps: {gained} below rho = {top:g}. Loss is lowest at rho = {lowest:g}, the lowest measured; "
+        text += f"its minimum lies at {rho_star.high:.2f} at most."
     elif beats_top:
         kind, further = "monotone", over_lowest.further_seeds
         text = f"Memory helps: {gained} below rho = {top:g}. A minimum inside is not shown: the best rho is "
         text += f"{max(over_lowest.nats, 0):.3f} nats below rho = {lowest:g}, {one_trial}; {_advice(further)}"
     elif beats_lowest and best == top:
         kind = "monotone"
-        text = f"Loss falls all the way to rho = {top:g}: no share of memory is shown to help."
+        text = f"No share of memory is shown to help: loss is lowest at rho = {top:g}, and its minimum lies at {rho_star.low:.2f} at least."
     else:
         kind, further = "not-distinguishable", over_top.further_seeds
         text = f"Not distinguishable from rho = {top:g}: the best rho is {max(over_top.nats, 0):.3f} nats lower, {one_trial}; "

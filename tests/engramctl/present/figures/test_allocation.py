@@ -38,9 +38,8 @@ def fitted(kind="interior", star=(0.5, 0.3, 0.6), base=3.0):
     nowhere = Interval(*[float("nan")] * 3)
     verdict = Verdict(kind, "In words.", 0.01, 0.01, 0)
     best = Interval(base, base - 0.01, base + 0.01)
-    return AllocationFit(
-        "quadratic", {}, 0.01, 2, Interval(*star), best, nowhere, nowhere, Band(x, loss, loss - 0.01, loss + 0.01), verdict, np.empty(0)
-    )
+    band, at = Band(x, loss, loss - 0.01, loss + 0.01), Interval(*star)
+    return AllocationFit("quadratic", {}, 0.01, 2, at, at, best, nowhere, nowhere, band, verdict, np.empty(0))
 
 
 def words(figure: Figure) -> str:
@@ -81,8 +80,8 @@ def test_a_fit_is_drawn_with_its_band_its_bar_and_its_verdict(curve_of, draw):
     [
         ("not-distinguishable", (0.5, 0.0, 1.0), f"not distinguishable from {RHO} = 1"),
         ("monotone", (0.4, 0.0, 0.7), f"no rise shown towards {RHO} = 0"),
-        ("monotone", (0.0, 0.0, 0.2), f"falls all the way to {RHO} = 0"),
-        ("monotone", (1.0, 0.8, 1.0), f"falls all the way to {RHO} = 1"),
+        ("monotone", (0.0, 0.0, 0.2), f"lowest at {RHO} = 0, minimum up to 0.20"),
+        ("monotone", (1.0, 0.8, 1.0), f"lowest at {RHO} = 1, minimum from 0.80"),
         ("too-few-points", (0.5, 0.3, 0.6), "too few points for a curve"),
     ],
 )
