@@ -13,6 +13,7 @@ from typing import Any, Self
 import psutil
 
 from engram.errors import UserError
+from engramctl.cluster.last_word import LastWord
 
 _SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 _STOP_S = 30.0
@@ -23,6 +24,7 @@ _LOOK_S = 0.5
 _SERVE_S = 60.0
 """After this long a gcs_server that still serves nobody never will."""
 _PR_SET_CHILD_SUBREAPER = 36
+_STOPPED = "stopped; what is finished is kept, and the same command continues"
 
 
 class RayLostError(UserError):
@@ -53,12 +55,14 @@ class Stopping:
         self._lost: UserError | None = None
         self._over = threading.Event()
         self._previous: dict[int, Any] = {}
+        self._last_word = LastWord()
 
     def __enter__(self) -> Self:
         self._previous = {number: signal.getsignal(number) for number in _SIGNALS}
         if self._previous[signal.SIGHUP] is signal.SIG_IGN:  # nohup wants it so
             del self._previous[signal.SIGHUP]
         self._stderr = os.dup(2)  # Ray is started with stderr closed
+        self._last_word.start()
         self.listen()
         return self
 
@@ -73,6 +77,7 @@ class Stopping:
             # After a signal the program is about to end, and a further one must not break its last steps.
             signal.signal(number, signal.SIG_IGN if self._began is not None else before)
         os.close(self._stderr)
+        self._last_word.close()
         if self._lost and isinstance(error, Exception | _Lost):
             raise self._lost from None
 
@@ -117,8 +122,9 @@ class Stopping:
         """End the process if the session is not over by then."""
         if not self._over.wait(seconds):
             with suppress(Exception):
-                if self._lost:
-                    os.write(self._stderr, f"error: {self._lost}\n".encode())
+                line = f"error: {self._lost}" if self._lost else _STOPPED
+                os.write(self._stderr, f"{line}\n".encode())
+                self._last_word.close()
                 end_processes()
                 self._clean()
             os._exit(code)

@@ -34,6 +34,7 @@ _OURS = re.compile(
 )
 """How the lines begin that `engramctl sweep` writes to stderr."""
 _LOST = re.compile(r"error: Ray's (raylet|gcs_server) died; what is finished is kept, and the same command continues")
+_ENDED = re.compile(r"error: this process was ended by Ray or from outside; what is finished is kept, and the same command continues")
 _NOT_STARTED = re.compile(r"error: Ray does not start on this machine: ")
 _STOPPED = re.compile(r"stopped; .*the same command (continues|does it again)")
 _SAME = ("val_loss", "val_bpb", "train_loss", "copy_loss", "steps", "tokens", "train_flops", "status", "load_cv")
@@ -153,7 +154,8 @@ class Killed:
             if kill.target in ("driver", "group") and kill.signal in ("TERM", "HUP", "INT") and kill.ended_s > _HEEDED_S:
                 yield f"went on for {kill.ended_s:.0f} s as if nothing had been said"
             return
-        if (code == 1 and any(map(_LOST.match, lines))) or (code == 2 and any(map(_NOT_STARTED.match, lines))):
+        died = _LOST if kill.target == "driver" else re.compile(f"{_LOST.pattern}|{_ENDED.pattern}")
+        if (code == 1 and any(map(died.match, lines))) or (code == 2 and any(map(_NOT_STARTED.match, lines))):
             return
         if code == 130 and any(map(_STOPPED.match, lines)):
             return

@@ -227,7 +227,9 @@ def test_mistakes_are_one_line_and_code_2(models, tmp_path, arguments, message):
     cached = [] if "--cache" in arguments else ["--cache", cache]
     result = run(*(names.get(one, one) for one in arguments), "--results", results, *cached, code=2)
     assert message in " ".join(result.stderr.split())
-    assert len(result.stderr.splitlines()) == 1
+    *talk, last = result.stderr.splitlines()
+    assert last.startswith("error: ")
+    assert all(line.endswith(" ...") for line in talk)  # what it was doing
     assert result.stdout == ""
 
 

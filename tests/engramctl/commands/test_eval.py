@@ -252,4 +252,5 @@ def test_plot_without_scores(fill, make_row, tmp_path):
     fill(tmp_path, [make_row(rho=rho) for rho in (0, 0.5, 1)])
     result = CliRunner().invoke(app, ["plot", "allocation", "--results", str(tmp_path), "--kind", "evals"])
     assert result.exit_code == 2
-    assert "has no benchmark scores; `engramctl eval mmlu --sweep allocation` makes some" in " ".join(result.stderr.split())
+    makes = f"`engramctl eval mmlu --sweep allocation --results {tmp_path}` makes some"
+    assert f"has no benchmark scores; {makes}" in " ".join(result.stderr.split())

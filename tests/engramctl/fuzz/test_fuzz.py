@@ -129,7 +129,7 @@ def strays(found: Outcome, words: list[str], sandbox: Sandbox, before: dict):
         if word in options or (value and os.path.isdir(place)):  # findings about a checkpoint lie in its folder
             allowed += [Path(place), Path(os.path.realpath(place))]
     # Ray's folder may need a shorter path than that of the temporary folder; tables of `bench offload` lie here for a while.
-    gone = {path for path in found.written if re.search("/engramctl-(ray|offload)-", path) and not os.path.lexists(path)}
+    gone = {path for path in found.written if re.search(r"/\.?engramctl-(ray|offload)-", path) and not os.path.lexists(path)}
     # By default an extension lies beside the checkpoint that it starts from.
     gone |= {path for path in changed | set(found.written) if "extend" in words and re.search("/here/[0-9a-f]{12}(/|$)", path)}
     # A file is written under a hidden name first.
