@@ -9,14 +9,20 @@ import platformdirs
 
 
 def default_cache() -> Path:
-    """`$ENGRAMCTL_CACHE`, or the user's cache folder; for a user without a home (a bare id in a container) a private one in `$TMPDIR`.
+    """`$ENGRAMCTL_CACHE`, or the user's cache folder; where there is no home (a bare id in a container) a private one in `$TMPDIR`.
 
     Raises PermissionError when that one can't be made, or belongs to somebody else, who could put code into it.
     """
     if given := os.environ.get("ENGRAMCTL_CACHE"):
         return Path(given)
     usual = Path(platformdirs.user_cache_dir("engramctl"))
-    return usual if usual.is_absolute() else private_cache()
+    return usual if usual.is_absolute() and _can_be_made(usual) else private_cache()
+
+
+def _can_be_made(folder: Path) -> bool:
+    """Whether a folder is there, or could be made where its nearest existing parent is."""
+    nearest = next(parent for parent in (folder, *folder.parents) if parent.exists())
+    return nearest == folder or os.access(nearest, os.W_OK | os.X_OK)
 
 
 def private_cache() -> Path:

@@ -22,6 +22,24 @@ def test_the_cache_of_a_user_without_a_home_is_private(homeless):
     assert stat.S_IMODE(homeless.stat().st_mode) == 0o700
 
 
+@pytest.mark.skipif(os.getuid() == 0, reason="root may write everywhere")
+def test_a_home_that_is_named_but_can_not_be_made(homeless, monkeypatch):
+    """As of `nobody`, whose home is /nonexistent."""
+    monkeypatch.setattr(platformdirs, "user_cache_dir", lambda name: f"/nonexistent/.cache/{name}")
+    assert default_cache() == homeless
+
+
+def test_a_home_that_may_not_be_written(homeless, monkeypatch):
+    monkeypatch.setattr(platformdirs, "user_cache_dir", lambda name: f"/nonexistent/.cache/{name}")
+    monkeypatch.setattr(os, "access", lambda *_: False)
+    assert default_cache() == homeless
+
+
+def test_a_home_that_may(homeless, tmp_path, monkeypatch):
+    monkeypatch.setattr(platformdirs, "user_cache_dir", lambda name: str(tmp_path / "home/.cache" / name))
+    assert default_cache() == tmp_path / "home/.cache/engramctl"
+
+
 def test_a_folder_that_others_can_write_is_refused(homeless, monkeypatch):
     homeless.mkdir()
     homeless.chmod(0o777)

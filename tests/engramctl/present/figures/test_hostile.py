@@ -4,6 +4,7 @@ import os
 import subprocess
 import sys
 import warnings
+from pathlib import Path
 
 import matplotlib
 import pytest
@@ -30,6 +31,7 @@ LABELS = [
     "{",
     "{0}%s",
 ]
+REFERENCE = Path(__file__).parents[4] / "results" / "reference"
 HOSTILE = {
     "text.usetex": "True", "font.size": "30", "svg.fonttype": "none", "figure.facecolor": "red", "lines.linewidth": "9",
     "path.sketch": "1, 2, 3", "savefig.bbox": "tight", "figure.constrained_layout.use": "False", "text.parse_math": "True",
@@ -86,6 +88,22 @@ def test_the_backend_of_a_notebook_does_not_matter(tmp_path, backend):
     assert done.returncode == 0, done.stderr
     assert done.stdout.strip() == backend
     assert sorted(files(tmp_path / "out")) == ["one.pdf", "one.png", "one.svg"]
+
+
+@pytest.mark.parametrize(("settings", "said"), [(b"font.family: \xff\n", "error: matplotlib can't read its settings: "), (b"", "")])
+def test_matplotlib_itself_says_nothing(tmp_path, settings, said):
+    """Neither of settings that are no text, nor of a home that is not there."""
+    (tmp_path / "matplotlibrc").write_bytes(settings)
+    environment = os.environ | {"HOME": "/nonexistent", "PYTHONPATH": os.pathsep.join(p for p in sys.path if p)}
+    environment = {name: value for name, value in environment.items() if not name.startswith(("XDG_", "MPL"))}
+    arguments = ["plot", "laptop", "--results", str(REFERENCE), "--out", str(tmp_path / "out"), "--format", "svg"]
+    done = subprocess.run([sys.executable, "-m", "engramctl", *arguments], cwd=tmp_path, env=environment, capture_output=True, text=True)
+    lines = done.stderr.splitlines()
+    if said:
+        assert len(lines) == 1
+        assert lines[0].startswith(said)
+    else:
+        assert [line for line in lines if not line.startswith(("figure: ", "next: "))] == []
 
 
 def test_logarithmic_axes_have_no_formulas():
