@@ -62,8 +62,10 @@ def interruptible() -> Iterator[None]:
         signal.set_wakeup_fd(woken)
         os.close(writer)  # ends the thread
         for number, handler in before.items():
-            # After a signal the program is about to end, and a further one must not break its last steps.
-            signal.signal(number, signal.SIG_IGN if noticed.is_set() else handler)
+            # After a signal the program is about to end, and a further one must not break its last steps; who heard it inside the block
+            # has made sure of that already.
+            over_soon = noticed.is_set() or signal.getsignal(number) is signal.SIG_IGN
+            signal.signal(number, signal.SIG_IGN if over_soon else handler)
 
 
 def say_stopped() -> None:

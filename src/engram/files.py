@@ -23,6 +23,7 @@ REFUSALS = FULL | {
 _LOCK = "lock"
 _STALE_S = 60.0
 """A temporary folder is made and locked in much less."""
+_REMOVALS, _REMOVAL_S = 10, 0.1
 _RUST = re.compile(r"\(os error (\d+)\)")
 """How libraries written in Rust (safetensors, tokenizers) tell the system's error, in exceptions of their own."""
 
@@ -84,11 +85,11 @@ def temporary_folder(prefix: str, parent: Path, places: Iterable[Path] = ()) -> 
             _remove_if_stale(left)
     with naming(parent), ExitStack() as stack:
         made = Path(tempfile.mkdtemp(prefix=f".{prefix}", dir=parent))  # 0700
-        stack.callback(shutil.rmtree, made, ignore_errors=True)
+        stack.callback(_remove, made)
         lock = stack.enter_context((made / _LOCK).open("w"))  # held as long as this process lives
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         folder = made.with_name(made.name[1:])  # only now: others take an unlocked one for dead
-        stack.callback(shutil.rmtree, folder, ignore_errors=True)
+        stack.callback(_remove, folder)
         made.rename(folder)
         kept = stack.pop_all()
     with kept:
@@ -100,16 +101,28 @@ def _remove_if_stale(folder: Path) -> None:
     with suppress(OSError):
         found = folder.lstat()
         if stat.S_ISDIR(found.st_mode) and found.st_uid == os.getuid() and time.time() - found.st_mtime > _STALE_S:
-            shutil.rmtree(folder, ignore_errors=True)
+            _remove(folder)
 
 
 def _remove_if_dead(folder: Path) -> None:
     with suppress(OSError):
         if folder.is_symlink() or folder.stat().st_uid != os.getuid():
             return
-        with (folder / _LOCK).open() as lock:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            shutil.rmtree(folder, ignore_errors=True)
+        try:
+            with (folder / _LOCK).open() as lock:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                _remove(folder)
+        except FileNotFoundError:  # it was locked before it had its name: somebody was about to remove it
+            _remove(folder)
+
+
+def _remove(folder: Path) -> None:
+    """Remove a folder in which processes that are just ending may still make files."""
+    for _ in range(_REMOVALS):
+        shutil.rmtree(folder, ignore_errors=True)
+        if not folder.exists():
+            return
+        time.sleep(_REMOVAL_S)
 
 
 def publish(temporary: Path, target: Path) -> None:

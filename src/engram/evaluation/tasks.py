@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from engram.errors import UserError
 from engram.evaluation.data import FORMS, MMLU, LocalData
 from engram.evaluation.environment import offline, require_lm_eval
+from engram.evaluation.json_files import check_json_files
 from engram.evaluation.local_rows import Splits, check_answers, row_error
 from engram.evaluation.task_names import defined_names, definitions, undefined
 from engram.tokenizer.hub import require_hub, short_cause
@@ -231,6 +232,7 @@ class _Factory(TaskFactory):
             raise UserError(f"task {entry.name} can't be read: {short_cause(problem)}") from problem
         if entry.kind == Kind.GROUP:
             return config
+        check_json_files(config)
         self.rows = self.local.splits(config, shots(config, self.fewshot)) if self.local is not None else None
         if self.rows is not None:
             if "class" in config:
