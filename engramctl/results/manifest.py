@@ -90,6 +90,15 @@ class WantedTrial(_Kept):
             raise ValueError(f"trial_id: {self.trial_id!r} is not allowed: 12 hexadecimal digits are expected")
         return self
 
+    @field_validator("size", "variant")
+    @classmethod
+    def _is_text(cls, name: str) -> str:
+        try:
+            name.encode()
+        except UnicodeEncodeError:
+            raise ValueError(f"{name!a} is not allowed: it has half a character") from None
+        return name
+
 
 class Manifest(_Kept):
     """What a sweep is: its declaration, its text, the FLOPs that its wall times came to, and the trials that were asked for."""

@@ -75,8 +75,8 @@ class SweepRun:
     """Where the memory tables lie."""
     workers_given: bool = True
     """Whether somebody has asked for this number of workers."""
-    kernels: "Future[None] | None" = None
-    """Done when the kernels are compiled; its result is a UserError when their disk is full."""
+    kernels: "Future[tuple[str, ...]] | None" = None
+    """Done when the kernels are compiled: lines about that, or a UserError when their disk is full."""
 
     def expand(self, budgets: Sequence[float], corpus: Corpus) -> list[TrialConfig]:
         """All trials of the sweep on its text."""
@@ -93,9 +93,7 @@ def run_sweep(run: SweepRun, cache: Path) -> list[TrialConfig]:
         check_same_sweep(run.store, run.spec, manifest)
         if run.resources.address is None:
             given = run.resources.workers is not None
-            run = replace(
-                run, resources=_local_resources(run), workers_given=given, kernels=compiling(run.resources.device, run.watcher.note)
-            )
+            run = replace(run, resources=_local_resources(run), workers_given=given, kernels=compiling(run.resources.device))
         return train_missing(run, _prepared_corpus(run, manifest, cache), manifest)
 
 
@@ -273,8 +271,8 @@ def _train(run: SweepRun, corpus: Corpus, trials: Sequence[TrialConfig], private
         private_folder=private_folder,
     )
     failed: dict[str, str] = {}
-    if run.kernels is not None:
-        run.kernels.result()
+    for line in run.kernels.result() if run.kernels is not None else ():
+        run.watcher.note(line)
     with RunningTrials(run.store) as running, run.watcher.trials(left, len(trials) - len(left)) as watch:
 
         def tell(event: Event) -> None:

@@ -18,6 +18,8 @@ _MERGE, _TEXT = "tag:yaml.org,2002:merge", "tag:yaml.org,2002:str"
 _NUMBERS = ("tag:yaml.org,2002:int", "tag:yaml.org,2002:float")
 _OTHER_BASE = re.compile(r"[-+]?(0[0-9_]+|[0-9_]+:[0-9_:.]+)")
 """What YAML 1.1 reads in base 8 (010 is 8) or 60 (1:30 is 90), which hardly anybody means."""
+_HALF = re.compile(r"[\ud800-\udfff]")
+"""Half of a character that JSON writes as two escapes: "\\ud83d\\ude00"."""
 
 
 def read_yaml(text: str, where: str, as_text: Collection[str] = ()) -> Any:
@@ -109,12 +111,22 @@ def _check_keys(node: yaml.MappingNode) -> None:
         seen[key.value] = key.start_mark.line + 1
 
 
+def _join_halves(node: yaml.ScalarNode) -> None:
+    """Put characters together that were written as two escapes, which PyYAML leaves apart; ConstructorError for half a character."""
+    if _HALF.search(node.value):
+        try:
+            node.value = node.value.encode("utf-16", "surrogatepass").decode("utf-16")
+        except UnicodeDecodeError:
+            raise ConstructorError(None, None, "an escape that is half a character", node.start_mark) from None
+
+
 def _check_size(node: yaml.Node, sizes: dict[int, int], above: set[int]) -> int:
     """Characters and values below a node, those of aliases as often as they are named; ConstructorError when they are too many."""
     if id(node) in above:
         raise ConstructorError(None, None, "an alias inside what it stands for", node.start_mark)
     if id(node) not in sizes:
         if isinstance(node, yaml.ScalarNode):
+            _join_halves(node)
             size = 1 + len(node.value)
         else:
             inner = [n for pair in node.value for n in pair] if isinstance(node, yaml.MappingNode) else node.value

@@ -1,8 +1,9 @@
 """A prepared corpus on disk, and the batches that training and validation take from it."""
 
+import tokenize
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Self, TypedDict
+from typing import Any, Literal, Self, TypedDict
 
 import numpy as np
 from tokenizers import Tokenizer
@@ -72,13 +73,13 @@ class Corpus:
                 vocab_size=meta["vocab_size"],
                 compressed_vocab_size=meta["compressed_vocab_size"],
                 end_of_text_id=meta["end_of_text_id"],
-                compression=np.load(folder / "compression.npy"),
+                compression=_array(folder / "compression.npy"),
                 train=np.memmap(folder / "train.bin", dtype=dtype, mode="r"),
-                train_doc_starts=np.load(folder / "train_docs.npy", mmap_mode="r"),
+                train_doc_starts=_array(folder / "train_docs.npy", mmap_mode="r"),
                 val=np.memmap(folder / "val.bin", dtype=dtype, mode="r"),
-                val_doc_starts=np.load(folder / "val_docs.npy"),
-                val_doc_bytes=np.load(folder / "val_doc_bytes.npy"),
-                val_doc_ids=np.load(folder / "val_doc_ids.npy"),
+                val_doc_starts=_array(folder / "val_docs.npy"),
+                val_doc_bytes=_array(folder / "val_doc_bytes.npy"),
+                val_doc_ids=_array(folder / "val_doc_ids.npy"),
                 tokenizer_json=(folder / "tokenizer.json").read_bytes(),
                 meta=meta,
             )
@@ -194,3 +195,12 @@ def document_windows(corpus: Corpus, seq_len: int, max_tokens: int) -> np.ndarra
     starts = corpus.val_doc_starts[:-1][np.diff(corpus.val_doc_starts) >= seq_len][: max(1, max_tokens // seq_len)]
     documents = np.asarray(corpus.val)[starts[:, None] + np.arange(seq_len)].astype(np.int64)
     return np.concatenate([np.full((len(starts), 1), corpus.end_of_text_id), documents], axis=1)
+
+
+def _array(path: Path, mmap_mode: Literal["r"] | None = None) -> np.ndarray:
+    """An array from a file; EOFError, OSError or ValueError when it holds none."""
+    try:
+        array: np.ndarray = np.load(path, mmap_mode=mmap_mode)
+    except (SyntaxError, tokenize.TokenError) as problem:  # the header is Python
+        raise ValueError(f"{path.name} has no header of an array: {problem}") from None
+    return array

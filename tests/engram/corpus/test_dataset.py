@@ -117,6 +117,7 @@ def _token_too_large(folder):
         _changed("val_doc_ids.npy", lambda ids: ids[:-1]), _token_too_large,
         _replaced("meta.json", lambda path: path.write_text("[" * 100_000)), _replaced("meta.json", lambda path: path.write_text("[]")),
         _replaced("val_docs.npy", lambda path: path.touch()), _replaced("train.bin", os.mkfifo), _replaced("val_doc_ids.npy", os.mkdir),
+        _replaced("compression.npy", lambda path: path.write_bytes(b"\x93NUMPY\x01\x00\x10\x00{'descr': (       ")),
     ],
 )  # fmt: skip
 def test_a_folder_that_is_no_whole_corpus_is_one_line(tiny_corpus, tmp_path, spoil):

@@ -39,6 +39,10 @@ def test_manifest(store):
         (of_shape(trials=[{"trial_id": "a"}]), "trials.0.size: this field is required"),
         (of_shape(trials=[trial | {"trial_id": "a0/../../../../precious/sub"}]), "trials.0: trial_id: 'a0/../.*' is not allowed: 12 hex"),
         (of_shape(trials=[trial | {"trial_id": "0123456789a*"}]), "trial_id: .* is not allowed"),
+        (
+            of_shape(trials=[trial | {"trial_id": "0123456789ab", "variant": "\ud800"}]),
+            "variant: .* is not allowed: it has half a character",
+        ),
         (of_shape(corpus={"folder": "../x", "fingerprint": "", "tokenizer_fingerprint": "", "vocab_size": 1}), "corpus.folder: '../x'"),
         (of_shape(budgets=[1e12]), "budgets: .* is not allowed"),
         (of_shape(sweep={"slots": "many"}), "sweep.slots: 'many' is not allowed"),

@@ -134,3 +134,10 @@ def test_numbers_as_people_write_them_are_read(tmp_path):
 def test_a_flag_is_no_rho(tmp_path, rhos):
     with pytest.raises(UserError, match=r"rhos: (True|False) is not allowed: a number is expected"):
         load(tmp_path, MINIMAL.replace("[0, 1]", rhos))
+
+
+def test_characters_of_two_escapes_are_put_together_and_half_ones_refused():
+    assert read_yaml('{"\\ud83d\\ude00": "a\\ud83d\\ude00"}', "it") == {"\U0001f600": "a\U0001f600"}
+    for text in ('a: "\\ud800"', '"\\udc00": 1', 'a: "\\ude00\\ud83d"'):
+        with pytest.raises(UserError, match=r"^it: not valid YAML: an escape that is half a character$"):
+            read_yaml(text, "it")
