@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from engram.errors import UserError
-from engram.files import temporary_folder
+from engram.files import remove_left, temporary_folder
 
 _TOKEN_NAMES = ("RAY_AUTH_MODE", "RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH")
 _PREFIX = "engramctl-ray-"
@@ -72,14 +72,19 @@ def private_folder() -> Iterator[Path]:
 
     UserError when there is no place for it. Folders of sessions that were killed are removed as well.
     """
+    remove_left_folders()
     parent = _parent()
     with ExitStack() as stack:
         try:
-            left = [*_places(), Path(os.environ.get("TMPDIR") or "/tmp")]
-            folder = stack.enter_context(temporary_folder(_PREFIX, parent, left))
+            folder = stack.enter_context(temporary_folder(_PREFIX, parent))
         except OSError as problem:
             raise UserError(f"Ray's temporary folder can't be made in {parent}: {problem.strerror}; set TMPDIR to another folder") from None
         yield folder
+
+
+def remove_left_folders() -> None:
+    """Remove the folders of private Rays whose session was killed."""
+    remove_left(_PREFIX, [*_places(), Path(os.environ.get("TMPDIR") or "/tmp")])
 
 
 def _places() -> list[Path]:

@@ -16,6 +16,7 @@ from engram.errors import UserError
 from engram.memory.placement.settings import TablePlacement
 from engramctl.cluster.events import ENDED, RETRY, Event
 from engramctl.cluster.limits import free_memory
+from engramctl.cluster.private import remove_left_folders
 from engramctl.cluster.session import Resources, cluster_workers, local_workers, ray_session, trial_resources
 from engramctl.cluster.shared_folder import require_shared
 from engramctl.cluster.speeds import measure_speeds
@@ -88,6 +89,7 @@ def run_sweep(run: SweepRun, cache: Path) -> list[TrialConfig]:
 
     Raises UserError when another process is running the sweep, the folder holds another experiment, or the sweep can't be run here.
     """
+    remove_left_folders()  # also where nothing is left to train
     with run.store.lock():
         manifest = run.store.read_manifest() or Manifest()
         check_same_sweep(run.store, run.spec, manifest)

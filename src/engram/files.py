@@ -72,17 +72,12 @@ def whole_folder(target: Path) -> Iterator[Path]:
 
 
 @contextmanager
-def temporary_folder(prefix: str, parent: Path, places: Iterable[Path] = ()) -> Iterator[Path]:
-    """A folder in `parent` that only this user may enter, removed at the end of the block.
+def temporary_folder(prefix: str, parent: Path) -> Iterator[Path]:
+    """A folder in `parent` that only this user may enter, removed at the end of the block; `remove_left` removes those of the killed.
 
-    Those of the same prefix in `parent` and `places` whose process was killed are removed first; one of another user, or of a process that
-    lives, stays. Raises OSError, which names the folder, when it can't be made.
+    Raises OSError, which names the folder, when it can't be made.
     """
-    for place in {parent, *places}:
-        for left in place.glob(f"{prefix}*"):
-            _remove_if_dead(left)
-        for left in place.glob(f".{prefix}*"):
-            _remove_if_stale(left)
+    remove_left(prefix, [parent])
     with naming(parent), ExitStack() as stack:
         made = Path(tempfile.mkdtemp(prefix=f".{prefix}", dir=parent))  # 0700
         stack.callback(_remove, made)
@@ -94,6 +89,15 @@ def temporary_folder(prefix: str, parent: Path, places: Iterable[Path] = ()) -> 
         kept = stack.pop_all()
     with kept:
         yield folder
+
+
+def remove_left(prefix: str, places: Iterable[Path]) -> None:
+    """Remove temporary folders whose process was killed; one of another user, or of a process that lives, stays."""
+    for place in set(places):
+        for left in place.glob(f"{prefix}*"):
+            _remove_if_dead(left)
+        for left in place.glob(f".{prefix}*"):
+            _remove_if_stale(left)
 
 
 def _remove_if_stale(folder: Path) -> None:

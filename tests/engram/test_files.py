@@ -108,6 +108,7 @@ def test_temporary_folders_of_the_dead_go_and_those_of_the_living_stay(tmp_path)
     dead = tmp_path / "bench-dead"
     dead.mkdir()
     (dead / "lock").touch()
+    (tmp_path / "bench-half-removed").mkdir()  # its lock went first
     (dead / "table.rows").write_bytes(bytes(1000))
     other = tmp_path / "mine"
     other.mkdir()

@@ -203,3 +203,12 @@ def test_no_room_for_a_temporary_folder_is_one_line(monkeypatch, short_path):
         UserError, match=rf"^Ray needs [\d.]+ MB for .*, {short_path} has 1 MB, /tmp has .*; make room there, or set TMPDIR$"
     ):
         private.private_folder().__enter__()
+
+
+def test_folders_of_killed_sessions_go_without_a_new_session(monkeypatch, tmp_path):
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    dead = tmp_path / "engramctl-ray-12345678"
+    dead.mkdir()
+    (dead / "lock").touch()
+    private.remove_left_folders()
+    assert list(tmp_path.iterdir()) == []
