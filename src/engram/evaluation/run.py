@@ -9,6 +9,7 @@ from engram.errors import UserError
 from engram.evaluation.environment import offline as without_network
 from engram.evaluation.environment import quiet, require_lm_eval
 from engram.evaluation.metrics import Answer, Item, bits, items, mean, right_answer
+from engram.evaluation.task_files import mistakes_of_tasks
 from engram.evaluation.tasks import CustomTask, load_tasks
 
 require_lm_eval()
@@ -99,7 +100,8 @@ def evaluate(
     truncated.clear()
     with quiet(), without_network(offline):
         loaded = load_tasks(tasks, custom, data=data, fewshot=fewshot, without_network=offline)
-        results: Any = lm_eval.evaluate(model, loaded, limit=limit, bootstrap_iters=BOOTSTRAP, log_samples=True)
+        with mistakes_of_tasks(tasks):
+            results: Any = lm_eval.evaluate(model, loaded, limit=limit, bootstrap_iters=BOOTSTRAP, log_samples=True)
         answers = {name: _right_answers(task, results["samples"][name]) for name, task in loaded["tasks"].items()}
         if answer_bpb:
             _score_answers(model, answers)

@@ -1,7 +1,9 @@
 """The files that a task defined by the user consists of."""
 
 import glob
-from collections.abc import Iterator
+import traceback
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +13,9 @@ from engram.errors import UserError
 from engram.foreign_files import read_text
 
 _MAX_DEPTH = 20
+_OWN = Path(__file__).parents[1]
+_ASKING = {Path(__file__), Path(__file__).with_name("run.py")}
+"""Where lm-eval is called."""
 
 
 class _Loader(yaml.SafeLoader):
@@ -44,6 +49,25 @@ def task_label(file: Path) -> str:
     content = _read(file)
     names = [content.get("task"), content.get("group")]
     return next((name for name in names if isinstance(name, str)), file.stem)
+
+
+@contextmanager
+def mistakes_of_tasks(names: Sequence[str]) -> Iterator[None]:
+    """UserError, which names them, for what goes wrong in lm-eval while tasks from YAML files are asked: a template, a function, a field.
+
+    An error in which our own code has a part is no mistake of a task and stays what it is.
+    """
+    try:
+        yield
+    except UserError:
+        raise
+    except Exception as problem:
+        files = [name for name in names if Path(name).is_file()]
+        called = {Path(frame.filename) for frame in traceback.extract_tb(problem.__traceback__)} - _ASKING
+        if not files or any(place.is_relative_to(_OWN) for place in called):
+            raise
+        why = f"{type(problem).__name__}: {problem}" if str(problem) else type(problem).__name__
+        raise UserError(f"{', '.join(files)} can't be scored: {' '.join(why.split())[:200]}") from problem
 
 
 def _collect(file: Path, found: list[Path], depth: int) -> None:

@@ -3,7 +3,8 @@ from pathlib import Path
 import pytest
 
 from engram.errors import UserError
-from engram.evaluation.task_files import task_files, task_label
+from engram.evaluation import task_files as task_files_module
+from engram.evaluation.task_files import mistakes_of_tasks, task_files, task_label
 
 
 def test_aliases_are_followed_once(tmp_path):
@@ -30,3 +31,28 @@ def test_what_is_no_task_is_one_line(tmp_path, content):
     with pytest.raises(UserError, match=r"own\.yaml") as mistake:
         task_files(tmp_path / "own.yaml")
     assert "\n" not in str(mistake.value)
+
+
+def raising(place):
+    """A function that fails, as if it stood in another file."""
+    found = {}
+    exec(compile("def fail(): raise KeyError('choices')", str(place), "exec"), found)
+    return found["fail"]
+
+
+def test_what_a_task_gets_wrong_is_one_line(tmp_path):
+    file = tmp_path / "own.yaml"
+    file.write_text("task: own")
+    with pytest.raises(UserError, match=rf"^{file} can't be scored: KeyError: 'choices'$"), mistakes_of_tasks(["mmlu", str(file)]):
+        raising("/site-packages/lm_eval/api/task.py")()
+
+
+def test_what_our_own_code_gets_wrong_stays_what_it_is(tmp_path):
+    file = tmp_path / "own.yaml"
+    file.write_text("task: own")
+    with pytest.raises(KeyError), mistakes_of_tasks([str(file)]):
+        raising(Path(task_files_module.__file__).with_name("adapter.py"))()
+    with pytest.raises(KeyError), mistakes_of_tasks(["mmlu"]):
+        raising("/site-packages/lm_eval/api/task.py")()
+    with pytest.raises(UserError, match="^said$"), mistakes_of_tasks([str(file)]):
+        raise UserError("said")
