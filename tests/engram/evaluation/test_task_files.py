@@ -54,5 +54,5 @@ def test_what_our_own_code_gets_wrong_stays_what_it_is(tmp_path):
         raising(Path(task_files_module.__file__).with_name("adapter.py"))()
     with pytest.raises(KeyError), mistakes_of_tasks(["mmlu"]):
         raising("/site-packages/lm_eval/api/task.py")()
-    with pytest.raises(UserError, match="^said$"), mistakes_of_tasks([str(file)]):
+    with pytest.raises(UserError, match="said"), mistakes_of_tasks([str(file)]):
         raise UserError("said")
