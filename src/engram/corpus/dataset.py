@@ -9,7 +9,7 @@ import numpy as np
 from tokenizers import Tokenizer
 
 from engram.errors import UserError
-from engram.foreign_files import MOST_BYTES, read_json, require_regular
+from engram.foreign_files import MOST_BYTES, read_bytes, read_json, require_regular
 
 FORMAT = 1
 """Version of the folder's layout; folders of other versions are refused."""
@@ -80,7 +80,7 @@ class Corpus:
                 val_doc_starts=_array(folder / "val_docs.npy"),
                 val_doc_bytes=_array(folder / "val_doc_bytes.npy"),
                 val_doc_ids=_array(folder / "val_doc_ids.npy"),
-                tokenizer_json=(folder / "tokenizer.json").read_bytes(),
+                tokenizer_json=read_bytes(folder / "tokenizer.json"),
                 meta=meta,
             )
             corpus._check()

@@ -117,6 +117,7 @@ def _token_too_large(folder):
         _changed("val_doc_ids.npy", lambda ids: ids[:-1]), _token_too_large,
         _replaced("meta.json", lambda path: path.write_text("[" * 100_000)), _replaced("meta.json", lambda path: path.write_text("[]")),
         _replaced("val_docs.npy", lambda path: path.touch()), _replaced("train.bin", os.mkfifo), _replaced("val_doc_ids.npy", os.mkdir),
+        _replaced("tokenizer.json", os.mkfifo),
         _replaced("compression.npy", lambda path: path.write_bytes(b"\x93NUMPY\x01\x00\x10\x00{'descr': (       ")),
     ],
 )  # fmt: skip
