@@ -27,7 +27,7 @@ smoke: setup  ## Set up, then three tiny trials: does everything work here?
 test: setup  ## Set up, then all tests
 	$(BIN)/python -m pytest -n auto --maxprocesses 4 --dist loadfile
 
-gpu: $(if $(GPU_PYTHON),,setup)  ## The tests that need a GPU: all commands on it
+gpu: $(if $(GPU_PYTHON),,setup)  ## The tests that need a GPU: sweeps on it, and what is done with their models
 	$(or $(GPU_PYTHON),$(BIN)/python) -m pytest tests/gpu --durations=5
 
 fuzz: setup  ## Set up, then 2,000 command lines and damaged files with new seeds: one line of error or none, nothing written elsewhere
