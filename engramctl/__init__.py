@@ -35,14 +35,18 @@ def open_sweep(name: str, results: str | Path = "results") -> "SweepResults":
     return SweepResults.open(Path(results), name, columns=None)
 
 
-def fit(sweep: "SweepResults") -> "SweepFits":
+def fit(sweep: "SweepResults", margin: float = 0.005) -> "SweepFits":
     """What a sweep has shown: curves over rho or slots with their verdicts, and comparisons of variants; losses are in nats per token.
 
-    Raises `engram.UserError` when no trial has finished, or trials were validated on different documents.
+    Args:
+        sweep: the sweep.
+        margin: by how much a rho may be worse than the best one to count as near it, nats per token.
+
+    Raises `engram.UserError` when no trial has finished, trials were validated on different documents, or the margin is none.
     """
     from engramctl.findings.fits import sweep_fits
 
-    return sweep_fits(sweep.require_finished())
+    return sweep_fits(sweep.require_finished(), margin=margin)
 
 
 def plot(sweep: "SweepResults", kind: str = "auto") -> "dict[str, Figure]":

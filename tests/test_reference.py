@@ -26,7 +26,7 @@ def test_the_reference_sweep_is_whole():
 def test_the_reference_sweep_shows_what_the_readme_says():
     fits = sweep_fits(SweepResults.open(REFERENCE, "laptop"))
     small, middle, large = (fit for _, fit in sorted(fits.allocation.items(), key=lambda item: item[0].budget_flops))
-    assert (small.verdict.kind, middle.verdict.kind, large.verdict.kind) == ("monotone", "interior", "interior")
+    assert (small.verdict.kind, middle.verdict.kind, large.verdict.kind) == ("memory-helps", "interior", "interior")
     readme = (REFERENCE.parents[1] / "README.md").read_text()
     for fit in (middle, large):
         assert f"{fit.rho_star.estimate:.2f} ({fit.rho_star.low:.2f} to {fit.rho_star.high:.2f})" in readme

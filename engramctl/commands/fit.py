@@ -1,22 +1,31 @@
 """`engramctl fit`: what a sweep has shown, in numbers and words."""
 
-from engramctl.commands.options.results import JsonOption, ResultsOption, SweepArgument
+from engram.fitting.margin import MARGIN
+from engramctl.commands.options.results import JsonOption, MarginOption, ResultsOption, SweepArgument
 from engramctl.commands.process import one_blas_thread
 from engramctl.present import console
 from engramctl.present.json import fits_as_json, print_json
 from engramctl.results.defaults import DEFAULT_RESULTS, DEFAULT_SWEEP, command
 
 
-def fit(sweep: SweepArgument = DEFAULT_SWEEP, results: ResultsOption = DEFAULT_RESULTS, as_json: JsonOption = False) -> None:
+def fit(
+    sweep: SweepArgument = DEFAULT_SWEEP,
+    results: ResultsOption = DEFAULT_RESULTS,
+    margin: MarginOption = MARGIN,
+    as_json: JsonOption = False,
+) -> None:
     """Fit loss against rho (or slots), compare variants, and say what the sweep has shown.
 
     Every number has a 95 % interval, from validation documents drawn again and from the noise of trials.
+
+    First the range of rho within a margin of the best, how sure that is, and what a rho of it costs at most: what to choose from.
 
     rho* is where the curve is lowest, gain what it lies below rho = 1 there, crossing the rho below rho* that is as good as rho = 1.
 
     noise is the standard deviation of one trial, the common effect of its seed taken out.
 
     Example: engramctl fit allocation --json
+    Example: engramctl fit allocation --margin 0.01
     """
     one_blas_thread()
     from engramctl.commands.next_step import further
@@ -27,9 +36,9 @@ def fit(sweep: SweepArgument = DEFAULT_SWEEP, results: ResultsOption = DEFAULT_R
     from engramctl.results.trial_table import DIVERGED
 
     opened = SweepResults.open(results, sweep).require_finished()
-    fits = sweep_fits(opened)
+    fits = sweep_fits(opened, margin=margin)
     if as_json:
-        print_json({"identity": fit_identity(opened), **fits_as_json(fits, bands=True)})
+        print_json({"identity": fit_identity(opened, margin), **fits_as_json(fits, bands=True)})
     else:
         print_fits(console.out(), fits)
     if n := len(opened.unfinished):

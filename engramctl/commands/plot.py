@@ -6,7 +6,8 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from engram.errors import UserError
-from engramctl.commands.options.results import JsonOption, ResultsOption, SweepArgument
+from engram.fitting.margin import MARGIN
+from engramctl.commands.options.results import JsonOption, MarginOption, ResultsOption, SweepArgument
 from engramctl.commands.process import no_collection, one_blas_thread
 from engramctl.present import console
 from engramctl.present.format import counted
@@ -35,6 +36,7 @@ def plot(
     out: OutOption = None,
     kind: KindOption = "auto",
     formats: FormatOption = "png,svg,pdf",
+    margin: MarginOption = MARGIN,
     as_json: JsonOption = False,
 ) -> None:
     """Draw what a sweep has measured and print the numbers behind the figures.
@@ -75,7 +77,7 @@ def plot(
             f"sweep '{sweep}' has no RULER scores of two values of rho at one budget, or at one loss; "
             f"{as_typed(['eval', 'ruler', '--lengths', '512,1024', '--sweep', sweep], results)} makes some"
         )
-    fits = _fits(opened, [] if kind in (EVALS, RULER) else chosen_kinds(kind, opened))
+    fits = _fits(opened, [] if kind in (EVALS, RULER) else chosen_kinds(kind, opened), margin)
     folder = out or opened.store.figures
     paths = {name: save(draw(name, opened.wanted, fits), folder, name, wanted_formats) for name in fits.kinds}
     if scores is not None:
@@ -133,12 +135,14 @@ def _comparable_scores(scored: "pd.DataFrame", opened: "SweepResults", required:
     return scores
 
 
-def _fits(opened: "SweepResults", kinds: list[str]) -> "SweepFits":
+def _fits(opened: "SweepResults", kinds: list[str], margin: float) -> "SweepFits":
     """The fits that the figures show; trials whose losses on documents are gone are still drawn over rho, without a fit."""
+    from engram.fitting.margin import check_margin
     from engramctl.findings.fits import SweepFits, sweep_fits
 
+    check_margin(margin)
     try:
-        return sweep_fits(opened, kinds)
+        return sweep_fits(opened, kinds, margin)
     except UserError as problem:
         if "allocation" not in kinds:
             raise

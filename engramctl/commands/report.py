@@ -5,7 +5,8 @@ from typing import Annotated
 
 import typer
 
-from engramctl.commands.options.results import JsonOption, ResultsOption, SweepArgument
+from engram.fitting.margin import MARGIN
+from engramctl.commands.options.results import JsonOption, MarginOption, ResultsOption, SweepArgument
 from engramctl.commands.process import one_blas_thread
 from engramctl.results.defaults import DEFAULT_RESULTS, DEFAULT_SWEEP, command
 
@@ -16,6 +17,7 @@ def report(
     sweep: SweepArgument = DEFAULT_SWEEP,
     results: ResultsOption = DEFAULT_RESULTS,
     out: OutOption = None,
+    margin: MarginOption = MARGIN,
     as_json: JsonOption = False,
 ) -> None:
     """Write one self-contained HTML page: question, verdict, figures, tables, cost, configs, versions.
@@ -48,7 +50,7 @@ def report(
     if out is not None and out.is_dir():
         raise UserError(f"--out {out} is a folder; the name of an HTML file is expected")
     opened = SweepResults.open(results, sweep, columns=None).require_finished()
-    store, fits = opened.store, sweep_fits(opened)
+    store, fits = opened.store, sweep_fits(opened, margin=margin)
     path = out or store.folder / "report.html"
     figures = [page_figure(kind, draw(kind, opened.wanted, fits)) for kind in fits.kinds]
     scored = ScoreStore(store.folder).read()
@@ -66,7 +68,7 @@ def report(
         raise UserError(f"{path} can't be written: {problem.strerror}") from None
     kept, why = True, ""
     try:
-        write_table(store.fits, pa.Table.from_pandas(fit_rows(fits), preserve_index=False), fit_identity(opened))
+        write_table(store.fits, pa.Table.from_pandas(fit_rows(fits), preserve_index=False), fit_identity(opened, margin))
     except OSError as problem:
         # The page has the numbers too; results are often of somebody else.
         kept, why = False, str(problem.strerror)

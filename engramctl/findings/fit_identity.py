@@ -12,9 +12,12 @@ _CODE = (
 )
 
 
-def fit_identity(sweep: SweepResults) -> str:
-    """The identity of a sweep's fits: rows of all wanted trials, losses on documents of the finished ones, the code that fits."""
+def fit_identity(sweep: SweepResults, margin: float) -> str:
+    """The identity of a sweep's fits with a margin in nats per token.
+
+    It covers rows of all wanted trials, losses on documents of the finished ones, and the code that fits.
+    """
     rows = [{name: plain(value) for name, value in row.items()} for row in sweep.wanted[FINDING_COLUMNS].to_dict("records")]
     documents = {trial: sweep.store.documents / f"{trial}.parquet" for trial in sweep.finished["trial_id"]}
     there = {trial: file for trial, file in documents.items() if file.is_file()}
-    return identity("fit", {"rows": rows, "documents": there, "code": measuring_code(*_CODE)})
+    return identity("fit", {"rows": rows, "documents": there, "code": measuring_code(*_CODE), "margin": margin})

@@ -4,6 +4,7 @@ from collections.abc import Collection
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+from engram.fitting.margin import MARGIN, check_margin
 from engramctl.findings.layers import LayerLoss, compare_layers
 from engramctl.findings.losses import Losses
 from engramctl.findings.memory import MemoryGain, NoMemory, largest_gain, no_memory
@@ -33,15 +34,17 @@ class SweepFits:
     layers: tuple[LayerLoss, ...] = ()
 
 
-def sweep_fits(sweep: SweepResults, kinds: Collection[str] | None = None) -> SweepFits:
+def sweep_fits(sweep: SweepResults, kinds: Collection[str] | None = None, margin: float = MARGIN) -> SweepFits:
     """Fit every series of a sweep and compare its variants.
 
     Args:
         sweep: the sweep.
         kinds: what to fit, of `questions.KINDS`; None: all that apply.
+        margin: by how much a rho may be worse than the best one to count as near it, nats per token.
 
-    Raises UserError when a finished trial has no documents, or trials of the same size and budget have different ones.
+    Raises UserError when a finished trial has no documents, trials of the same size and budget have different ones, or the margin is none.
     """
+    check_margin(margin)
     store, trials = sweep.store, sweep.wanted
     if kinds is None:
         kinds = chosen_kinds(AUTO, sweep)
@@ -57,7 +60,7 @@ def sweep_fits(sweep: SweepResults, kinds: Collection[str] | None = None) -> Swe
         done = finished(wanted)
         losses = Losses(store, done) if len(done) else None
         if losses and {"allocation", "drift"} & set(kinds):
-            _fit_allocations(fits, losses, group)
+            _fit_allocations(fits, losses, group, margin)
         if losses and "memory" in kinds:
             _fit_memories(fits, losses, group)
         if "variants" in kinds:
@@ -69,13 +72,13 @@ def sweep_fits(sweep: SweepResults, kinds: Collection[str] | None = None) -> Swe
     return SweepFits(fits.kinds, fits.allocation, fits.drift, fits.memory, fits.no_memory, fits.memory_gain, tuple(variants), tuple(layers))
 
 
-def _fit_allocations(fits: SweepFits, losses: Losses, group: list[Series]) -> None:
+def _fit_allocations(fits: SweepFits, losses: Losses, group: list[Series], margin: float) -> None:
     from engram.fitting.optimum import fit_allocation
 
     for series in group:
         mine = (losses.trials["variant"] == series.variant).to_numpy()
         if mine.any():
-            fits.allocation[series] = fit_allocation(losses.observations(mine, "rho"))
+            fits.allocation[series] = fit_allocation(losses.observations(mine, "rho"), margin=margin)
 
 
 def _fit_memories(fits: SweepFits, losses: Losses, group: list[Series]) -> None:

@@ -6,6 +6,19 @@ if TYPE_CHECKING:
     from engram.fitting.results import AllocationFit, Drift, MemoryFit
 
 
+def answer(fit: "AllocationFit") -> str:
+    """What a curve over rho answers: which rhos to choose from, then what has been shown of its minimum."""
+    return fit.verdict.text if fit.near_best is None else f"{fit.near_best.text} {fit.verdict.text}"
+
+
+def short_answer(fit: "AllocationFit", rho: str = "rho") -> str:
+    """The same in few words, for a title."""
+    near = fit.near_best
+    if near is None:
+        return short_verdict(fit, rho)
+    return f"within {near.margin:g} nats: {near.low:.2f}\N{EN DASH}{near.high:.2f}; {short_verdict(fit, rho)}"
+
+
 def short_verdict(fit: "AllocationFit", rho: str = "rho") -> str:
     """What a curve has shown about its minimum; `rho` is how that word is written."""
     star, verdict = fit.rho_star, fit.verdict

@@ -31,7 +31,7 @@ from engramctl.present.figures.style import (
     style,
 )
 from engramctl.present.format import format_rho
-from engramctl.present.verdicts import short_verdict
+from engramctl.present.verdicts import short_answer
 from engramctl.results.trial_table import MISSING, SERIES, Series, finished, of_series, series_order
 
 if TYPE_CHECKING:
@@ -41,6 +41,8 @@ _FLAT = 0.3
 """A series that spans less of a common axis than this would look flat, so every series gets its own panel."""
 _COMMON = 4
 """Most series, with their bands, that fit on common axes."""
+_RANGE: dict[str, Any] = {"alpha": 0.35, "lw": 6.0, "solid_capstyle": "butt"}
+"""Look of the range that is near the best."""
 _TITLE_WIDTH = {1: 56, 2: 56, 3: 37}
 """Characters in a line of a title, by the number of panels side by side."""
 
@@ -91,7 +93,7 @@ def _needs_panels(summary: pd.DataFrame) -> bool:
 
 def _title(wanted: pd.DataFrame, key: Series, fit: "AllocationFit | None", width: int) -> str:
     label = textwrap.fill(f"{series_title(key)}, {finished_seeds(of_series(wanted, key))}", width)
-    return label if fit is None else f"{label}\n{textwrap.fill(short_verdict(fit, RHO), width)}"
+    return label if fit is None else f"{label}\n{textwrap.fill(short_answer(fit, RHO), width)}"
 
 
 def _draw_series(axes: Axes, trials: pd.DataFrame, points: pd.DataFrame, fit: "AllocationFit | None", look: Style) -> None:
@@ -136,6 +138,8 @@ def _finish(axes: Axes, edges: Edges, fitted: dict[Series, Any], looks: dict[Ser
     where: Any = axes.get_xaxis_transform()
     for key, fit in bars.items():
         star, look, y = fit.rho_star, looks[key], rows[key]
+        near = fit.near_best
+        axes.plot([near.low, near.high], [y, y], color=look.color, transform=where, zorder=3, **_RANGE)
         axes.plot([star.low, star.high], [y, y], color=look.color, lw=1.4, marker="|", ms=4.5, mew=1.0, transform=where, zorder=4)
         # Filled if it has been shown to be a minimum.
         face = look.color if fit.verdict.kind == "interior" else "white"
@@ -166,6 +170,8 @@ def _shared_entries(wanted: pd.DataFrame, fitted: dict[Series, Any], summary: pd
     entries: list[Any] = [point_handle("one trial (seed)", look)]
     if curves:
         entries.append(band_handle("fit, 95 % band", look))
+        margin = curves[0].near_best.margin
+        entries.append(Line2D([], [], color=look.color, label=f"within {margin:g} nats of the best", **_RANGE))
         entries.append(Line2D([], [], color=look.color, lw=1.4, marker="|", ms=4.5, mew=1.0, label="lowest, 95 % interval"))
     if len(curves) < len(fitted):
         entries.append(Line2D([], [], color=look.color, ls=look.line, lw=1.2, marker="_", ms=5, label="mean over seeds"))

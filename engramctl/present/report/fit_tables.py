@@ -5,11 +5,12 @@ from typing import TYPE_CHECKING, Any
 import pandas as pd
 
 from engramctl.findings.fits import SweepFits
-from engramctl.present.format import is_missing, series_name
+from engramctl.present.format import format_rho, is_missing, series_name
 from engramctl.present.report.content import NO_VALUE, ReportTable, number
+from engramctl.present.verdicts import answer
 
 if TYPE_CHECKING:
-    from engram.fitting.results import Interval
+    from engram.fitting.results import AllocationFit, Band, Interval
     from engramctl.findings.losses import SeedDifferences
 
 FIT_COLUMNS = ["fit", "size", "budget_flops", "variant", "rho", "quantity", "unit", "estimate", "low", "high"]
@@ -18,7 +19,7 @@ FIT_COLUMNS = ["fit", "size", "budget_flops", "variant", "rho", "quantity", "uni
 
 def verdicts(fits: SweepFits) -> list[tuple[str, str]]:
     """Pairs of what a sentence is about, and the sentence."""
-    found = [(series_name(*key), fit.verdict.text) for key, fit in fits.allocation.items()]
+    found = [(series_name(*key), answer(fit)) for key, fit in fits.allocation.items()]
     found += [(f"{size}{f', {variant}' if variant else ''}, over the budgets", drift.text) for (size, variant), drift in fits.drift.items()]
     found += [(series_name(*key), fit.text) for key, fit in fits.memory.items()]
     for one in fits.variants:
@@ -45,6 +46,7 @@ def fit_tables(fits: SweepFits) -> list[ReportTable]:
         rows = [
             (
                 series_name(*key),
+                *_near_best(fit),
                 fit.form or NO_VALUE,
                 interval_text(fit.rho_star, ".2f"),
                 interval_text(fit.rho_smooth, ".2f"),
@@ -56,13 +58,24 @@ def fit_tables(fits: SweepFits) -> list[ReportTable]:
             )
             for key, fit in fits.allocation.items()
         ]
-        columns = ("curve", "form", "best rho", "if smooth", "gain over rho = 1", "crossing", "lowest loss", "noise", "seeds")
+        ranges = ("near the best", "sure if smooth", "at most")
+        columns = ("curve", *ranges, "form", "best rho", "if smooth", "gain over rho = 1", "crossing", "lowest loss", "noise", "seeds")
         note = (
-            "The interval of the best rho takes the curve to be convex, no more; the next one also to be smooth."
-            " Crossing: the rho below the best one where the curve is as high as at rho = 1 again, if it rises so far. Noise: standard"
-            " deviation of one trial, the common effect of its seed taken out."
+            f"Near the best: within {_margin(fits)} nats per token of it, as fitted; how sure that is of a rho of the range if the curve is"
+            " smooth; and what none of the range costs more than, at 95 %, for any convex curve. The interval of the best rho takes the curve"
+            " to be convex, no more; the next one also to be smooth. Crossing: the rho below the best one where the curve is as high as at"
+            " rho = 1 again, if it rises so far. Noise: standard deviation of one trial, the common effect of its seed taken out."
         )
         tables.append(ReportTable("Fits over rho", columns, rows, 2, note))
+        costs = [
+            (series_name(*key), format_rho(rho), number(loss, ".4f"), f"{number(low, '.4f')} to {number(high, '.4f')}")
+            for key, fit in fits.allocation.items()
+            if fit.near_best
+            for rho, loss, low, high in zip(*_columns(fit.near_best.cost), strict=True)
+        ]
+        if costs:
+            title = "What a rho costs more than the best, nats per token"
+            tables.append(ReportTable(title, ("curve", "rho", "cost", "95 % interval"), costs, 1))
     if fits.memory:
         parameters = [
             (series_name(*key), law.form, name, interval_text(value, ".4g"))
@@ -87,6 +100,21 @@ def fit_tables(fits: SweepFits) -> list[ReportTable]:
     return tables
 
 
+def _near_best(fit: "AllocationFit") -> tuple[str, str, str]:
+    near = fit.near_best
+    if near is None:
+        return NO_VALUE, NO_VALUE, NO_VALUE
+    return f"{near.low:.2f} to {near.high:.2f}", f"{100 * near.confidence:.0f} %", number(near.worst, ".3f")
+
+
+def _margin(fits: SweepFits) -> str:
+    return next((f"{fit.near_best.margin:g}" for fit in fits.allocation.values() if fit.near_best), "a few thousandths")
+
+
+def _columns(band: "Band") -> tuple[list[float], ...]:
+    return band.x.tolist(), band.loss.tolist(), band.low.tolist(), band.high.tolist()
+
+
 def _difference(difference: "SeedDifferences | None") -> tuple[str, str, str]:
     if difference is None:
         return NO_VALUE, NO_VALUE, "0"
@@ -96,6 +124,8 @@ def _difference(difference: "SeedDifferences | None") -> tuple[str, str, str]:
 
 def fit_rows(fits: SweepFits) -> pd.DataFrame:
     """Every fitted number, one per row (FIT_COLUMNS): what `fits.parquet` holds."""
+    from engram.fitting.results import Interval
+
     rows: list[dict[str, Any]] = []
 
     def add(fit: str, size: str, budget: float, variant: str, rho: float, numbers: "dict[str, tuple[str, Interval]]") -> None:
@@ -114,6 +144,13 @@ def fit_rows(fits: SweepFits) -> pd.DataFrame:
             "crossing": ("fraction", fit.crossing),
         }
         add("allocation", *key, nan, {**numbers, "loss_min": (loss, fit.loss_min)})
+        if near := fit.near_best:
+            within = Interval(fit.rho_star.estimate, near.low, near.high)
+            worst, sure = Interval(near.worst, nan, nan), Interval(near.confidence, nan, nan)
+            of_range = {"near_best": ("fraction", within), "near_best_confidence": ("probability", sure), "near_best_worst": (loss, worst)}
+            add("allocation", *key, nan, of_range)
+            for rho, *cost in zip(*_columns(near.cost), strict=True):
+                add("allocation", *key, rho, {"cost": (loss, Interval(*cost))})
     for (size, variant), drift in fits.drift.items():
         add("drift", size, nan, variant, nan, {"slope": ("rho per factor 10 of budget", drift.slope)})
     for key, law in fits.memory.items():

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 from engramctl.findings.fits import SweepFits
 from engramctl.present import console
 from engramctl.present.format import NO_VALUE, format_flops, format_rho, human, is_missing, number, series_name
+from engramctl.present.verdicts import answer
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -14,6 +15,8 @@ if TYPE_CHECKING:
     from engram.fitting.results import Interval
     from engramctl.findings.losses import SeedDifferences
 
+_MOST_COSTS = 12
+"""Rhos for which a table of costs is readable."""
 _ROOMY = 116
 """Terminal width from which an interval fits beside its estimate; otherwise it goes below."""
 
@@ -30,7 +33,9 @@ def print_fits(terminal: "Console", fits: SweepFits) -> None:
 
 def _blocks(fits: SweepFits, break_at: str) -> "Iterator[tuple[Table, list[str]]]":
     if fits.allocation:
-        yield _allocation_table(fits, break_at), [f"{series_name(*key)}: {fit.verdict.text}" for key, fit in fits.allocation.items()]
+        yield _allocation_table(fits, break_at), [f"{series_name(*key)}: {answer(fit)}" for key, fit in fits.allocation.items()]
+        if costs := _cost_table(fits):
+            yield costs, []
     if fits.drift:
         rows = [
             [", ".join(part for part in model if part), _interval(drift.slope, "+.3f", break_at)] for model, drift in fits.drift.items()
@@ -58,9 +63,12 @@ def _bounds(interval: "Interval", form: str) -> str:
 
 
 def _allocation_table(fits: SweepFits, break_at: str) -> "Table":
+    margin = next((fit.near_best.margin for fit in fits.allocation.values() if fit.near_best), None)
     rows: list[list[object]] = [
         [
             series_name(*key),
+            NO_VALUE if fit.near_best is None else f"{fit.near_best.low:.2f} to {fit.near_best.high:.2f}",
+            NO_VALUE if fit.near_best is None else f"{100 * fit.near_best.confidence:.0f} %",
             _interval(fit.rho_star, ".2f", break_at),
             _bounds(fit.rho_smooth, ".2f"),
             _interval(fit.gain, ".4f", break_at),
@@ -70,7 +78,23 @@ def _allocation_table(fits: SweepFits, break_at: str) -> "Table":
         ]
         for key, fit in fits.allocation.items()
     ]
-    return _table(["fit over rho", "rho*", "if smooth", "gain over rho=1", "crossing", "noise", "seeds"], rows, left=1, fold=(0,))
+    near = "near the best" if margin is None else f"within {margin:g}"
+    names = ["fit over rho", near, "sure if smooth", "rho*", "rho* if smooth", "gain over rho=1", "crossing", "noise", "seeds"]
+    return _table(names, rows, left=1, fold=(0,))
+
+
+def _cost_table(fits: SweepFits) -> "Table | None":
+    """What each rho costs more than the best: the estimate, and what it is not above at 97.5 %."""
+    costs = {key: fit.near_best.cost for key, fit in fits.allocation.items() if fit.near_best}
+    rhos = sorted({float(rho) for cost in costs.values() for rho in cost.x})
+    if not costs or len(rhos) > _MOST_COSTS:
+        return None
+    rows: list[list[object]] = []
+    for key, cost in costs.items():
+        cells = {float(rho): f"{loss:.3f}\n<{high:.3f}" for rho, loss, high in zip(cost.x, cost.loss, cost.high, strict=True)}
+        rows.append([series_name(*key), *(cells.get(rho, NO_VALUE) for rho in rhos)])
+    title = "What a rho costs more than the best, nats per token, and what it costs at most"
+    return _table(["rho", *map(format_rho, rhos)], rows, left=1, fold=(0,), title=title)
 
 
 def _table(names: list[str], rows: list[list[object]], left: int, fold: tuple[int, ...], title: str | None = None) -> "Table":

@@ -66,8 +66,7 @@ def trial_rng(layout: Layout, seed: int) -> np.random.Generator:
 
 
 def trial_errors(layout: Layout, variances: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """Errors of the means due to the trials' own noise, [B, k], for one variance per replicate, nats^2 [B]."""
-    k = len(layout.x)
-    root = np.linalg.cholesky(layout.spread + 1e-12 * np.eye(k))
-    errors: np.ndarray = np.sqrt(variances)[:, None] * (rng.standard_normal((len(variances), k)) @ root.T)
+    """Errors of the means due to the trials' own noise, nats per token, [B, k], for the variances at each x, nats^2 [B, k]."""
+    drawn = rng.standard_normal((len(variances), len(layout.which)))
+    errors: np.ndarray = (np.sqrt(variances)[:, layout.which] * drawn) @ layout.to_means.T
     return errors

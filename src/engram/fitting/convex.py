@@ -39,6 +39,49 @@ def minimum_set(x: np.ndarray, means: np.ndarray, covariance: np.ndarray, errors
     return _edge(candidates, excess, kept[0], -1), _edge(candidates, excess, kept[-1], 1)
 
 
+def lowest_possible(x: np.ndarray, values: np.ndarray, covariance: np.ndarray) -> np.ndarray:
+    """How low a convex curve can lie at most, nats per token, [B]: between the measured x too, where it may have a corner.
+
+    Args:
+        x: measured, ascending, [k], at least 3.
+        values: at these x, with errors that bend the curve here and there, [B, k]; the convex curve nearest to them is taken.
+        covariance: of the errors, [k, k], positive definite.
+    """
+    whiten = np.linalg.inv(np.linalg.cholesky(covariance))
+    z = (x - x[0]) / (x[-1] - x[0])
+    bends = np.maximum(z[:, None] - z[1:-1], 0)
+    free = np.column_stack([np.ones_like(z), z])
+    # What level and slope explain is taken out first, as they may have either sign
+    left = np.linalg.qr(whiten @ free)[0]
+    target = values @ whiten.T
+    target, basis = target - target @ left @ left.T, whiten @ bends - left @ (left.T @ (whiten @ bends))
+    bent = np.array([nnls(basis, one)[0] for one in target]) @ bends.T
+    level = np.linalg.lstsq(whiten @ free, whiten @ (values - bent).T, rcond=None)[0]
+    curves = bent + (free @ level).T
+    return _lowest_between(z, curves)
+
+
+def _lowest_between(x: np.ndarray, curves: np.ndarray) -> np.ndarray:
+    """The lowest value, [B], that convex curves with these values at x, [B, k], may have between: where the neighbouring chords meet."""
+    slopes = np.diff(curves, axis=1) / np.diff(x)
+    lowest = curves.min(axis=1)
+    for i in range(len(x) - 1):
+        width = x[i + 1] - x[i]
+        falls = slopes[:, i - 1] if i > 0 else np.full(len(curves), -np.inf)
+        rises = slopes[:, i + 1] if i + 2 < len(x) else np.full(len(curves), np.inf)
+        from_left, from_right = curves[:, i], curves[:, i + 1]
+        if i == 0:
+            here = from_right - rises * width  # the right chord alone
+        elif i + 2 == len(x):
+            here = from_left + falls * width
+        else:
+            bend = np.maximum(rises - falls, 1e-300)
+            at = np.clip((from_left - from_right + rises * width) / bend, 0, width)
+            here = from_left + falls * at
+        lowest = np.minimum(lowest, np.where((falls < 0) & (rises > 0), here, lowest))
+    return lowest
+
+
 def _edge(candidates: np.ndarray, excess: np.ndarray, kept: int, step: int) -> float:
     """Where the excess becomes zero beyond the last candidate that is kept."""
     beyond = kept + step

@@ -97,33 +97,19 @@ def _matern(z: np.ndarray, length: float) -> np.ndarray:
     return basis
 
 
-@dataclass(frozen=True)
-class Noise:
-    """What is known about the noise of a trial."""
-
-    sds: np.ndarray
-    """Standard deviations that it may have, nats per token, ascending, [S]."""
-    from_documents: float
-    """Part of its variance due to document sampling, which is counted only once, with the documents."""
-
-    def own(self) -> np.ndarray:
-        """Variance that trials have beyond their documents, [S]."""
-        own: np.ndarray = np.maximum(self.sds**2 - self.from_documents, 0)
-        return own
-
-
 class Posterior:
     """Every combination of form, scale and noise, with its probability."""
 
-    def __init__(self, layout: Layout, document_covariance: np.ndarray, noise: Noise) -> None:
-        """`document_covariance` is that of the means under document sampling, [k, k]."""
+    def __init__(self, layout: Layout, document_covariance: np.ndarray, noise: np.ndarray) -> None:
+        """Start from the covariance of the means under document sampling, [k, k], and variances that trials may have at each x, equally
+        probable, [S, k]."""
         self.forms = forms_for(tuple(layout.x.tolist()))
         self.layout, self.noise = layout, noise
         height = float(np.ptp(layout.means))
         self.scales = np.array(_SCALES) * max(height, 1e-9)
         k = len(layout.x)
         kernels = self.forms.points @ self.forms.points.transpose(0, 2, 1)
-        errors = document_covariance + noise.own()[:, None, None] * layout.spread + np.eye(k) * (1e-5 * self.scales[0]) ** 2
+        errors = document_covariance + layout.covariance(noise) + np.eye(k) * (1e-5 * self.scales[0]) ** 2
         total = (self.scales**2)[:, None, None, None] * kernels[:, None, None] + errors
         precision = np.linalg.inv(total)
         ones = precision.sum(axis=-1)
@@ -178,7 +164,7 @@ class Posterior:
         count = len(deviations)
         cell = rng.choice(self.weight.size, size=count, p=self.weight.ravel())
         form, scale, noise = np.unravel_index(cell, self.weight.shape)
-        errors = deviations + trial_errors(self.layout, self.noise.own()[noise], rng)
+        errors = deviations + trial_errors(self.layout, self.noise[noise], rng)
         free = rng.standard_normal((count, self.forms.points.shape[-1])) * self.scales[scale, None]
         points = self.forms.points[form]
         missing = self.layout.means - errors - np.einsum("bkr,br->bk", points, free)

@@ -29,6 +29,8 @@ class Layout:
     """Sorted by x, then seed."""
     x: np.ndarray
     """Distinct x, ascending, [k]."""
+    which: np.ndarray
+    """Place of each trial's x among them, int [n]."""
     means: np.ndarray
     """Loss at each x, for the average seed, [k]."""
     to_means: np.ndarray
@@ -45,6 +47,11 @@ class Layout:
     """Rank of `residual`."""
     seed_means: np.ndarray
     """Effect of each seed minus their average, [S]; a single zero if seeds cannot be told from x."""
+
+    def covariance(self, variances: np.ndarray) -> np.ndarray:
+        """Of the means for trials with these variances at each x, nats^2, [..., k] to [..., k, k]."""
+        covariance: np.ndarray = np.einsum("kn,...n,ln->...kl", self.to_means, variances[..., self.which], self.to_means)
+        return covariance
 
 
 @dataclass(frozen=True)
@@ -110,6 +117,7 @@ def lay_out(observations: Observations) -> Layout:
     return Layout(
         observations=obs,
         x=x,
+        which=which,
         means=to_means @ obs.loss,
         to_means=to_means,
         # Of the x effects among each other: what all share is the level of the average seed
@@ -135,7 +143,7 @@ def without_outliers(layout: Layout) -> tuple[Layout, str]:
         if layout.dof < _OUTLIER_DOF:
             break
         residual, share = layout.residual @ obs.loss, np.diagonal(layout.residual)
-        judged = (layout.counts[np.searchsorted(layout.x, obs.x)] >= 3) & (share > _RANK)
+        judged = (layout.counts[layout.which] >= 3) & (share > _RANK)
         safe = np.where(judged, share, 1)
         others = np.maximum((residual @ residual - residual**2 / safe) / (layout.dof - 1), 1e-300)
         t = np.where(judged, np.abs(residual) / np.sqrt(safe * others), 0)
@@ -158,10 +166,9 @@ def smooth_residual(layout: Layout, basis: np.ndarray) -> tuple[np.ndarray, int]
     curve does not fit, the misfit counts as noise.
     """
     obs = layout.observations
-    which = np.searchsorted(layout.x, obs.x)
     whose = np.unique(obs.seed, return_inverse=True)[1]
     seeds = np.eye(whose.max() + 1)[whose] if len(layout.seed_means) > 1 else np.empty((len(obs.x), 0))
-    design = np.hstack([basis[which], seeds])
+    design = np.hstack([basis[layout.which], seeds])
     left, sizes, _ = np.linalg.svd(design, full_matrices=False)
     left = left[:, sizes > _RANK * sizes[0]]
     return np.eye(len(design)) - left @ left.T, len(design) - left.shape[1]

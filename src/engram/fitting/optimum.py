@@ -3,27 +3,31 @@
 from collections.abc import Sequence
 
 import numpy as np
-from scipy import special
 
 from engram.errors import UserError
 from engram.fitting.bootstrap import document_deviations, trial_errors, trial_rng
-from engram.fitting.convex import minimum_set
-from engram.fitting.curves import Noise, Posterior
-from engram.fitting.layout import ENOUGH_DOF, Layout, TrialNoise, document_parts, lay_out, noise_under, smooth_residual, without_outliers
+from engram.fitting.convex import lowest_possible, minimum_set
+from engram.fitting.curves import Posterior
+from engram.fitting.layout import Layout, document_parts, lay_out, without_outliers
+from engram.fitting.margin import MARGIN, check_margin
+from engram.fitting.near_best import Draws, near_best
+from engram.fitting.noise import NoiseByRho, trial_noise
 from engram.fitting.results import AllocationFit, Band, Drift, Interval, Observations
-from engram.fitting.verdict import advantage, decide, too_few
+from engram.fitting.verdict import LEVEL, advantage, decide, too_few
 
 FEWEST_RHOS = 4
 """With fewer rhos, every curve fits."""
+_CONVEX_DRAWS = 400
+"""Draws from which bounds for any convex curve are taken, at most."""
 TAILS = (0.025, 0.975)
 _NONE = Interval(float("nan"), float("nan"), float("nan"))
-_NOISE_STEPS = 8
+_NOISE_STEPS = 24
 """Number of values of the noise that the curves are averaged over."""
 _SEED_PRIOR_DOF = 3
 """Seeds are few, so their common effect is assumed to be like the noise of a trial, with the weight of three seeds."""
 
 
-def fit_allocation(observations: Observations, *, replicates: int = 2000, seed: int = 0) -> AllocationFit:
+def fit_allocation(observations: Observations, *, replicates: int = 2000, seed: int = 0, margin: float = MARGIN) -> AllocationFit:
     """Fit loss against rho.
 
     A trial far from all others of its rho and seed is left out, and the verdict says so (`layout.without_outliers`). Fits with the same
@@ -33,22 +37,26 @@ def fit_allocation(observations: Observations, *, replicates: int = 2000, seed: 
         observations: with x = rho.
         replicates: of the bootstrap.
         seed: of the bootstrap.
+        margin: by how much a rho may be worse than the best one to count as near it, nats per token, above 0.
 
-    Raises UserError when arrays do not match or hold anything but finite numbers.
+    Raises UserError when arrays do not match or hold anything but finite numbers, or the margin is none.
     """
+    check_margin(margin)
     layout = lay_out(observations)
     if len(layout.x) < FEWEST_RHOS:
         return _without_curve(layout)
     layout, left_out = without_outliers(layout)
-    noise = _trial_noise(layout)
+    noise = trial_noise(layout)
     rng = trial_rng(layout, seed)
     deviations = document_deviations(layout, replicates, seed)
     parts = layout.to_means @ document_parts(layout.observations)
     document_covariance = parts @ parts.T
-    test_errors = deviations + trial_errors(layout, noise.draw(replicates, rng), rng)
-    over_top, over_lowest = (advantage(layout, document_covariance, noise, test_errors, end) for end in (-1, 0))
+    variances = noise.draw(replicates, rng)
+    covariance = document_covariance + layout.covariance(np.median(variances, axis=0))
+    test_errors = deviations + trial_errors(layout, variances, rng)
+    over_top, over_lowest = (advantage(layout, document_covariance, covariance, noise, test_errors, end) for end in (-1, 0))
 
-    posterior = Posterior(layout, document_covariance, _possible_noise(noise))
+    posterior = Posterior(layout, document_covariance, variances[:_NOISE_STEPS])
     curves, errors = posterior.draw(deviations, rng)
     grid = np.linspace(layout.x[0], layout.x[-1], curves.shape[1])
     fitted = posterior.mean_curve()
@@ -58,15 +66,20 @@ def fit_allocation(observations: Observations, *, replicates: int = 2000, seed: 
     rho_smooth = interval(best, rho)
     # What noise leaves of the means' covariance where there is none at all: far below any difference between two curves
     least = np.eye(len(layout.x)) * (1e-5 * max(float(np.ptp(layout.means)), 1e-9)) ** 2
-    possible = minimum_set(layout.x, layout.means, document_covariance + noise.own * layout.spread + least, test_errors)
+    possible = minimum_set(layout.x, layout.means, covariance + least, test_errors)
     rho_star = Interval(best, min(possible[0], best), max(possible[1], best))
     # The measured mean, not the curve: the wall at rho = 1 is steep, and a misfit there would look like a gain. The lowest point of a drawn
     # curve is lower than the curve at any fixed rho, so each of the two is used for the bound on the side on which it errs
     top = layout.means[-1] - errors[:, -1]
+    # A corner between two measured rhos may lie deeper than any of the forms
+    values = layout.means - test_errors[:_CONVEX_DRAWS]
+    deepest = lowest_possible(layout.x, values, covariance + least)
     gain = _outer(float(layout.means[-1]) - lowest, top - at_best, top - low)
-    if over_top.p >= TAILS[0]:
+    gain = _reaching(gain, high=values[:, -1] - deepest)
+    if over_top.p >= LEVEL:
         gain = Interval(gain.estimate, min(gain.low, 0.0), gain.high)
     seeds = _seed_level(layout, noise, replicates, rng)
+    loss_min = _reaching(_outer(lowest, low + seeds, at_best + seeds), low=deepest + seeds[: len(deepest)])
     cv_error = posterior.cv_errors()
     has_one = layout.x[-1] == 1  # a sweep has rho = 1 exactly or not at all
     return AllocationFit(
@@ -75,8 +88,9 @@ def fit_allocation(observations: Observations, *, replicates: int = 2000, seed: 
         noise_sd=noise.sd,
         n_seeds=layout.n_seeds,
         rho_star=rho_star,
+        near_best=near_best(Draws(grid, curves, low, layout.x, values, deepest), fitted, margin),
         rho_smooth=rho_smooth,
-        loss_min=_outer(lowest, low + seeds, at_best + seeds),
+        loss_min=loss_min,
         gain=gain if has_one else _NONE,
         crossing=_crossing(grid, fitted, float(layout.means[-1]), best, curves, top) if has_one else _NONE,
         band=Band(grid, fitted, *np.quantile(curves, TAILS, axis=0)),
@@ -95,24 +109,14 @@ def _outer(estimate: float, for_low: np.ndarray, for_high: np.ndarray) -> Interv
     return Interval(estimate, min(low, estimate), max(high, estimate))
 
 
-def _trial_noise(layout: Layout) -> TrialNoise:
-    """Noise from the seeds at each rho; if they are too few, from the residuals of a smooth curve as well."""
-    if layout.dof >= ENOUGH_DOF:
-        return noise_under(layout, layout.residual, layout.dof)
-    z = (layout.x - layout.x[0]) / (layout.x[-1] - layout.x[0])
-    # A parabola and a wall at the top, or less, to leave at least one degree of freedom; what it does not fit counts as noise
-    basis = np.column_stack([np.ones_like(z), z, z**2, -np.log(1.05 - z)])[:, : len(z) - 1]
-    return noise_under(layout, *smooth_residual(layout, basis))
+def _reaching(interval: Interval, low: np.ndarray | None = None, high: np.ndarray | None = None) -> Interval:
+    """An interval extended to the outer quantiles of further draws."""
+    reaches_low = interval.low if low is None else min(interval.low, float(np.quantile(low, TAILS[0])))
+    reaches_high = interval.high if high is None else max(interval.high, float(np.quantile(high, TAILS[1])))
+    return Interval(interval.estimate, reaches_low, reaches_high)
 
 
-def _possible_noise(noise: TrialNoise) -> Noise:
-    """Values that the residuals allow, equally probable."""
-    shares = (np.arange(_NOISE_STEPS) + 0.5) / _NOISE_STEPS
-    sds = np.sqrt(noise.variance * noise.dof / special.chdtri(noise.dof, shares))
-    return Noise(np.maximum(sds, noise.from_documents**0.5), noise.from_documents)
-
-
-def _seed_level(layout: Layout, noise: TrialNoise, count: int, rng: np.random.Generator) -> np.ndarray:
+def _seed_level(layout: Layout, noise: NoiseByRho, count: int, rng: np.random.Generator) -> np.ndarray:
     """How far the average seed may be from the average over all seeds, nats, [count]."""
     squares = float((layout.seed_means**2).sum()) + _SEED_PRIOR_DOF * noise.variance
     n_seeds = len(layout.seed_means)
@@ -158,7 +162,7 @@ def _without_curve(layout: Layout) -> AllocationFit:
     x = ", ".join(f"{value:g}" for value in layout.x)
     verdict = too_few(f"Too few points: rho = {x} measured; a minimum needs at least {FEWEST_RHOS} different rhos, one of them 1.")
     nan = float("nan")
-    return AllocationFit("none", {}, nan, layout.n_seeds, _NONE, _NONE, _NONE, _NONE, _NONE, None, verdict, np.empty(0))
+    return AllocationFit("none", {}, nan, layout.n_seeds, _NONE, None, _NONE, _NONE, _NONE, _NONE, None, verdict, np.empty(0))
 
 
 def fit_drift(budgets: Sequence[float], fits: Sequence[AllocationFit]) -> Drift | None:

@@ -5,7 +5,7 @@ from typing import Literal
 
 import numpy as np
 
-VerdictKind = Literal["interior", "not-distinguishable", "monotone", "too-few-points"]
+VerdictKind = Literal["interior", "memory-helps", "experts-help", "not-distinguishable", "too-few-points"]
 
 
 @dataclass(frozen=True)
@@ -52,6 +52,38 @@ class Band:
 
 
 @dataclass(frozen=True)
+class NearBest:
+    """The rhos that cost little, and what a wrong choice costs: how far the curve lies above its own minimum, nats per token.
+
+    Upper bounds of costs hold for any convex curve.
+    """
+
+    margin: float
+    """What counts as little, nats per token."""
+    low: float
+    """Lowest rho of the range around rho_star in which the fitted curve lies at most `margin` above its minimum."""
+    high: float
+    """Highest rho of that range."""
+    confidence: float
+    """Probability that a rho chosen at random from the range costs at most `margin`, if the curve is smooth."""
+    worst: float
+    """What no rho of the range costs more than, at 95 %, nats per token, also if the curve has a corner between two measured rhos."""
+    cost: Band
+    """What each measured rho costs, with its 95 % interval."""
+
+    @property
+    def text(self) -> str:
+        """The range in a sentence, with its confidence and what it costs at worst."""
+        if self.low == self.high:
+            chosen = f"Only rho = {self.low:.2f} is fitted within {self.margin:g} nats of the best"
+        else:
+            chosen = f"Within {self.margin:g} nats of the best: rho {self.low:.2f} to {self.high:.2f}"
+        return (
+            f"{chosen} ({100 * self.confidence:.0f} % sure if the curve is smooth; at 95 %, none of it costs more than {self.worst:.3f})."
+        )
+
+
+@dataclass(frozen=True)
 class Verdict:
     """What the sweep has shown, as a code for scripts and in words."""
 
@@ -65,6 +97,8 @@ class Verdict:
     further_seeds: int | None
     """Number of seeds to add that would probably settle it, from the measured variances; 0 if it is settled, None if no sensible number
     would."""
+    further_rhos: tuple[float, ...]
+    """The rhos at which they would be added; empty unless there is a number."""
 
 
 @dataclass(frozen=True)
@@ -81,6 +115,8 @@ class AllocationFit:
     """Seeds that every rho has."""
     rho_star: Interval
     """Where the curve is lowest. The interval takes the true curve to be convex, and no more."""
+    near_best: NearBest | None
+    """The range of rho that is as good as the best, within a margin: what to choose from. None if there are too few points."""
     rho_smooth: Interval
     """The same with the interval of the fitted forms: narrower, and right if the true curve bends no faster than they can."""
     loss_min: Interval

@@ -9,11 +9,13 @@ from dataclasses import dataclass
 import numpy as np
 from scipy import special
 
-from engram.fitting.layout import Layout, TrialNoise
+from engram.fitting.layout import Layout
+from engram.fitting.noise import NoiseByRho
 from engram.fitting.results import Interval, Verdict, VerdictKind
 
-LEVEL = 0.05
-"""Of each test."""
+LEVEL = 0.01
+"""Of each test at each look. Whoever looks after every seed and stops when a minimum is shown finds a false one in at most 5 % of the
+sweeps over eight looks (docs/fitting.md); at 0.05 a look it would be up to 16 %."""
 _POWER = 0.8
 _MOST_SEEDS = 100
 """Advice to add more seeds than this would be useless."""
@@ -28,26 +30,34 @@ class Advantage:
     """Advantage of the run of neighbours that stands out most."""
     further_seeds: int | None
     """Seeds to add to show an advantage of this size four times out of five; None if no number up to 100 would."""
+    rhos: tuple[float, ...]
+    """Where they would be added: the end, and the run of neighbours that stands out most."""
 
 
 def too_few(reason: str) -> Verdict:
     """The verdict when nothing can be tested; `reason` is a whole sentence."""
-    return Verdict("too-few-points", reason, float("nan"), float("nan"), None)
+    return Verdict("too-few-points", reason, float("nan"), float("nan"), None, ())
 
 
-def advantage(layout: Layout, document_covariance: np.ndarray, noise: TrialNoise, errors: np.ndarray, end: int) -> Advantage:
+def advantage(
+    layout: Layout, document_covariance: np.ndarray, covariance: np.ndarray, noise: NoiseByRho, errors: np.ndarray, end: int
+) -> Advantage:
     """Test all points against the first (`end` 0) or the last (-1); `errors` are those of the means in each replicate, [B, k]."""
     contrasts = np.insert(-_runs(len(layout.x) - 1), 0 if end == 0 else len(layout.x) - 1, 1.0, axis=1)
     from_documents = np.einsum("wk,kl,wl->w", contrasts, document_covariance, contrasts)
-    from_trials = noise.own * np.einsum("wk,kl,wl->w", contrasts, layout.spread, contrasts)
+    from_trials = np.einsum("wk,kl,wl->w", contrasts, covariance, contrasts) - from_documents
     se = np.sqrt(np.maximum(from_documents, 0) + from_trials) + 1e-12 * max(float(np.ptp(layout.means)), 1e-300)
     observed = contrasts @ layout.means
     best = int((observed / se).argmax())
     null = (errors @ contrasts.T / se).max(axis=1)
     p = float((1 + (null >= observed[best] / se[best]).sum()) / (1 + len(null)))
     critical = float(np.quantile(null, 1 - LEVEL))
-    further = 0 if p < LEVEL else _further_seeds(layout, noise, float(observed[best]), from_documents[best], from_trials[best], critical)
-    return Advantage(p, float(observed[best]), further)
+    more = (
+        0
+        if p < LEVEL
+        else _further_seeds(noise.end_dof(end), layout, float(observed[best]), from_documents[best], from_trials[best], critical)
+    )
+    return Advantage(p, float(observed[best]), more, tuple(layout.x[contrasts[best] != 0].tolist()))
 
 
 def _runs(k: int) -> np.ndarray:
@@ -56,21 +66,19 @@ def _runs(k: int) -> np.ndarray:
     return np.array(rows)
 
 
-def _further_seeds(
-    layout: Layout, noise: TrialNoise, nats: float, from_documents: float, from_trials: float, critical: float
-) -> int | None:
-    """Seeds to add: they shrink the variance due to trials, not that due to documents, and bring degrees of freedom."""
+def _further_seeds(dof: float, layout: Layout, nats: float, from_documents: float, from_trials: float, critical: float) -> int | None:
+    """Seeds to add: they shrink the variance due to trials, not that due to documents, and show the noise at the end, whose degrees of
+    freedom `dof` the critical value hangs on."""
     further = np.arange(1, _MOST_SEEDS + 1)
     seeds = float(layout.counts.mean())
-    dof = noise.dof + further * (len(layout.x) - 1)
-    threshold = critical * special.stdtrit(dof, 1 - LEVEL) / special.stdtrit(noise.dof, 1 - LEVEL)
+    threshold = critical * special.stdtrit(dof + further, 1 - LEVEL) / special.stdtrit(dof, 1 - LEVEL)
     se = np.sqrt(from_documents + from_trials * seeds / (seeds + further))
     enough = nats >= (threshold + special.ndtri(_POWER)) * se
     return int(further[enough.argmax()]) if enough.any() else None
 
 
 def decide(
-    layout: Layout, noise: TrialNoise, over_top: Advantage, over_lowest: Advantage, rho_star: Interval, gain: Interval, remark: str
+    layout: Layout, noise: NoiseByRho, over_top: Advantage, over_lowest: Advantage, rho_star: Interval, gain: Interval, remark: str
 ) -> Verdict:
     """The verdict: an interior minimum if both ends are beaten and the curve is lowest inside. `gain` is over the highest rho measured."""
     lowest, top = float(layout.x[0]), float(layout.x[-1])
@@ -79,32 +87,36 @@ def decide(
     gained = f"{gain.estimate:.3f} nats ({gain.low:.3f} to {gain.high:.3f})"
     one_trial = f"noise of one trial is {noise.sd:.3f}"
     kind: VerdictKind
-    further: int | None = 0
+    open_end: Advantage | None = None
     if beats_top and beats_lowest and inside:
         kind = "interior"
         text = f"Interior minimum shown: rho* = {best:.2f} ({rho_star.low:.2f} to {rho_star.high:.2f}), {gained} below rho = {top:g}."
     elif beats_top and best == lowest:
-        kind = "monotone"
+        kind = "memory-helps"
         text = f"Memory helps: {gained} below rho = {top:g}. Loss is lowest at rho = {lowest:g}, the lowest measured; "
         text += f"its minimum lies at {rho_star.high:.2f} at most."
     elif beats_top:
-        kind, further = "monotone", over_lowest.further_seeds
+        kind, open_end = "memory-helps", over_lowest
         text = f"Memory helps: {gained} below rho = {top:g}. A minimum inside is not shown: the best rho is "
-        text += f"{max(over_lowest.nats, 0):.3f} nats below rho = {lowest:g}, {one_trial}; {_advice(further)}"
+        text += f"{max(over_lowest.nats, 0):.3f} nats below rho = {lowest:g}, {one_trial}; {_advice(open_end)}"
     elif beats_lowest and best == top:
-        kind = "monotone"
+        kind = "experts-help"
         text = f"No share of memory is shown to help: loss is lowest at rho = {top:g}, and its minimum lies at {rho_star.low:.2f} at least."
     else:
-        kind, further = "not-distinguishable", over_top.further_seeds
+        kind, open_end = "not-distinguishable", over_top
         text = f"Not distinguishable from rho = {top:g}: the best rho is {max(over_top.nats, 0):.3f} nats lower, {one_trial}; "
-        text += _advice(further)
+        text += _advice(open_end)
     if top < 1:
         text += " There are no trials at rho = 1, so what memory gains cannot be told."
     text = f"{text} {remark}".rstrip()
-    return Verdict(kind, text, over_top.p if top == 1 else float("nan"), over_lowest.p, further)
+    p_over_one = over_top.p if top == 1 else float("nan")
+    if open_end is None:
+        return Verdict(kind, text, p_over_one, over_lowest.p, 0, ())
+    return Verdict(kind, text, p_over_one, over_lowest.p, open_end.further_seeds, open_end.rhos if open_end.further_seeds else ())
 
 
-def _advice(further: int | None) -> str:
-    if further is None:
+def _advice(end: Advantage) -> str:
+    if end.further_seeds is None:
         return "no sensible number of further seeds would settle it."
-    return f"about {further} further seed{'s' if further != 1 else ''} would settle it."
+    rhos = ", ".join(f"{rho:g}" for rho in end.rhos)
+    return f"about {end.further_seeds} further seed{'s' if end.further_seeds != 1 else ''} at rho = {rhos} would settle it."

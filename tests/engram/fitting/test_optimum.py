@@ -33,17 +33,17 @@ def test_a_curve_without_noise_is_found(optimum, seeds):
         assert fit.crossing.low <= fit.crossing.estimate <= fit.crossing.high
 
 
-def test_memory_that_only_helps_is_monotone():
+def test_memory_that_only_helps():
     fit = fit_allocation(make_sweep(lambda rho: 0.08 * rho), replicates=FEW)
-    assert (fit.verdict.kind, fit.verdict.further_seeds) == ("monotone", 0)
+    assert (fit.verdict.kind, fit.verdict.further_seeds) == ("memory-helps", 0)
     assert f"minimum lies at {fit.rho_star.high:.2f} at most" in fit.verdict.text
     assert fit.rho_star.low == 0
     assert fit.gain.low > 0.05
 
 
-def test_memory_that_only_hurts_is_monotone_towards_experts():
+def test_memory_that_only_hurts():
     fit = fit_allocation(make_sweep(lambda rho: -0.08 * rho), replicates=FEW)
-    assert fit.verdict.kind == "monotone"
+    assert fit.verdict.kind == "experts-help"
     assert f"minimum lies at {fit.rho_star.low:.2f} at least" in fit.verdict.text
     assert fit.rho_star.high == 1
     assert fit.gain.low <= 0 <= fit.gain.high

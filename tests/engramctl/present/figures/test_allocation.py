@@ -79,9 +79,9 @@ def test_a_fit_is_drawn_with_its_band_its_bar_and_its_verdict(curve_of, draw):
     ("kind", "star", "text"),
     [
         ("not-distinguishable", (0.5, 0.0, 1.0), f"not distinguishable from {RHO} = 1"),
-        ("monotone", (0.4, 0.0, 0.7), f"no rise shown towards {RHO} = 0"),
-        ("monotone", (0.0, 0.0, 0.2), f"lowest at {RHO} = 0, minimum up to 0.20"),
-        ("monotone", (1.0, 0.8, 1.0), f"lowest at {RHO} = 1, minimum from 0.80"),
+        ("memory-helps", (0.4, 0.0, 0.7), f"no rise shown towards {RHO} = 0"),
+        ("memory-helps", (0.0, 0.0, 0.2), f"lowest at {RHO} = 0, minimum up to 0.20"),
+        ("experts-help", (1.0, 0.8, 1.0), f"lowest at {RHO} = 1, minimum from 0.80"),
         ("too-few-points", (0.5, 0.3, 0.6), "too few points for a curve"),
     ],
 )
