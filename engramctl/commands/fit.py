@@ -4,7 +4,7 @@ from engram.fitting.margin import MARGIN
 from engramctl.commands.options.results import JsonOption, MarginOption, ResultsOption, SweepArgument
 from engramctl.commands.process import one_blas_thread
 from engramctl.present import console
-from engramctl.present.json import fits_as_json, print_json
+from engramctl.present.json import advice_as_json, fits_as_json, print_json
 from engramctl.results.defaults import DEFAULT_RESULTS, DEFAULT_SWEEP, command
 
 
@@ -29,18 +29,22 @@ def fit(
     """
     one_blas_thread()
     from engramctl.commands.next_step import further
+    from engramctl.findings.advice import advice
     from engramctl.findings.fit_identity import fit_identity
     from engramctl.findings.fits import sweep_fits
+    from engramctl.present.tables.advice import print_advice
     from engramctl.present.tables.fits import print_fits
     from engramctl.results.sweep_results import SweepResults
     from engramctl.results.trial_table import DIVERGED
 
     opened = SweepResults.open(results, sweep).require_finished()
     fits = sweep_fits(opened, margin=margin)
+    settling = advice(opened.wanted, fits.allocation)
     if as_json:
-        print_json({"identity": fit_identity(opened, margin), **fits_as_json(fits, bands=True)})
+        print_json({"identity": fit_identity(opened, margin), **fits_as_json(fits, bands=True), "advice": advice_as_json(settling)})
     else:
         print_fits(console.out(), fits)
+        print_advice(console.out(), settling)
     if n := len(opened.unfinished):
         console.note(f"{n} of {len(opened.wanted)} trials have no loss; {command('status', sweep, results)} lists them")
     drawn = f"{command('plot', sweep, results)} draws this"

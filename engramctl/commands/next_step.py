@@ -1,12 +1,16 @@
 """What to type next: the commands that go on with a sweep."""
 
+import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from engramctl.present.format import counted, duration, series_name
 from engramctl.results.defaults import as_typed, command
+from engramctl.results.trial_table import of_series
 
 if TYPE_CHECKING:
+    from engramctl.findings.advice import Advice
     from engramctl.findings.fits import SweepFits
     from engramctl.results.manifest import Manifest
     from engramctl.results.sweep_results import SweepResults
@@ -69,27 +73,40 @@ def _with(words: Sequence[str], changed: Mapping[str, str]) -> tuple[str, ...]:
 
 def further(opened: "SweepResults", fits: "SweepFits") -> str:
     """What to run next when all trials are done: the seeds or the values of rho that are missing, or the report if nothing is."""
+    from engramctl.findings.advice import advice
+
     ids = set(opened.wanted["trial_id"])
-    seeds = seeds_to_settle(opened, fits)
 
     def again(**changed: str) -> str:
         return going_on(opened.manifest, ids, opened.name, opened.store.results, **changed)
 
-    if seeds:
-        return f"{again(seeds=str(seeds))} adds the seeds that would settle it"
+    if open_series := advice(opened.wanted, fits.allocation):
+        return settling(opened, open_series)
     few = not opened.manifest.sweep.axes  # the variants of an axis may have values of rho of their own
     if few and any(one.verdict.kind == "too-few-points" for one in fits.allocation.values()):
         rhos = sorted({*map(float, opened.wanted["rho"]), *_RHOS})
         return f"{again(rho=','.join(f'{rho:g}' for rho in rhos))} adds the values of rho that a minimum needs"
-    if seeds is None:
+    if any(one.verdict.further_seeds is None for one in fits.allocation.values()):
         report = command("report", opened.name, opened.store.results)
         return f"{report} puts it on a page; further seeds would not settle it"
     return f"{again(seeds=str(int(opened.trials['seed'].max()) + 2))} adds a seed"
 
 
-def seeds_to_settle(opened: "SweepResults", fits: "SweepFits") -> int | None:
-    """The --seeds that would settle the verdicts over rho; 0 if they are settled or there are none, None if no number of seeds would do."""
-    further = [one.verdict.further_seeds for one in fits.allocation.values()]
-    if most := max((n for n in further if n), default=0):
-        return int(opened.wanted["seed"].max()) + 1 + most
-    return None if None in further else 0
+def settling(opened: "SweepResults", open_series: "Sequence[Advice]") -> str:
+    """The command that would settle the series for which that is cheapest, and how many others are open."""
+    first = open_series[0]
+    size, budget, variant = first.series
+    changed = {"size": size, "budget": _exact(budget), "rho": ",".join(map(_exact, first.rhos)), "seeds": str(first.seeds)}
+    if variant:
+        changed["variant"] = variant
+    ids = set(of_series(opened.wanted, first.series)["trial_id"])
+    again = going_on(opened.manifest, ids, opened.name, opened.store.results, **changed)
+    cost = counted(first.trials, "trial") + ("" if math.isnan(first.seconds) else f", {duration(first.seconds)} of training on one core")
+    others = f"; {len(open_series) - 1} more are open" if len(open_series) > 1 else ""
+    return f"{again} adds the seeds that would settle {series_name(*first.series)} ({cost}){others}"
+
+
+def _exact(value: float) -> str:
+    """A number as short as it can be without becoming another one."""
+    short = f"{value:g}"
+    return short if float(short) == value else repr(float(value))

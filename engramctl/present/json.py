@@ -2,7 +2,7 @@
 
 import json
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import fields, is_dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -11,6 +11,7 @@ from engramctl.present.format import plain
 if TYPE_CHECKING:
     import pandas as pd
 
+    from engramctl.findings.advice import Advice
     from engramctl.findings.fits import SweepFits
 
 _BANDS = ("band",)
@@ -48,3 +49,14 @@ def fits_as_json(fits: "SweepFits", bands: bool) -> dict[str, Any]:
         "variants": of(fits.variants),
         "layers": of(fits.layers),
     }
+
+
+def advice_as_json(settling: "Sequence[Advice]") -> list[dict[str, Any]]:
+    """What would settle each open series, with NaN as None."""
+    return [
+        {
+            **one.series._asdict(),
+            **{name: plain(getattr(one, name)) for name in ("further_seeds", "rhos", "seeds", "trials", "seconds")},
+        }
+        for one in settling
+    ]

@@ -11,12 +11,11 @@ def answer(fit: "AllocationFit") -> str:
     return fit.verdict.text if fit.near_best is None else f"{fit.near_best.text} {fit.verdict.text}"
 
 
-def short_answer(fit: "AllocationFit", rho: str = "rho") -> str:
-    """The same in few words, for a title."""
-    near = fit.near_best
-    if near is None:
-        return short_verdict(fit, rho)
-    return f"within {near.margin:g} nats: {near.low:.2f}\N{EN DASH}{near.high:.2f}; {short_verdict(fit, rho)}"
+def short_answer(fit: "AllocationFit", rho: str = "rho") -> list[str]:
+    """The same in few words, in lines of a title."""
+    best = fit.near_best
+    near = [] if best is None else [f"within {best.margin:g} nats: {best.low:.2f}\N{EN DASH}{best.high:.2f}"]
+    return [*near, short_verdict(fit, rho)]
 
 
 def short_verdict(fit: "AllocationFit", rho: str = "rho") -> str:

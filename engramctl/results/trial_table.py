@@ -13,7 +13,7 @@ IDENTITY = ["trial_id", "size", "budget_flops", "variant", "rho", "seed"]
 """Columns that the manifest has of a trial."""
 FINDING_COLUMNS = [
     *IDENTITY, "sweep", "status", "error", "axes", "val_loss", "p_total", "p_sparse", "p_engram", "n_slots", "n_routed_experts",
-    "corpus_fingerprint", "tokenizer_fingerprint",
+    "wall_s", "corpus_fingerprint", "tokenizer_fingerprint",
 ]  # fmt: skip
 """Columns of the trials table that findings and figures need."""
 

@@ -93,7 +93,10 @@ def _needs_panels(summary: pd.DataFrame) -> bool:
 
 def _title(wanted: pd.DataFrame, key: Series, fit: "AllocationFit | None", width: int) -> str:
     label = textwrap.fill(f"{series_title(key)}, {finished_seeds(of_series(wanted, key))}", width)
-    return label if fit is None else f"{label}\n{textwrap.fill(short_answer(fit, RHO), width)}"
+    if fit is None:
+        return label
+    said = "\n".join(textwrap.fill(line.replace("= ", "=\N{NO-BREAK SPACE}"), width) for line in short_answer(fit, RHO))
+    return f"{label}\n{said}"
 
 
 def _draw_series(axes: Axes, trials: pd.DataFrame, points: pd.DataFrame, fit: "AllocationFit | None", look: Style) -> None:
@@ -171,7 +174,7 @@ def _shared_entries(wanted: pd.DataFrame, fitted: dict[Series, Any], summary: pd
     if curves:
         entries.append(band_handle("fit, 95 % band", look))
         margin = curves[0].near_best.margin
-        entries.append(Line2D([], [], color=look.color, label=f"within {margin:g} nats of the best", **_RANGE))
+        entries.append(Line2D([], [], color=look.color, label=f"within {margin:g} nats", **_RANGE))
         entries.append(Line2D([], [], color=look.color, lw=1.4, marker="|", ms=4.5, mew=1.0, label="lowest, 95 % interval"))
     if len(curves) < len(fitted):
         entries.append(Line2D([], [], color=look.color, ls=look.line, lw=1.2, marker="_", ms=5, label="mean over seeds"))

@@ -62,9 +62,9 @@ def fit_tables(fits: SweepFits) -> list[ReportTable]:
         columns = ("curve", *ranges, "form", "best rho", "if smooth", "gain over rho = 1", "crossing", "lowest loss", "noise", "seeds")
         note = (
             f"Near the best: within {_margin(fits)} nats per token of it, as fitted; how sure that is of a rho of the range if the curve is"
-            " smooth; and what none of the range costs more than, at 95 %, for any convex curve. The interval of the best rho takes the curve"
-            " to be convex, no more; the next one also to be smooth. Crossing: the rho below the best one where the curve is as high as at"
-            " rho = 1 again, if it rises so far. Noise: standard deviation of one trial, the common effect of its seed taken out."
+            " smooth; and what none of the range costs more than, at 95 %, for any convex curve. The interval of the best rho takes the"
+            " curve to be convex, no more; the next one also to be smooth. Crossing: the rho below the best one where the curve is as high"
+            " as at rho = 1 again, if it rises so far. Noise: standard deviation of one trial, the common effect of its seed taken out."
         )
         tables.append(ReportTable("Fits over rho", columns, rows, 2, note))
         costs = [

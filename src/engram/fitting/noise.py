@@ -15,9 +15,9 @@ from engram.fitting.layout import ENOUGH_DOF, Layout, document_parts, smooth_res
 _SCATTERS = np.array([3.0, 6.0, 15.0, 60.0])
 """Degrees of freedom that the common variance is worth at each x: the fewer, the further the variances scatter."""
 _SCATTER_PRIOR = np.array([0.25, 0.25, 0.25, 0.25])
-_END_SCATTER = 2.0
+_END_SCATTER = 1.5
 """The same at the two ends, where a model lacks one of its parts: the common variance says little there."""
-_END_FACTOR = 2.0
+_END_FACTOR = 1.5
 """Factor of the common variance that trials at the ends are expected to have."""
 _COMMON_STEPS = 81
 """Common variances that are tried, over a factor of `_COMMON_RANGE` to both sides of the pooled one."""

@@ -34,7 +34,7 @@ def test_interior_minima_are_not_claimed_where_there_are_none(outside):
 
 
 def test_interior_minima_are_claimed_where_there_are_some(inside):
-    assert np.mean([row.claimed for row in inside if row.n_seeds == 5]) >= 0.5
+    assert np.mean([row.claimed for row in inside if row.n_seeds == 5]) >= 0.3
 
 
 def test_intervals_are_of_use(inside):

@@ -15,7 +15,10 @@ from engram.errors import UserError
 from engramctl.cli import app
 from engramctl.commands import next_step
 from engramctl.commands.sweep import _report
+from engramctl.findings.advice import advice
 from engramctl.results.store import Store
+from engramctl.results.sweep_results import SweepResults
+from engramctl.results.trial_table import Series
 from engramctl.sweep import run as sweep_run
 from engramctl.sweep.continuation import updated_manifest, with_trials
 
@@ -92,15 +95,29 @@ def test_after_failures_the_next_step_is_the_sweep(fill, make_row, tmp_path, cap
     assert "engramctl plot" not in said
 
 
+def open_fit(further, *rhos):
+    return SimpleNamespace(verdict=SimpleNamespace(kind="memory-helps", further_seeds=further, further_rhos=rhos))
+
+
 def test_seeds_that_settle_nothing_are_not_recommended(fill, make_row, tmp_path):
-    opened = SimpleNamespace(wanted=fill(tmp_path, [make_row(seed=1)]).read_trials())
+    opened = SweepResults.of_store(fill(tmp_path, [make_row(seed=1)]))
+    none, some = Series("1m", 1e12, ""), Series("1m", 2e12, "")
+    assert "would not settle it" in next_step.further(opened, SimpleNamespace(allocation={none: open_fit(None), some: open_fit(0)}))
+    assert "adds a seed" in next_step.further(opened, SimpleNamespace(allocation={none: open_fit(0)}))
 
-    def fits(*further):
-        return SimpleNamespace(allocation={i: SimpleNamespace(verdict=SimpleNamespace(further_seeds=n)) for i, n in enumerate(further)})
 
-    assert next_step.seeds_to_settle(opened, fits(None, 0)) is None
-    assert next_step.seeds_to_settle(opened, fits(None, 4)) == 6
-    assert next_step.seeds_to_settle(opened, fits(0, 0)) == next_step.seeds_to_settle(opened, fits()) == 0
+def test_advice_is_of_the_cheapest_series_with_its_rhos_and_cost(fill, make_row, tmp_path):
+    budgets = {1e12: 10.0, 4e12: 40.0}
+    rows = [make_row(rho, seed=seed, budget=b) | {"wall_s": s} for b, s in budgets.items() for rho in (0.0, 0.4, 1.0) for seed in (0, 1)]
+    opened = SweepResults.of_store(fill(tmp_path, rows))
+    small, large = (Series(rows[0]["size"], budget, "") for budget in budgets)
+    fits = {large: open_fit(2, 0.0, 0.4), small: open_fit(5, 0.4, 1.0)}
+    first, second = advice(opened.wanted, fits)
+    assert (first.series, first.seeds, first.trials, first.seconds) == (small, 7, 10, 100)
+    assert (second.series, second.seeds, second.trials, second.seconds) == (large, 4, 4, 160)
+    said = next_step.further(opened, SimpleNamespace(allocation=fits))
+    assert f"--size {small.size} --budget 1e+12 --rho 0.4,1 --seeds 7" in said
+    assert "(10 trials, 1m40s of training on one core); 1 more are open" in said
 
 
 def advised(said):

@@ -42,7 +42,7 @@ class World:
 
     def __init__(self, folder: Path, fill_rows: Callable[[Path, float], None]) -> None:
         self.folder, self.fill_rows = folder, fill_rows
-        self.limit, self.seed, self.vocab_size = 3, 0, 300
+        self.limit, self.seed, self.vocab_size, self.margin = 3, 0, 300, 0.005
         write_documents(folder / "text", 30, words=100)
         for name, content in FILES.items():
             (folder / name).parent.mkdir(parents=True, exist_ok=True)
@@ -79,7 +79,7 @@ class World:
             "analysis": identity("analysis gates", known),
             "extension": extended.trained_from,
             "measured": extended.measured,
-            "fit": fit_identity(SweepResults.open(self.folder / "results", "allocation")),
+            "fit": fit_identity(SweepResults.open(self.folder / "results", "allocation"), self.margin),
         }
 
 
@@ -118,6 +118,7 @@ INPUTS = {
     "text": (lambda world, _: (world.folder / "text" / "new.txt").write_text("another document " * 50), MODELS),
     "tokenizer": (lambda world, _: vars(world).update(vocab_size=310), MODELS),
     "setting of the trial": (lambda world, _: vars(world).update(seed=1), MODELS),
+    "setting of a fit": (lambda world, _: vars(world).update(margin=0.01), {"fit"}),
     "setting of what is asked": (lambda world, _: vars(world).update(limit=4), MODELS - {"trial"}),
     "task": (rewrite("task/own.yaml"), {"task"}),
     "data": (rewrite("data/arc_easy_test.jsonl"), {"task"}),

@@ -5,7 +5,7 @@ import pytest
 from matplotlib.figure import Figure
 from matplotlib.legend import Legend
 
-from engram.fitting.results import AllocationFit, Band, Interval, Verdict
+from engram.fitting.results import AllocationFit, Band, Interval, NearBest, Verdict
 from engramctl.findings.fits import SweepFits
 from engramctl.present.figures.allocation import allocation_figure
 from engramctl.present.figures.save import save
@@ -36,14 +36,17 @@ def fitted(kind="interior", star=(0.5, 0.3, 0.6), base=3.0):
     x = np.linspace(0, 1, 51)
     loss = base + 0.2 * (x - star[0]) ** 2
     nowhere = Interval(*[float("nan")] * 3)
-    verdict = Verdict(kind, "In words.", 0.01, 0.01, 0)
+    verdict = Verdict(kind, "In words.", 0.01, 0.01, 0, ())
     best = Interval(base, base - 0.01, base + 0.01)
     band, at = Band(x, loss, loss - 0.01, loss + 0.01), Interval(*star)
-    return AllocationFit("quadratic", {}, 0.01, 2, at, at, best, nowhere, nowhere, band, verdict, np.empty(0))
+    near = NearBest(0.005, max(star[0] - 0.15, 0), min(star[0] + 0.15, 1), 0.8, 0.01, Band(x, loss - base, loss - base, loss - base + 0.01))
+    return AllocationFit("quadratic", {}, 0.01, 2, at, near, at, best, nowhere, nowhere, band, verdict, np.empty(0))
 
 
 def words(figure: Figure) -> str:
-    return "\n".join(text.get_text() for text in figure.findobj(lambda artist: hasattr(artist, "get_text")))
+    return "\n".join(text.get_text() for text in figure.findobj(lambda artist: hasattr(artist, "get_text"))).replace(
+        "\N{NO-BREAK SPACE}", " "
+    )
 
 
 def test_one_curve_without_a_fit(curve_of, draw):
@@ -66,6 +69,9 @@ def test_a_fit_is_drawn_with_its_band_its_bar_and_its_verdict(curve_of, draw):
     text = words(figure)
     assert "interior minimum 0.50 (0.30\N{EN DASH}0.60)" in text
     assert "fit, 95 % band" in text
+    assert "within 0.005 nats: 0.35\N{EN DASH}0.65" in text
+    assert "within 0.005 nats" in text.splitlines()
+    assert any(list(line.get_xdata()) == [0.35, 0.65] for line in axes.get_lines())
     assert "mean over seeds" not in text
     assert any(len(line.get_xdata()) == 51 for line in axes.get_lines())
     assert any(list(line.get_xdata()) == [0.3, 0.6] for line in axes.get_lines())

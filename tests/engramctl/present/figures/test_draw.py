@@ -36,8 +36,8 @@ def difference(by_seed):
 
 def allocation(star, gain):
     nan = Interval(*[float("nan")] * 3)
-    verdict = Verdict("interior", "", 0.01, 0.01, 0)
-    return AllocationFit("line", {}, 0.01, 1, Interval(*star), Interval(*star), nan, Interval(*gain), nan, None, verdict, np.empty(0))
+    verdict = Verdict("interior", "", 0.01, 0.01, 0, ())
+    return AllocationFit("line", {}, 0.01, 1, Interval(*star), None, Interval(*star), nan, Interval(*gain), nan, None, verdict, np.empty(0))
 
 
 def law(slope, form="log-linear"):
