@@ -4,140 +4,20 @@
 """
 
 import argparse
+import json
 import time
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 
+from engram.fitting.made_up import SHAPES, Shape, synthesize
 from engram.fitting.optimum import fit_allocation
 from engram.fitting.results import AllocationFit, Observations
 
-GRIDS = ((0, 0.2, 0.4, 0.55, 0.7, 0.8, 0.9, 1), (0, 0.2, 0.4, 0.55, 0.7, 0.85, 1))
-"""Rhos of the made-up sweeps."""
-_FINE = np.linspace(0, 1, 4001)
-
-Curve = Callable[[np.ndarray], np.ndarray]
-
-
-@dataclass(frozen=True)
-class Shape:
-    """A true curve, which falls from 1 (at rho = 1, or at its highest end) to 0 at `optimum`; None if every rho is equal."""
-
-    name: str
-    curve: Curve
-    optimum: float | None
-    noise: tuple[float, float] = (1.0, 1.0)
-    """Factors of the trials' noise at the lowest and at the highest rho."""
-    documents: int | None = None
-    """Number of validation documents; None: 200 to 2000."""
-
-    @property
-    def interior(self) -> bool:
-        """Whether the minimum is inside."""
-        return self.optimum is not None and 0 < self.optimum < 1
-
-
-def _shape(name: str, curve: Curve, flat: bool = False) -> Shape:
-    values = curve(_FINE)
-    low = values.min()
-    if flat:
-        return Shape(name, lambda rho: np.zeros_like(rho), None)
-    # An interior minimum is scaled by what memory gains, a monotone curve by its whole height
-    inside = 0 < values.argmin() < len(values) - 1
-    height = values[-1] - low if inside else values.max() - low
-    return Shape(name, lambda rho: (curve(rho) - low) / height, float(_FINE[values.argmin()]))
-
-
-def _two_sided(optimum: float, left: float, power: float = 2) -> Curve:
-    """Rises to `left` at rho = 0 and to 1 at rho = 1."""
-
-    def curve(rho: np.ndarray) -> np.ndarray:
-        distance = np.abs(rho - optimum) / np.where(rho < optimum, optimum, 1 - optimum)
-        height: np.ndarray = np.where(rho < optimum, left, 1) * distance**power
-        return height
-
-    return curve
-
-
-def _walls(optimum: float, power: float, eps_low: float, eps_high: float) -> Curve:
-    slope_low = (optimum + eps_low) ** (-power - 1)
-    slope_high = (1 - optimum + eps_high) ** (-power - 1)
-    return lambda rho: (rho + eps_low) ** -power / slope_low + (1 - rho + eps_high) ** -power / slope_high
-
-
-def _upper_wall(optimum: float, width: float) -> Curve:
-    """A gentle fall to the right and a sharp rise at rho = 1."""
-    return lambda rho: np.exp((rho - 1) / width) - rho * np.exp((optimum - 1) / width) / width
-
-
-def _corner(optimum: float, left: float) -> Curve:
-    """Straight down to the optimum and straight up to 1."""
-    return _two_sided(optimum, left, 1)
-
-
-def _cliff(end: float, width: float, base: Curve) -> Curve:
-    """A curve that jumps up by 1 over the last `width` before one end."""
-    return lambda rho: base(rho) + np.maximum(0, 1 - np.abs(rho - end) / width)
-
-
-SHAPES = (
-    _shape("quadratic 0.5", lambda rho: (rho - 0.5) ** 2),
-    _shape("quadratic 0.37", lambda rho: (rho - 0.37) ** 2),
-    _shape("quadratic 0.2", lambda rho: (rho - 0.2) ** 2),
-    _shape("two-sided 0.8", _two_sided(0.8, 1.5)),
-    _shape("two-sided 0.2", _two_sided(0.2, 0.5)),
-    _shape("two-sided 0.6", _two_sided(0.6, 0.3)),
-    _shape("quartic 0.5", _two_sided(0.5, 1, 4)),
-    _shape("quartic 0.65", _two_sided(0.65, 0.6, 4)),
-    _shape("power walls 0.4", _walls(0.4, 0.5, 0.1, 0.05)),
-    _shape("power walls 0.75", _walls(0.75, 1, 0.2, 0.05)),
-    _shape("log walls 0.55", _walls(0.55, 0.05, 0.05, 0.05)),
-    _shape("upper wall 0.7", _upper_wall(0.7, 0.12)),
-    _shape("upper wall 0.5", _upper_wall(0.5, 0.2)),
-    _shape("linear to 0", lambda rho: rho),
-    _shape("saturating to 0", lambda rho: np.exp(rho / 0.25)),
-    _shape("linear to 1", lambda rho: -rho),
-    _shape("saturating to 1", lambda rho: np.exp(-rho / 0.25)),
-    _shape("flat", lambda rho: 0 * rho, flat=True),
-    _shape("two-sided 0.05", _two_sided(0.05, 0.3)),
-    _shape("two-sided 0.95", _two_sided(0.95, 1.5)),
-    _shape("shallow 0.7", _two_sided(0.7, 0.15)),
-    _shape("corner 0.05", _corner(0.05, 0.3)),
-    _shape("corner 0.5", _corner(0.5, 1)),
-    _shape("corner 0.7", _corner(0.7, 0.3)),
-    _shape("corner 0.95", _corner(0.95, 3)),
-    _shape("cliff at 0, 0.4", _cliff(0, 0.05, lambda rho: 0.5 * (rho - 0.4) ** 2)),
-    _shape("cliff at 1, 0.6", _cliff(1, 0.05, lambda rho: 0.15 * (rho - 0.6) ** 2)),
-    _shape("W", lambda rho: 30 * (rho - 0.3) ** 2 * (rho - 0.8) ** 2 + 0.2 * rho),
-    replace(_shape("flat, noise x 3 at 0", lambda rho: 0 * rho, flat=True), noise=(3.0, 1.0)),
-    replace(_shape("flat, noise x 3 at 1", lambda rho: 0 * rho, flat=True), noise=(1.0, 3.0)),
-    replace(_shape("linear to 0, noise x 3 at 0", lambda rho: rho), noise=(3.0, 1.0)),
-    replace(_shape("linear to 0, noise x 3 at 1", lambda rho: rho), noise=(1.0, 3.0)),
-    replace(_shape("quadratic 0.5, noise x 3 at 1", lambda rho: (rho - 0.5) ** 2), noise=(1.0, 3.0)),
-    replace(_shape("quadratic 0.5, 12 documents", lambda rho: (rho - 0.5) ** 2), documents=12),
-)
-"""Curves of the benchmark."""
-
-
-def synthesize(shape: Shape, n_seeds: int, rng: np.random.Generator) -> tuple[Observations, float]:
-    """A made-up sweep and the true height of its curve, nats per token.
-
-    Trials have noise of their own (0.005 to 0.012 nats) and an effect of their seed (0.01). Documents (200 to 2000) have heavy-tailed
-    lengths, a loss of their own, a preference for one end of rho or the other, and noise with every trial.
-    """
-    rhos = np.array(GRIDS[rng.integers(len(GRIDS))], dtype=float)
-    height = rng.uniform(0.02, 0.1)
-    noise = rng.uniform(0.005, 0.012)
-    n_documents = int(np.exp(rng.uniform(np.log(200), np.log(2000)))) if shape.documents is None else shape.documents
-    n_tokens = np.clip(np.exp(rng.normal(6, 1, n_documents)), 20, 4096).round()
-    x = np.repeat(rhos, n_seeds)
-    seed = np.tile(np.arange(n_seeds), len(rhos))
-    ends = np.where(x == rhos[0], shape.noise[0], np.where(x == rhos[-1], shape.noise[1], 1.0))
-    loss = 3.2 + height * shape.curve(x) + rng.normal(0, 0.01, n_seeds)[seed] + rng.normal(0, noise * ends, len(x))
-    loss = loss[:, None] + rng.normal(0, 0.5, n_documents) + (x[:, None] - 0.5) * rng.normal(0, 0.08, n_documents)
-    loss = loss + rng.normal(0, rng.uniform(0.01, 0.06), (len(x), n_documents))
-    return Observations(x, seed, loss * n_tokens, n_tokens), height
+_RANGE_POINTS = 50
+"""Rhos at which the true cost of a range is looked up."""
 
 
 @dataclass(frozen=True)
@@ -148,7 +28,7 @@ class Row:
     n_seeds: int
     n_sweeps: int
     rho_covered: float
-    """NaN where every rho is equal."""
+    """NaN where several rhos are the best."""
     smooth_covered: float
     """The same for the interval that takes the curve to be smooth."""
     gain_covered: float
@@ -160,6 +40,12 @@ class Row:
     """Nats."""
     claimed: float
     """Share of sweeps for which an interior minimum was claimed."""
+    near_sure: float
+    """Mean confidence that a rho of the range near the best costs no more than the margin."""
+    near_held: float
+    """Mean share of the range that costs no more."""
+    worst_held: float
+    """Share of sweeps in which no rho of the range costs more than it said."""
     seconds: float
     """Mean seconds of a fit."""
 
@@ -182,14 +68,14 @@ def _row(shape: Shape, n_seeds: int, n_sweeps: int, replicates: int, rng: np.ran
         fit = fit_allocation(observations, replicates=replicates, seed=number)
         seconds += time.perf_counter() - began
         seen.append(_judge(fit, shape, height))
-    rho, smooth, gain, rho_width, smooth_width, gain_width, claimed = np.mean(seen, axis=0)
+    rho, smooth, *others = np.mean(seen, axis=0).tolist()
     if shape.optimum is None:
         rho = smooth = float("nan")
-    return Row(shape, n_seeds, n_sweeps, rho, smooth, gain, rho_width, smooth_width, gain_width, claimed, seconds / n_sweeps)
+    return Row(shape, n_seeds, n_sweeps, rho, smooth, *others, seconds=seconds / n_sweeps)
 
 
 def _judge(fit: AllocationFit, shape: Shape, height: float) -> tuple[float, ...]:
-    gain = 0.0 if shape.optimum is None else height * float(shape.curve(np.array([1.0]))[0])
+    gain = height * float(shape.curve(np.array([1.0]))[0])
     optimum = -1.0 if shape.optimum is None else shape.optimum
     return (
         float(fit.rho_star.low - 1e-9 <= optimum <= fit.rho_star.high + 1e-9),
@@ -199,7 +85,37 @@ def _judge(fit: AllocationFit, shape: Shape, height: float) -> tuple[float, ...]
         fit.rho_smooth.high - fit.rho_smooth.low,
         fit.gain.high - fit.gain.low,
         float(fit.verdict.kind == "interior"),
+        *_judge_range(fit, shape, height),
     )
+
+
+def _judge_range(fit: AllocationFit, shape: Shape, height: float) -> tuple[float, float, float]:
+    near = fit.near_best
+    if near is None:
+        return (float("nan"),) * 3
+    costs = height * shape.curve(np.linspace(near.low, near.high, _RANGE_POINTS))
+    return near.confidence, float((costs <= near.margin).mean()), float(costs.max() <= near.worst + 1e-12)
+
+
+def claimed_by_looking(n_sweeps: int, shape: Shape, most_seeds: int = 8, replicates: int = 1000, start: int = 0) -> float:
+    """Share of made-up sweeps for which an interior minimum is claimed at some look, if one looks after every seed up to `most_seeds`."""
+    claimed = 0
+    for number in range(n_sweeps):
+        observations, _ = synthesize(shape, most_seeds, np.random.default_rng([start, number]))
+        claimed += any(_claims(observations, n, replicates, number) for n in range(1, most_seeds + 1))
+    return claimed / n_sweeps
+
+
+def _claims(observations: Observations, n_seeds: int, replicates: int, seed: int) -> bool:
+    kept = observations.seed < n_seeds
+    some = Observations(observations.x[kept], observations.seed[kept], observations.loss_sum[kept], observations.n_tokens)
+    return fit_allocation(some, replicates=replicates, seed=seed).verdict.kind == "interior"
+
+
+_SUMMARY = (
+    *("rho* covered", "if smooth", "gain covered", "rho* width", "if smooth", "gain width, nats", "interior claimed"),
+    *("range said / was near", "cost of range held"),
+)
 
 
 def table(rows: Sequence[Row]) -> str:
@@ -213,8 +129,8 @@ def table(rows: Sequence[Row]) -> str:
         lines.append(f"| {shape.name} | {' | '.join(cells)} |")
     lines += [
         "",
-        "| sweeps | rho* covered | if smooth | gain covered | rho* width | if smooth | gain width, nats | interior claimed |",
-        "|---|---|---|---|---|---|---|---|",
+        f"| sweeps | {' | '.join(_SUMMARY)} |",
+        "|---" * (len(_SUMMARY) + 1) + "|",
     ]
     for n in seeds:
         mine = [row for row in rows if row.n_seeds == n]
@@ -237,12 +153,14 @@ def _percent(share: float) -> str:
 def _summary(name: str, rows: Sequence[Row]) -> str:
     """Means over some of the rows, which all have the same number of sweeps."""
     if not rows:
-        return f"| {name} | - | - | - | - | - | - | - |"
+        return f"| {name} {'| - ' * len(_SUMMARY)}|"
     covered = [(row.rho_covered, row.smooth_covered) for row in rows if row.shape.optimum is not None]
     rho, smooth = (f"{share:.1%}" for share in np.mean(covered, axis=0)) if covered else "--"
     gain, claimed = np.mean([row.gain_covered for row in rows]), np.mean([row.claimed for row in rows])
     rho_width, smooth_width, gain_width = np.mean([(row.rho_width, row.smooth_width, row.gain_width) for row in rows], axis=0)
-    return f"| {name} | {rho} | {smooth} | {gain:.1%} | {rho_width:.2f} | {smooth_width:.2f} | {gain_width:.3f} | {claimed:.1%} |"
+    sure, held, worst = np.mean([(row.near_sure, row.near_held, row.worst_held) for row in rows], axis=0)
+    widths = f"{rho_width:.2f} | {smooth_width:.2f} | {gain_width:.3f}"
+    return f"| {name} | {rho} | {smooth} | {gain:.1%} | {widths} | {claimed:.1%} | {sure:.0%} / {held:.0%} | {worst:.1%} |"
 
 
 def main() -> None:
@@ -252,9 +170,16 @@ def main() -> None:
     parser.add_argument("--replicates", type=int, default=300, help="replicates of each fit (default 300)")
     parser.add_argument("--seeds", type=int, nargs="+", default=[1, 2, 3, 4, 5], help="numbers of seeds (default 1 2 3 4 5)")
     parser.add_argument("--start", type=int, default=0, help="seed of the random numbers (default 0)")
+    parser.add_argument("--json", type=Path, help="file for the rows, as a list of objects")
+    parser.add_argument("--looks", type=int, default=0, help="made-up sweeps at which to look after every seed (default 0)")
     options = parser.parse_args()
     rows = coverage(options.sweeps, options.seeds, replicates=options.replicates, start=options.start)
     print(table(rows))
+    if options.json:
+        content = [{**vars(row), "shape": row.shape.name} for row in rows]
+        options.json.write_text(json.dumps(content, indent=1).replace("NaN", "null"))
+    for shape in (shape for shape in SHAPES if options.looks and not shape.interior):
+        print(f"{shape.name}: an interior minimum claimed at some of eight looks in {claimed_by_looking(options.looks, shape):.1%}")
     print(f"\nA fit took {np.mean([row.seconds for row in rows]):.3f} s on average.")
 
 

@@ -3,7 +3,8 @@
 import numpy as np
 import pytest
 
-from engram.fitting.calibration import SHAPES, coverage, table
+from engram.fitting.calibration import coverage, table
+from engram.fitting.made_up import SHAPES
 
 BY_NAME = {shape.name: shape for shape in SHAPES}
 

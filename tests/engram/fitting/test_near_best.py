@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 
 from engram.errors import UserError
-from engram.fitting.calibration import SHAPES, synthesize
 from engram.fitting.convex import lowest_possible
+from engram.fitting.made_up import SHAPES, synthesize
 from engram.fitting.optimum import fit_allocation
 from tests.engram.fitting.conftest import make_sweep
 
