@@ -108,7 +108,7 @@ def read_table(path: Path, schema: pa.Schema, columns: Sequence[str]) -> pa.Tabl
     with file:
         require_version(path, metadata.get(b"schema_version", b"").decode() or None)
         # Parsing a file's schema takes a fifth of the time of reading it; nearly always its text is the one that this Arrow writes.
-        missing: set[str] = set()
+        missing: frozenset[str] = frozenset()
         if metadata.get(b"ARROW:schema") != _written(schema) and not file.schema_arrow.equals(schema):
             missing = MAY_LACK & set(schema.names) - set(file.schema_arrow.names)
             if not file.schema_arrow.equals(pa.schema(field for field in schema if field.name not in missing)):

@@ -220,8 +220,11 @@ def _write_corpus(
                 report("tokenising", done, total)
         starts[name] = np.array(ends, dtype=np.int64)
     report("comparing tokens", 0, None)
-    tokens = [np.memmap(folder / f"{name}.bin", dtype=dtype, mode="r") for name in ("train", "val")]
-    overlaps = {n: token_overlap(*tokens, starts["val"], VALIDATION_DOCUMENT_TOKENS, vocab_size, n) for n in (16, OVERLAP_TOKENS)}
+    tokens = {name: np.memmap(folder / f"{name}.bin", dtype=dtype, mode="r") for name in starts}
+    overlaps = {
+        n: token_overlap(tokens["train"], tokens["val"], starts["val"], VALIDATION_DOCUMENT_TOKENS, vocab_size, n)
+        for n in (16, OVERLAP_TOKENS)
+    }
     counted = np.minimum(np.diff(starts["val"]), VALIDATION_DOCUMENT_TOKENS)
     compression = compress_vocabulary(tokenizer)
     (folder / "tokenizer.json").write_text(tokenizer.to_str(pretty=True), encoding="utf-8")
