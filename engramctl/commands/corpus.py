@@ -1,6 +1,6 @@
 """`engramctl corpus`"""
 
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -25,7 +25,7 @@ def corpus(
     refresh: Annotated[bool, typer.Option("--refresh", help="Read the text again although it is in the cache.")] = False,
     as_json: JsonOption = False,
 ) -> None:
-    """Prepare a corpus and describe it: documents, tokens, compression, how many N-grams are seen once.
+    """Prepare a corpus and describe it: documents, tokens, compression, what training and validation share, N-grams seen once.
 
     Example: engramctl corpus --corpus 'files:texts/**/*.jsonl.gz' --text-column body --corpus-bytes 200MB
     """
@@ -33,7 +33,7 @@ def corpus(
     from engram.config.errors import validated
     from engram.corpus.prepare import prepare_corpus
     from engram.corpus.sources import CorpusSpec
-    from engram.corpus.statistics import describe, text_loss
+    from engram.corpus.statistics import describe, overlap, text_loss
     from engramctl.commands.options.sweep import corpus_overrides
 
     changes = corpus_overrides(corpus, corpus_bytes, text_column, tokenizer, vocab_size)
@@ -64,6 +64,11 @@ def corpus(
     elif facts["unknown_tokens"] is not None:
         out.print("the tokenizer loses nothing: no token is unknown, every document decodes back to its text")
     out.print()
+    for line in _split_lines(facts):
+        out.print(line)
+    if (shared := overlap(prepared)) is not None:
+        out.print(shared, markup=False)
+    out.print()
     ngrams = [
         (f"{g['n']}-grams", f"{g['distinct']:,}", f"{g['seen_once_percent']:.1f} %", f"{g['occurrences_seen_once_percent']:.1f} %")
         for g in facts["ngrams"]
@@ -73,3 +78,19 @@ def corpus(
     options = typed_words(context)[1:]
     name = ["--name", f"text-{facts['corpus_fingerprint'][:6]}"] if options else []  # the sweep may be there with another text
     console.note(f"next: {as_typed(['sweep', '--budget', '20m', *options, *name], DEFAULT_RESULTS)}")
+
+
+def _split_lines(facts: dict[str, Any]) -> list[str]:
+    """How the text was divided; empty for a corpus of an earlier version."""
+    if facts["val_components"] is None:
+        return []
+    packages = "" if facts["train_packages"] is None else f", packages {facts['train_packages']:,} and {facts['val_packages']:,}"
+    near = counted(facts["near_duplicate_documents"], "near-duplicate")
+    return [
+        f"{near} in {counted(facts['near_duplicate_clusters'], 'cluster')}, each on one side whole;"
+        f" components in training and validation: {facts['train_components']:,} and {facts['val_components']:,}{packages}",
+        f"left out of validation for what training has of them: {counted(facts['overlap_documents'], 'document')}"
+        f" ({facts['overlap_bytes']:,} bytes)",
+        f"validation tokens in a 32-gram of training: {100 * facts['val_overlap_32']:.2f} %, in a 16-gram:"
+        f" {100 * facts['val_overlap_16']:.2f} %; lines of a document in one of training: {100 * facts['val_line_share']:.0f} % at most",
+    ]

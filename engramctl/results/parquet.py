@@ -14,7 +14,7 @@ import pyarrow.parquet as pq
 from engram.errors import UserError
 from engram.files import write_atomically
 from engram.foreign_files import read_bytes
-from engramctl.results.schema.columns import SCHEMA_VERSION
+from engramctl.results.schema.columns import MAY_LACK, SCHEMA_VERSION
 
 Columns = Mapping[str, Sequence[Any] | np.ndarray]
 """A table as a mapping of columns, all of the same length."""
@@ -108,13 +108,19 @@ def read_table(path: Path, schema: pa.Schema, columns: Sequence[str]) -> pa.Tabl
     with file:
         require_version(path, metadata.get(b"schema_version", b"").decode() or None)
         # Parsing a file's schema takes a fifth of the time of reading it; nearly always its text is the one that this Arrow writes.
+        missing: frozenset[str] = frozenset()
         if metadata.get(b"ARROW:schema") != _written(schema) and not file.schema_arrow.equals(schema):
-            raise UserError(f"{path} does not have the columns of schema version {SCHEMA_VERSION}; it was not written by engramctl")
+            missing = MAY_LACK & set(schema.names) - set(file.schema_arrow.names)
+            if not file.schema_arrow.equals(pa.schema(field for field in schema if field.name not in missing)):
+                raise UserError(f"{path} does not have the columns of schema version {SCHEMA_VERSION}; it was not written by engramctl")
         try:
             # At most a few thousand rows: threads would cost more than they save.
-            return file.read(columns=list(columns), use_threads=False).select(columns)
+            table = file.read(columns=[name for name in columns if name not in missing], use_threads=False)
         except (pa.ArrowException, OSError):
             raise _damaged(path) from None
+    for name in missing:
+        table = table.append_column(schema.field(name), pa.nulls(file.metadata.num_rows, schema.field(name).type))
+    return table.select(columns)
 
 
 def read_tables(paths: Sequence[Path], schema: pa.Schema, columns: Sequence[str]) -> list[pa.Table | None]:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Protocol
 
 from engram.config.trial import TrialConfig
 from engram.corpus.dataset import Corpus, TrainBatches, validation_windows
-from engram.corpus.statistics import text_loss
+from engram.corpus.statistics import overlap, text_loss
 from engram.errors import UserError
 from engram.memory.placement.settings import TablePlacement
 from engramctl.cluster.events import ENDED, RETRY, Event
@@ -107,8 +107,9 @@ def train_missing(run: SweepRun, corpus: Corpus, manifest: Manifest) -> list[Tri
         corpus: its prepared text.
         manifest: the sweep's manifest so far; an empty one on its first run.
     """
-    if (loss := text_loss(corpus)) is not None:
-        run.watcher.note(loss)
+    for note in (text_loss(corpus), overlap(corpus)):
+        if note is not None:
+            run.watcher.note(note)
     manifest = updated_manifest(manifest, run.spec, corpus)
     known = [known_budget(run.spec, b, manifest) for b in run.spec.budgets]
     trials = [] if None in known else run.expand([b for b in known if b], corpus)
@@ -181,7 +182,8 @@ def _prepared_corpus(run: SweepRun, manifest: Manifest, cache: Path) -> Corpus:
     if pinned and corpus.fingerprint != pinned.fingerprint:
         raise UserError(
             f"corpus {run.spec.corpus.source} is not the text that {run.store.folder} was made with (fingerprint"
-            f" {corpus.fingerprint[:12]}, was {pinned.fingerprint[:12]}); choose another folder with --name"
+            f" {corpus.fingerprint[:12]}, was {pinned.fingerprint[:12]}), or an earlier version divided it otherwise; choose another folder"
+            " with --name"
         )
     return corpus
 

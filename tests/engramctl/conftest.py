@@ -61,7 +61,8 @@ def _documents(row: dict[str, Any]) -> dict[str, list[Any]]:
     losses = np.linspace(-1, 1, len(tokens)) + noise
     losses += row["val_loss"] - (losses * tokens).sum() / tokens.sum()
     ids = [f"{i:04x}" for i in range(len(tokens))]
-    return {"document": ids, "n_tokens": tokens.tolist(), "n_bytes": (3 * tokens).tolist(), "loss_sum": (losses * tokens).tolist()}
+    sums = {"n_tokens": tokens.tolist(), "n_bytes": (3 * tokens).tolist(), "loss_sum": (losses * tokens).tolist()}
+    return {"document": ids, **sums, "overlap": [0.0] * len(ids)}
 
 
 def _manifest(rows: Iterable[dict[str, Any]], **declared: Any) -> Manifest:
@@ -162,7 +163,7 @@ def curve() -> dict[str, list[Any]]:
 
 @pytest.fixture
 def documents() -> dict[str, list[Any]]:
-    return {"document": ["aa", "bb"], "n_tokens": [100, 28], "n_bytes": [300, 90], "loss_sum": [310.0, 88.5]}
+    return {"document": ["aa", "bb"], "n_tokens": [100, 28], "n_bytes": [300, 90], "loss_sum": [310.0, 88.5], "overlap": [0.0, None]}
 
 
 @pytest.fixture

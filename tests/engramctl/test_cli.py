@@ -97,7 +97,7 @@ def test_a_group_alone_shows_its_help():
         ({}, "*.txt", "matches no file"),
         ({"a.txt": b"fine", "b.txt": b"caf\xe9"}, "*.txt", "b.txt: byte 3 is not UTF-8"),
         ({"a.txt": b"  \n"}, "*.txt", "the corpus is empty"),
-        ({"a.txt": b"one"}, "*.txt", "none of them fell to"),
+        ({"a.txt": b"one"}, "*.txt", "nothing for validation"),
         ({"a.jsonl": b'{"body": "x"}\n'}, "*.jsonl", "a.jsonl: line 1 has no column 'text'; it has 'body'"),
     ],
 )

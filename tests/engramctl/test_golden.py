@@ -116,7 +116,8 @@ def _trained(results: Path, here: Path, corpus: Any, text_folder: Path) -> tuple
         while not trainer.done:
             trainer.advance(60)
         trainer.outcome()
-        documents = {"document": ["aa", "bb"], "n_tokens": [100, 28], "n_bytes": [300, 90], "loss_sum": [300.0, 84.0]}
+        sums = {"n_tokens": [100, 28], "n_bytes": [300, 90], "loss_sum": [300.0, 84.0]}
+        documents = {"document": ["aa", "bb"], **sums, "overlap": [0.0, 0.0]}
         store.write_trial(trial_row(trial, SweepContext("tiny", "files", ""), "finished", None, {"val_loss": 3.0}), None, documents)
         checkpoints.append(store.checkpoints / trial.id)
         if _has_lm_eval():

@@ -10,6 +10,8 @@ import pyarrow as pa
 
 SCHEMA_VERSION = 5
 """Goes up when a column is added, removed or renamed, or changes its type, unit or meaning."""
+MAY_LACK = frozenset({"overlap"})
+"""Nullable columns that came without a new version: files that were written before are read as if they had nulls there."""
 
 TEXT, INT, REAL = pa.string(), pa.int64(), pa.float64()
 

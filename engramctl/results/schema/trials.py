@@ -136,6 +136,13 @@ DOCUMENT_COLUMNS: tuple[Column, ...] = (
     Column("n_tokens", INT, "tokens", "Predicted tokens of the document"),
     Column("n_bytes", INT, "bytes", "UTF-8 bytes of those tokens"),
     Column("loss_sum", REAL, "nats", "Sum of the losses of those tokens"),
+    Column(
+        "overlap",
+        REAL,
+        "fraction",
+        "Share of the document's first 1,024 tokens that lie in a 32-gram of training; null where an earlier version prepared the corpus",
+        nullable=True,
+    ),
 )
 
 TRIAL_SCHEMA = schema_of(TRIAL_COLUMNS)

@@ -11,10 +11,16 @@ from tokenizers import Tokenizer
 from engram.errors import UserError
 from engram.foreign_files import MOST_BYTES, read_bytes, read_json, require_regular
 
-FORMAT = 1
-"""Version of the folder's layout; folders of other versions are refused."""
+FORMAT = 2
+"""Version of the folder's layout that is written.
+
+1 is read too: it has no `val_doc_overlap`, and much of its validation text may stand in training.
+"""
+_READABLE = (1, FORMAT)
 VALIDATION_DOCUMENT_TOKENS = 1024
 """Tokens taken at most from the beginning of a validation document (or a sequence, if longer): a few long files must not dominate."""
+OVERLAP_TOKENS = 32
+"""Length of the n-grams that `val_doc_overlap` is about."""
 
 _ARRAYS = ("compression.npy", "train.bin", "train_docs.npy", "val.bin", "val_docs.npy", "val_doc_bytes.npy", "val_doc_ids.npy")
 _DTYPES: dict[str, Any] = {"uint16": np.dtype(np.uint16), "uint32": np.dtype(np.uint32)}
@@ -52,6 +58,9 @@ class Corpus:
     """UTF-8 bytes of each validation document, int64 [documents]."""
     val_doc_ids: np.ndarray
     """16 hexadecimal digits of each validation document's hash."""
+    val_doc_overlap: np.ndarray | None
+    """Share of each validation document's first `VALIDATION_DOCUMENT_TOKENS` tokens that lie in an exact n-gram of training tokens,
+    n = `OVERLAP_TOKENS`, float64 [documents]; None where the folder has format 1."""
     tokenizer_json: bytes
     """The tokenizer that made the tokens. It is read with the rest: what is mapped outlives a cache that is deleted meanwhile."""
     meta: dict[str, Any]
@@ -61,9 +70,11 @@ class Corpus:
         """Map a prepared corpus; UserError when the folder is not a complete corpus of this format."""
         try:
             meta = read_json(folder / "meta.json")
-            if meta["format"] != FORMAT:
-                raise UserError(f"corpus {folder} has format {meta['format']}, this program reads {FORMAT}; prepare it again")
-            for name in _ARRAYS:
+            if meta["format"] not in _READABLE:
+                readable = " and ".join(map(str, _READABLE))
+                raise UserError(f"corpus {folder} has format {meta['format']}, this program reads {readable}; prepare it again")
+            has_overlap = meta["format"] > 1
+            for name in (*_ARRAYS, "val_doc_overlap.npy") if has_overlap else _ARRAYS:
                 require_regular(folder / name, most=None)
             dtype = _DTYPES[meta["dtype"]]
             corpus = cls(
@@ -80,6 +91,7 @@ class Corpus:
                 val_doc_starts=_array(folder / "val_docs.npy"),
                 val_doc_bytes=_array(folder / "val_doc_bytes.npy"),
                 val_doc_ids=_array(folder / "val_doc_ids.npy"),
+                val_doc_overlap=_array(folder / "val_doc_overlap.npy") if has_overlap else None,
                 tokenizer_json=read_bytes(folder / "tokenizer.json"),
                 meta=meta,
             )
@@ -116,6 +128,11 @@ class Corpus:
             or self.val_doc_ids.ndim != 1
         ):
             raise ValueError("val_doc_bytes.npy or val_doc_ids.npy has other values")
+        overlap = self.val_doc_overlap
+        if overlap is not None and (
+            overlap.dtype != np.float64 or overlap.shape != self.val_doc_bytes.shape or not ((overlap >= 0) & (overlap <= 1)).all()
+        ):
+            raise ValueError("val_doc_overlap.npy does not have a share of every document")
 
     @property
     def fingerprints(self) -> Fingerprints:

@@ -1,5 +1,6 @@
 """Turns a source of text into a tokenised, memory-mapped corpus, once, and keeps it in the cache."""
 
+import dataclasses
 import hashlib
 import itertools
 import json
@@ -14,9 +15,11 @@ import numpy as np
 from filelock import FileLock, Timeout
 from tokenizers import Tokenizer
 
-from engram.corpus.dataset import FORMAT, Corpus
+from engram.corpus.dataset import FORMAT, OVERLAP_TOKENS, VALIDATION_DOCUMENT_TOKENS, Corpus
 from engram.corpus.sources import CorpusSpec, read_documents, source_listing
+from engram.corpus.split import Split, split_documents
 from engram.corpus.spool import Progress, Spool
+from engram.corpus.token_overlap import token_overlap
 from engram.errors import UserError
 from engram.files import is_full, sync, write_atomically
 from engram.foreign_files import read_json
@@ -76,7 +79,10 @@ def open_again(folder: Path, spec: CorpusSpec) -> Corpus:
     except UserError:
         corpus = prepare_corpus(spec, folder.parents[1])
     if corpus.folder != folder:
-        raise UserError(f"corpus {folder} has been deleted, and {spec.source} is no longer the text or the tokenizer that it was made of")
+        raise UserError(
+            f"corpus {folder} has been deleted, and {spec.source} is no longer the text or the tokenizer that it was made of, or"
+            " an earlier version divided it into training and validation"
+        )
     return corpus
 
 
@@ -147,18 +153,19 @@ def _build(spec: CorpusSpec, root: Path, request: str, tokenizer: Tokenizer | No
     try:
         skipped: Counter[str] = Counter()
         spool = Spool(temporary / "text", read_documents(spec, skipped), spec.max_bytes, report)
+        split = split_documents(spool, spec.val_fraction, report)
         choice = fingerprint(tokenizer) if tokenizer else f"bpe {spec.vocab_size}"
-        target = root / f"{spool.fingerprint(spec.val_fraction)[:16]}-{hashlib.sha256(choice.encode()).hexdigest()[:8]}"
+        name = split.fingerprint(spool, spec.val_fraction)[:16]
+        target = root / f"{name}-{hashlib.sha256(choice.encode()).hexdigest()[:8]}"
         if _whole(target, spec):
             return target
-        train, val = spool.split(spec.val_fraction)
         if tokenizer is None:
             report("training the tokenizer", 0, None)
-            tokenizer = train_bpe(_sample(spool, train), spec.vocab_size)
+            tokenizer = train_bpe(_sample(spool, split.train), spec.vocab_size)
         folder = temporary / "corpus"
         folder.mkdir()
         try:
-            _write_corpus(folder, spool, (train, val), spec, tokenizer, skipped, report)
+            _write_corpus(folder, spool, split, spec, tokenizer, skipped, report)
         except UserError as problem:
             if spec.tokenizer is None:
                 raise
@@ -185,13 +192,13 @@ def _sample(spool: Spool, numbers: Sequence[int]) -> Iterator[str]:
 def _write_corpus(
     folder: Path,
     spool: Spool,
-    split: tuple[Sequence[int], Sequence[int]],
+    split: Split,
     spec: CorpusSpec,
     tokenizer: Tokenizer,
     skipped: Counter[str],
     report: Progress,
 ) -> None:
-    train, val = split
+    train, val = split.train, split.val
     losses = Losses(tokenizer)
     vocab_size, end = vocabulary_size(tokenizer), end_of_text_id(tokenizer)
     dtype = np.dtype(np.uint16 if vocab_size <= 2**16 else np.uint32)
@@ -201,7 +208,7 @@ def _write_corpus(
     for name, numbers in (("val", val), ("train", train)):
         ends = [0]
         with (folder / f"{name}.bin").open("wb") as file:
-            for batch in _batches(spool, numbers):
+            for batch in spool.batches(numbers, _BATCH_BYTES, _BATCH_DOCUMENTS):
                 texts = list(spool.texts(batch))
                 encoded = plain_ids(tokenizer, texts)
                 if spec.tokenizer is not None:  # one that is trained here loses nothing
@@ -212,6 +219,13 @@ def _write_corpus(
                 done += sum(map(spool.size, batch))
                 report("tokenising", done, total)
         starts[name] = np.array(ends, dtype=np.int64)
+    report("comparing tokens", 0, None)
+    tokens = {name: np.memmap(folder / f"{name}.bin", dtype=dtype, mode="r") for name in starts}
+    overlaps = {
+        n: token_overlap(tokens["train"], tokens["val"], starts["val"], VALIDATION_DOCUMENT_TOKENS, vocab_size, n)
+        for n in (16, OVERLAP_TOKENS)
+    }
+    counted = np.minimum(np.diff(starts["val"]), VALIDATION_DOCUMENT_TOKENS)
     compression = compress_vocabulary(tokenizer)
     (folder / "tokenizer.json").write_text(tokenizer.to_str(pretty=True), encoding="utf-8")
     for name, array in {
@@ -219,6 +233,7 @@ def _write_corpus(
         "train_docs": starts["train"],
         "val_docs": starts["val"],
         "val_doc_bytes": np.array([spool.size(number) for number in val], dtype=np.int64),
+        "val_doc_overlap": overlaps[OVERLAP_TOKENS],
         "val_doc_ids": np.array([spool.digests[number].hex()[:16] for number in val]),
     }.items():
         # Neither NumPy nor `tokenizer.save` says why a disk refuses, so the files are written here.
@@ -228,7 +243,7 @@ def _write_corpus(
     meta = {
         "format": FORMAT,
         "spec": spec.model_dump(mode="json"),
-        "corpus_fingerprint": spool.fingerprint(spec.val_fraction),
+        "corpus_fingerprint": split.fingerprint(spool, spec.val_fraction),
         "tokenizer_fingerprint": fingerprint(tokenizer),
         "vocab_size": vocab_size,
         "compressed_vocab_size": int(compression.max()) + 1,
@@ -247,22 +262,10 @@ def _write_corpus(
         "unknown_tokens": losses.unknown,
         "changed_documents": losses.changed,
         "skipped_files": dict(skipped),
+        **dataclasses.asdict(split.facts),
+        **{f"val_overlap_{n}": float((share * counted).sum() / counted.sum()) for n, share in overlaps.items()},
     }
     (folder / "meta.json").write_text(json.dumps(meta, indent=2))
     for path in folder.iterdir():
         sync(path)
     sync(folder)
-
-
-def _batches(spool: Spool, numbers: Sequence[int]) -> Iterator[list[int]]:
-    """Batches of documents to tokenise together, limited in number and in text to bound memory."""
-    batch: list[int] = []
-    size = 0
-    for number in numbers:
-        batch.append(number)
-        size += spool.size(number)
-        if len(batch) == _BATCH_DOCUMENTS or size >= _BATCH_BYTES:
-            yield batch
-            batch, size = [], 0
-    if batch:
-        yield batch

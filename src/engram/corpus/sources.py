@@ -6,6 +6,7 @@ from pathlib import Path
 
 from pydantic import Field, field_validator
 
+from engram.corpus.document import Document
 from engram.corpus.file_text import file_documents, matching_files
 from engram.corpus.hub_text import hub_documents, parse_hub_source
 from engram.corpus.python_text import python_documents, python_files
@@ -29,7 +30,7 @@ class CorpusSpec(FrozenConfig):
     vocab_size: int = 8192
     """Vocabulary of that trained BPE. No effect when `tokenizer` is given."""
     val_fraction: float = Field(default=0.04, gt=0, lt=1)
-    """Probability that a document becomes validation text; the hash of its text decides."""
+    """Share of the text that is to be validation. What is kept is less where validation documents have too much in common with training."""
 
     @field_validator("source")
     @classmethod
@@ -38,7 +39,7 @@ class CorpusSpec(FrozenConfig):
         return source
 
 
-def read_documents(spec: CorpusSpec, skipped: Counter[str] | None = None) -> Iterator[str]:
+def read_documents(spec: CorpusSpec, skipped: Counter[str] | None = None) -> Iterator[Document]:
     """Whole documents of the source in a fixed order, including duplicates and empty ones, and not limited by `max_bytes`.
 
     Files that are left out because they can't be read, which only `python` allows, are counted in `skipped`, by reason.
@@ -49,9 +50,9 @@ def read_documents(spec: CorpusSpec, skipped: Counter[str] | None = None) -> Ite
         yield from python_documents(Counter() if skipped is None else skipped)
     elif kind == "files":
         for path in matching_files(argument):
-            yield from file_documents(path, spec.text_column or "text")
+            yield from map(Document, file_documents(path, spec.text_column or "text"))
     else:
-        yield from hub_documents(spec.source, spec.text_column)
+        yield from map(Document, hub_documents(spec.source, spec.text_column))
 
 
 def source_listing(spec: CorpusSpec) -> list[tuple[str, int, int, int]]:
@@ -62,7 +63,7 @@ def source_listing(spec: CorpusSpec) -> list[tuple[str, int, int, int]]:
     """
     kind, argument = _split(spec.source)
     if kind == "python":
-        files = python_files()
+        files = list(python_files())
     elif kind == "files":
         files = matching_files(argument)
     else:

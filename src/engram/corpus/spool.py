@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
+from engram.corpus.document import Document
 from engram.errors import UserError
 
 Progress = Callable[[str, int, int | None], None]
@@ -19,15 +20,17 @@ class Spool:
     Raises UserError when the source has no document, or when the first one alone exceeds the limit.
     """
 
-    def __init__(self, file: Path, documents: Iterable[str], max_bytes: int, progress: Progress) -> None:
+    def __init__(self, file: Path, documents: Iterable[Document], max_bytes: int, progress: Progress) -> None:
         self.file = file
         self.digests: list[bytes] = []
         """SHA-256 of each document's UTF-8 text."""
+        self.groups: list[str | None] = []
+        """What each document belongs to."""
         self.duplicates = self.blank = 0
         ends = [0]
         seen: set[bytes] = set()
         with file.open("wb") as out:
-            for text in documents:
+            for text, group in documents:
                 if not text.strip():
                     self.blank += 1
                     continue
@@ -43,6 +46,7 @@ class Spool:
                 seen.add(digest)
                 out.write(encoded)
                 self.digests.append(digest)
+                self.groups.append(group)
                 ends.append(ends[-1] + len(encoded))
                 if len(self.digests) % 256 == 0:
                     progress("reading text", ends[-1], max_bytes)
@@ -56,34 +60,29 @@ class Spool:
         """Documents that were read: those that are kept, duplicates and blank ones."""
         return len(self.digests) + self.duplicates + self.blank
 
-    def fingerprint(self, val_fraction: float) -> str:
-        """SHA-256 of the documents in order and of the split, 64 hexadecimal digits."""
-        whole = hashlib.sha256(f"{val_fraction!r}\n".encode())
-        for digest in self.digests:
-            whole.update(digest)
-        return whole.hexdigest()
-
-    def split(self, val_fraction: float) -> tuple[list[int], list[int]]:
-        """Numbers of the training documents in order, and of the validation documents in the order of their hashes.
-
-        A document's hash decides where it goes, so no text is in both. Raises UserError when one of the two is empty.
-        """
-        limit = int(val_fraction * 2**64)
-        train: list[int] = []
-        val: list[int] = []
-        for number, digest in enumerate(self.digests):
-            (val if int.from_bytes(digest[:8], "big") < limit else train).append(number)
-        if not train or not val:
-            which = "validation" if train else "training"
-            raise UserError(f"the corpus has {len(self.digests)} documents and none of them fell to {which}; take more documents")
-        return train, sorted(val, key=self.digests.__getitem__)
-
     def size(self, number: int) -> int:
         """UTF-8 bytes of a document."""
         return int(self.ends[number + 1] - self.ends[number])
 
     def texts(self, numbers: Sequence[int]) -> Iterator[str]:
         """Texts of the documents, in the order of `numbers`."""
+        return (text.decode("utf-8") for text in self.encoded(numbers))
+
+    def encoded(self, numbers: Sequence[int]) -> Iterator[bytes]:
+        """UTF-8 texts of the documents, in the order of `numbers`."""
         with self.file.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as text:
             for number in numbers:
-                yield text[self.ends[number] : self.ends[number + 1]].decode("utf-8")
+                yield text[self.ends[number] : self.ends[number + 1]]
+
+    def batches(self, numbers: Sequence[int], most_bytes: int, most_documents: int) -> Iterator[list[int]]:
+        """The numbers in batches that bound memory: a batch is full with its document that reaches one of the limits."""
+        batch: list[int] = []
+        size = 0
+        for number in numbers:
+            batch.append(number)
+            size += self.size(number)
+            if len(batch) == most_documents or size >= most_bytes:
+                yield batch
+                batch, size = [], 0
+        if batch:
+            yield batch

@@ -1,13 +1,23 @@
 """Statistics of a prepared corpus: sizes, compression, and how often its N-grams recur."""
 
+from dataclasses import fields
 from typing import Any
 
 import numpy as np
 
-from engram.corpus.dataset import Corpus
+from engram.corpus.dataset import OVERLAP_TOKENS, Corpus
+from engram.corpus.split import MOST_LINES, SplitFacts
 
 MAX_NGRAM_TOKENS = 20_000_000
 """Number of training tokens, from the first, over which N-grams are counted; more would take more memory than a laptop can spare."""
+HEAVY_OVERLAP = 0.01
+"""Share of the validation tokens in n-grams of training above which a person is told."""
+_NEW = (
+    *("read_documents", "unknown_token", "unknown_tokens", "changed_documents", "skipped_files"),
+    *(field.name for field in fields(SplitFacts)),
+    *("val_overlap_16", f"val_overlap_{OVERLAP_TOKENS}"),
+)
+"""Keys of meta.json that earlier versions did not write."""
 
 
 def describe(corpus: Corpus) -> dict[str, Any]:
@@ -25,7 +35,7 @@ def describe(corpus: Corpus) -> dict[str, Any]:
         "corpus_fingerprint": corpus.fingerprint,
         "tokenizer_fingerprint": corpus.tokenizer_fingerprint,
         **{name: meta[name] for name in meta if name.startswith(("train_", "val_", "duplicate_", "blank_"))},
-        **{name: meta.get(name) for name in ("read_documents", "unknown_token", "unknown_tokens", "changed_documents", "skipped_files")},
+        **{name: meta.get(name) for name in _NEW},
         "unknown_percent": _percent(meta.get("unknown_tokens"), tokens - documents),
         "changed_percent": _percent(meta.get("changed_documents"), documents),
         "bytes_per_token": text / (tokens - documents),
@@ -48,6 +58,20 @@ def text_loss(corpus: Corpus) -> str | None:
     lost = [f"{share:.3g} % of the tokens are {meta.get('unknown_token')}"] if unknown else []
     lost += [f"{changed:,} of {documents:,} documents do not decode back to their text"] if changed else []
     return f"the tokenizer loses text: {', '.join(lost)}; bits per byte are not comparable with those of another tokenizer"
+
+
+def overlap(corpus: Corpus) -> str | None:
+    """How much of validation stands in training, in one line for a person; None if next to nothing."""
+    share, lines = (corpus.meta.get(name) for name in (f"val_overlap_{OVERLAP_TOKENS}", "val_line_share"))
+    if share is None or lines is None:
+        return "how much of validation stands in training is not known: an earlier version prepared this corpus"
+    if share <= HEAVY_OVERLAP and lines < MOST_LINES:
+        return None
+    tokens = f"{100 * share:.3g} % of its tokens are in a {OVERLAP_TOKENS}-gram of training"
+    return (
+        f"validation overlaps with training: {tokens}, and a document has {100 * lines:.0f} % of its lines in common with one of training;"
+        " losses flatter models that memorise"
+    )
 
 
 def _percent(part: int | None, whole: int) -> float | None:

@@ -40,7 +40,7 @@ class Validation:
     loss_by_position: list[float]
     """Means over the positions [0, 1), [1, 2), [2, 4), [4, 8), ... of a sequence."""
     documents: dict[str, np.ndarray]
-    """By document: `document`, `n_tokens`, `n_bytes`, `loss_sum`."""
+    """By document: `document`, `n_tokens`, `n_bytes`, `loss_sum` and `overlap`, None where the corpus does not know it."""
 
 
 class Validator:
@@ -61,13 +61,20 @@ class Validator:
         starts = self.corpus.val_doc_starts
         share = n_tokens / (starts[ids + 1] - starts[ids])
         n_bytes = np.rint(self.corpus.val_doc_bytes[ids] * share).astype(np.int64)
+        overlap = self.corpus.val_doc_overlap
         mean = float(flat_loss.mean())
         return Validation(
             loss=mean,
             loss_se=_clustered_standard_error(loss_sum, n_tokens),
             bpb=float(loss_sum.sum() / n_bytes.sum() / math.log(2)),
             loss_by_position=[float(losses[:, low:high].mean()) for low, high in position_buckets(losses.shape[1])],
-            documents={"document": self.corpus.val_doc_ids[ids], "n_tokens": n_tokens, "n_bytes": n_bytes, "loss_sum": loss_sum},
+            documents={
+                "document": self.corpus.val_doc_ids[ids],
+                "n_tokens": n_tokens,
+                "n_bytes": n_bytes,
+                "loss_sum": loss_sum,
+                "overlap": np.full(len(ids), None) if overlap is None else overlap[ids],
+            },
         )
 
     def copy_loss(self, model: Transformer, autocast: AbstractContextManager[object]) -> float:

@@ -114,7 +114,9 @@ def _token_too_large(folder):
         _changed("compression.npy", lambda ids: ids - 1), _changed("compression.npy", lambda ids: ids.astype(float)),
         _changed("val_docs.npy", lambda starts: starts[::-1]), _changed("train_docs.npy", lambda starts: starts * 2),
         _changed("train_docs.npy", lambda starts: starts[:0]), _changed("val_doc_bytes.npy", lambda sizes: -sizes),
-        _changed("val_doc_ids.npy", lambda ids: ids[:-1]), _token_too_large,
+        _changed("val_doc_ids.npy", lambda ids: ids[:-1]), _token_too_large, _changed("val_doc_overlap.npy", lambda shares: shares[1:]),
+        _changed("val_doc_overlap.npy", lambda shares: shares - 1), _changed("val_doc_overlap.npy", lambda shares: shares * np.nan),
+        _changed("val_doc_overlap.npy", lambda shares: shares.astype(int)), _replaced("val_doc_overlap.npy", os.mkfifo),
         _replaced("meta.json", lambda path: path.write_text("[" * 100_000)), _replaced("meta.json", lambda path: path.write_text("[]")),
         _replaced("val_docs.npy", lambda path: path.touch()), _replaced("train.bin", os.mkfifo), _replaced("val_doc_ids.npy", os.mkdir),
         _replaced("tokenizer.json", os.mkfifo),
@@ -128,3 +130,20 @@ def test_a_folder_that_is_no_whole_corpus_is_one_line(tiny_corpus, tmp_path, spo
     with pytest.raises(UserError, match="is not a prepared corpus that can be read here") as mistake:
         Corpus.open(folder)
     assert "\n" not in str(mistake.value)
+
+
+def _of_format(folder, number):
+    meta = json.loads((folder / "meta.json").read_text())
+    (folder / "meta.json").write_text(json.dumps({**meta, "format": number}))
+
+
+def test_a_folder_of_the_first_format_is_read_and_does_not_know_its_overlap(tiny_corpus, tmp_path):
+    folder = shutil.copytree(tiny_corpus.folder, tmp_path / "corpus")
+    _of_format(folder, 1)
+    (folder / "val_doc_overlap.npy").unlink()
+    old = Corpus.open(folder)
+    assert old.val_doc_overlap is None
+    assert (old.fingerprint, old.val_doc_ids.tolist()) == (tiny_corpus.fingerprint, tiny_corpus.val_doc_ids.tolist())
+    _of_format(folder, 3)
+    with pytest.raises(UserError, match="has format 3, this program reads 1 and 2; prepare it again"):
+        Corpus.open(folder)

@@ -15,8 +15,10 @@ from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 
 from engram.cache import default_cache
 from engram.corpus.dataset import Corpus
+from engram.corpus.document import Document
 from engram.corpus.prepare import prepare_corpus
 from engram.corpus.sources import CorpusSpec
+from engram.corpus.split import split_documents
 from engram.corpus.spool import Spool
 from engram.errors import UserError
 from engram.tokenizer.bpe import fingerprint, train_bpe
@@ -30,6 +32,7 @@ FILES = {
     "val.bin",
     "val_doc_bytes.npy",
     "val_doc_ids.npy",
+    "val_doc_overlap.npy",
     "val_docs.npy",
 }
 # A process that prepares a corpus slowly enough to be met in the middle.
@@ -96,12 +99,16 @@ def test_the_facts_agree(corpus):
 def test_no_text_is_twice_or_in_both_splits(tmp_path, documents, val_fraction):
     kept = list(dict.fromkeys(text for text in documents if text.strip()))
     try:
-        spool = Spool(tmp_path / "text", documents, 10_000, lambda *_: None)
-        train, val = spool.split(val_fraction)
+        spool = Spool(tmp_path / "text", map(Document, documents), 10_000, lambda *_: None)
+        split = split_documents(spool, val_fraction, lambda *_: None)
     except UserError:
+        assert len(kept) < 2
         return
     assert list(spool.texts(range(len(kept)))) == kept
-    assert sorted(train + val) == list(range(len(kept)))
+    assert len(split.train) + len(split.val) + split.facts.overlap_documents == len(kept)
+    assert split.train
+    assert split.val
+    assert not {kept[number] for number in split.train} & {kept[number] for number in split.val}
     assert spool.duplicates + spool.blank + len(kept) == len(documents)
 
 
@@ -111,7 +118,7 @@ def test_reading_ends_at_max_bytes(tmp_path):
     def documents():
         for i in range(100):
             read.append(i)
-            yield f"document {i:02d}"  # 11 bytes
+            yield Document(f"document {i:02d}")  # 11 bytes
 
     spool = Spool(tmp_path / "text", documents(), 50, lambda *_: None)
     assert len(spool.digests) == 4
@@ -141,7 +148,7 @@ def test_a_second_call_reads_nothing_until_a_file_changes(tmp_path, write_texts)
     assert again.folder == first.folder
     assert not stages
     assert prepare_corpus(spec, tmp_path / "cache", lambda stage, *_: stages.append(stage), refresh=True).folder == first.folder
-    assert set(stages) == {"reading text"}  # the same text: the tokens are there
+    assert set(stages) == {"reading text", "comparing documents", "comparing the two sides"}  # the same text: the tokens are there
     (folder / "0000.txt").write_text("something else altogether")
     changed = prepare_corpus(spec, tmp_path / "cache")
     assert changed.fingerprint != first.fingerprint
@@ -183,10 +190,10 @@ def test_a_damaged_corpus_is_made_again(tmp_path, spec, corpus, damage):
 
 
 def test_mistakes(tmp_path, write_texts, monkeypatch):
-    folder = write_texts(tmp_path / "texts", 3)
+    folder = write_texts(tmp_path / "texts", 1)
     spec = CorpusSpec(source=f"files:{folder}/*.txt", vocab_size=300)
-    with pytest.raises(UserError, match=r"3 documents and none of them fell to (validation|training); take more"):
-        prepare_corpus(spec.model_copy(update={"val_fraction": 1e-9}), tmp_path / "cache")
+    with pytest.raises(UserError, match="has one document and nothing for validation; take more"):
+        prepare_corpus(spec, tmp_path / "cache")
     with pytest.raises(UserError, match="at least 257"):
         prepare_corpus(spec.model_copy(update={"vocab_size": 100}), tmp_path / "cache")
     (tmp_path / "file").write_text("in the way")
@@ -213,7 +220,7 @@ def test_two_processes_at_once_make_one_corpus(tmp_path, spec, corpus):
     assert contents(Corpus.open(corpus_folders(tmp_path)[0]).folder) == contents(corpus.folder)
 
 
-@pytest.mark.parametrize("stage", ["reading text", "training the tokenizer", "tokenising"])
+@pytest.mark.parametrize("stage", ["reading text", "comparing the two sides", "training the tokenizer", "tokenising"])
 def test_a_killed_preparation_leaves_nothing_that_counts(tmp_path, spec, corpus, stage):
     killed = preparing(spec, tmp_path, stage, 60.0)
     assert killed.stdout.readline() == "here\n"

@@ -24,7 +24,7 @@ ROWS = ["first é", "", "third\nline"]
 
 
 def read(source, **more):
-    return list(read_documents(CorpusSpec(source=str(source), **more)))
+    return [document.text for document in read_documents(CorpusSpec(source=str(source), **more))]
 
 
 def mistake(source, **more):
@@ -182,21 +182,23 @@ def test_python_text_is_what_packages_ship_in_an_order_of_its_own(tmp_path):
     names = []
     for place in ("here", "somewhere/else"):
         stdlib, site = fake_python(tmp_path / place)
-        names.append([path.relative_to(tmp_path / place).as_posix() for path in python_files(stdlib, [site, site])])
-    assert names[0] == names[1]
+        names.append(
+            {path.relative_to(tmp_path / place).as_posix(): package for path, package in python_files(stdlib, [site, site]).items()}
+        )
+    assert list(names[0].items()) == list(names[1].items())
     lib = "lib/python3.11/"
-    assert sorted(names[0]) == [
-        f"{lib}abc.py",
-        f"{lib}email/parser.py",
-        f"{lib}site-packages/pkg/core.py",
-        f"{lib}site-packages/pkg/guide.md",
-    ]
+    assert names[0] == {
+        f"{lib}abc.py": "stdlib abc",
+        f"{lib}email/parser.py": "stdlib email",
+        f"{lib}site-packages/pkg/core.py": "pkg",
+        f"{lib}site-packages/pkg/guide.md": "pkg",
+    }
 
 
 def test_python_text_of_this_environment():
     documents = read_documents(CorpusSpec(source="python"))
     sample = [next(documents) for _ in range(50)]
-    assert all(sample)
+    assert all(document.text and document.group for document in sample)
     paths = [path for path, *_ in source_listing(CorpusSpec(source="python"))]
     assert len(paths) > 500
     top = [path.partition("site-packages/")[2].partition("/")[0] for path in paths]

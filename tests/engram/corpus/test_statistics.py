@@ -4,7 +4,7 @@ from dataclasses import replace
 import pytest
 
 from engram.corpus import statistics
-from engram.corpus.statistics import describe, text_loss
+from engram.corpus.statistics import describe, overlap, text_loss
 
 
 def test_counts_of_ngrams(corpus, monkeypatch):
@@ -43,3 +43,12 @@ def test_what_a_tokenizer_lost_in_words(corpus):
         corpus, meta={name: value for name, value in corpus.meta.items() if name not in ("unknown_tokens", "changed_documents")}
     )
     assert text_loss(before) is None
+
+
+def test_overlap_in_words(corpus):
+    assert overlap(corpus) is None
+    heavy = replace(corpus, meta={**corpus.meta, "val_overlap_32": 0.123, "val_line_share": 0.2})
+    assert "12.3 % of its tokens are in a 32-gram of training, and a document has 20 % of its lines in common" in overlap(heavy)
+    assert "31 % of its lines" in overlap(replace(corpus, meta={**corpus.meta, "val_line_share": 0.31}))
+    before = replace(corpus, meta={name: value for name, value in corpus.meta.items() if name != "val_overlap_32"})
+    assert "is not known: an earlier version prepared this corpus" in overlap(before)

@@ -1,3 +1,4 @@
+import dataclasses
 import math
 import os
 import signal
@@ -58,11 +59,18 @@ def test_a_trial_learns_and_its_outcome_is_whole(tiny_corpus, tmp_path):
     documents = outcome.documents
     assert documents["loss_sum"].sum() / documents["n_tokens"].sum() == pytest.approx(values["val_loss"], rel=1e-6)
     assert values["val_bpb"] == pytest.approx(documents["loss_sum"].sum() / documents["n_bytes"].sum() / math.log(2))
+    assert documents["overlap"].tolist() == tiny_corpus.val_doc_overlap[: len(documents["document"])].tolist()
     assert len(values["loss_by_position"]) == len(position_buckets(32)) == 6
     assert 0 < values["val_loss_se"] < 1
     assert values["load_max_over_mean"] >= 1
     assert (tmp_path / "final" / "weights.safetensors").is_file()
     assert list(tmp_path.iterdir()) == [tmp_path / "final"]
+
+
+def test_a_corpus_of_before_has_no_overlap(tiny_corpus, tmp_path):
+    corpus = dataclasses.replace(tiny_corpus, val_doc_overlap=None)
+    documents = run(Trainer(make_trial(corpus, steps=2), corpus, tmp_path, CPU)).documents
+    assert documents["overlap"].tolist() == [None] * len(documents["document"])
 
 
 def test_an_interrupted_trial_ends_with_the_same_numbers(tiny_corpus, tmp_path):

@@ -34,7 +34,8 @@ def keep(tmp_path, make_row):
             hard = np.random.default_rng(0).normal(3.0, 0.5, 40) + np.random.default_rng([row["seed"], round(100 * shift)]).normal(
                 0, 0.01, 40
             )
-            columns = {"document": documents, "n_tokens": TOKENS, "n_bytes": 3 * TOKENS, "loss_sum": (hard + shift) * TOKENS}
+            losses = {"n_tokens": TOKENS, "n_bytes": 3 * TOKENS, "loss_sum": (hard + shift) * TOKENS}
+            columns = {"document": documents, **losses, "overlap": 0 * hard}
             store.write_trial(row, None, columns if row["status"] == "finished" else None)
             rows.append(row)
         return rows

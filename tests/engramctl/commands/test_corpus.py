@@ -1,12 +1,18 @@
+import dataclasses
 import json
+import random
 import shlex
+import string
 
 import pytest
 from tokenizers import Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers
 from typer.testing import CliRunner
 
 from engram.corpus.dataset import Corpus
+from engram.corpus.split import SplitFacts
 from engramctl.cli import app
+
+OF_THE_SPLIT = [*(field.name for field in dataclasses.fields(SplitFacts)), "val_overlap_16", "val_overlap_32"]
 
 
 @pytest.fixture
@@ -100,8 +106,36 @@ def test_a_corpus_of_before_is_read_and_knows_less(texts, tmp_path):
     arguments = ["--corpus", f"files:{texts}/*.jsonl", "--text-column", "body", "--vocab-size", 300, "--cache", tmp_path / "cache"]
     facts = json.loads(run(*arguments, "--json").stdout)
     file = tmp_path / "cache" / "corpora" / facts["folder"] / "meta.json"
-    new = ("read_documents", "unknown_token", "unknown_tokens", "changed_documents", "skipped_files")
+    new = ["read_documents", "unknown_token", "unknown_tokens", "changed_documents", "skipped_files", *OF_THE_SPLIT]
     file.write_text(json.dumps({name: value for name, value in json.loads(file.read_text()).items() if name not in new}))
     again = json.loads(run(*arguments, "--json").stdout)
     assert again == {**facts, **dict.fromkeys((*new, "unknown_percent", "changed_percent"))}
-    assert run(*arguments).exit_code == 0
+    result = run(*arguments)
+    assert result.exit_code == 0
+    assert "near-duplicate" not in result.stdout
+    assert "stands in training is not known" in result.stdout
+
+
+def test_how_the_text_was_divided_is_said_and_kept(tmp_path):
+    generator = random.Random(0)
+    texts = ["\n".join("".join(generator.choices(string.ascii_lowercase, k=40)) for _ in range(20)) for _ in range(60)]
+    copies = [text.replace("a", "b", 2) for text in texts[:5]]
+    shared = "\n".join(texts[59].split("\n")[:3])  # in every second text: too little for a near-duplicate
+    rows = [{"text": text} for text in [*copies, *(f"{shared}\n{text}" if i % 2 else text for i, text in enumerate(texts))]]
+    (tmp_path / "a.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    arguments = ["--corpus", f"files:{tmp_path}/a.jsonl", "--vocab-size", 300, "--cache", tmp_path / "cache"]
+    facts = json.loads(run(*arguments, "--json").stdout)
+    assert (facts["near_duplicate_documents"], facts["near_duplicate_clusters"]) == (10, 5)
+    assert facts["train_components"] + facts["val_components"] + facts["overlap_documents"] == 60
+    assert (facts["train_packages"], facts["val_packages"]) == (None, None)
+    assert 0 <= facts["val_overlap_32"] <= facts["val_overlap_16"] < 0.5
+    assert 0 <= facts["val_line_share"] < 0.3
+    meta = json.loads((tmp_path / "cache" / "corpora" / facts["folder"] / "meta.json").read_text())
+    assert {name: meta[name] for name in OF_THE_SPLIT} == {name: facts[name] for name in OF_THE_SPLIT}
+    said = " ".join(run(*arguments).stdout.split())
+    assert (
+        f"10 near-duplicates in 5 clusters, each on one side whole; components in training and validation: {facts['train_components']}"
+        in said
+    )
+    assert f"left out of validation for what training has of them: {facts['overlap_documents']} document" in said
+    assert "packages" not in said

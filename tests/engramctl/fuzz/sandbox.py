@@ -191,7 +191,11 @@ def _write_trained(results: Path, corpus: Corpus, row: Callable[..., dict[str, A
     pinned["fingerprint"] = pinned.pop("corpus_fingerprint")
     declared = {"corpus": {"source": "files:texts/*.txt", "vocab_size": 300}}
     store.write_manifest(Manifest.model_validate({"sweep": declared, "corpus": pinned, "trials": [identity]}))
-    store.write_trial(made, None, {"document": ["aa", "bb"], "n_tokens": [100, 28], "n_bytes": [300, 90], "loss_sum": [310.0, 88.5]})
+    store.write_trial(
+        made,
+        None,
+        {"document": ["aa", "bb"], "n_tokens": [100, 28], "n_bytes": [300, 90], "loss_sum": [310.0, 88.5], "overlap": [0.0, 0.1]},
+    )
     return str(trial.id)
 
 

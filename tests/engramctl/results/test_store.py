@@ -105,6 +105,22 @@ def test_a_curve_that_does_not_fit_leaves_no_row(store, make_row, curve):
     assert store.read_trials().empty
 
 
+def test_documents_of_before_the_overlap_was_known_have_null_there(store, make_row, documents):
+    row = make_row()
+    store.write_trial(row, None, documents)
+    path = store.documents / f"{row['trial_id']}.parquet"
+    new = pq.read_table(path)
+    pq.write_table(new.drop_columns("overlap"), path)
+    old = store.read_documents(row["trial_id"])
+    assert old.columns.tolist() == list(documents)
+    assert old["overlap"].isna().all()
+    (some,) = store.read_documents_tables([row["trial_id"]], ["overlap", "document"])
+    assert some.to_pydict() == {"overlap": [None, None], "document": ["aa", "bb"]}
+    pq.write_table(new.drop_columns(["overlap", "n_bytes"]), path)
+    with pytest.raises(UserError, match="does not have the columns of schema version"):
+        store.read_documents(row["trial_id"])
+
+
 def test_files_carry_version_units_and_meaning(store, make_row):
     store.write_trial(make_row(), None, None)
     schema = pq.read_schema(next(store.trials.glob("*.parquet")))
@@ -212,7 +228,7 @@ row, start = json.loads(pathlib.Path(sys.argv[1]).read_text()), int(sys.argv[3])
 n = 20_000
 curve = {name: [1] * n for name in ("step", "tokens")} | {name: [i * 0.7 for i in range(n)] for name in (
     "train_loss", "learning_rate", "grad_norm", "load_max_over_mean", "load_cv", "val_loss", "copy_loss")} | {"expert_loads": [None] * n}
-documents = {"document": ["ab"] * n, "n_tokens": [1] * n, "n_bytes": [1] * n, "loss_sum": [1.0] * n}
+documents = {"document": ["ab"] * n, "n_tokens": [1] * n, "n_bytes": [1] * n, "loss_sum": [1.0] * n, "overlap": [None] * n}
 store = Store(pathlib.Path(sys.argv[2]), "allocation")
 print("ready", flush=True)
 for i in range(start, start + 1_000_000):
