@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
     from engram.fitting.results import Observations
 
+_COLUMNS = ["document", "n_tokens", "loss_sum", "overlap"]
 _TEXT = {"corpus_fingerprint": "corpus", "tokenizer_fingerprint": "tokenizer"}
 
 
@@ -30,10 +31,12 @@ class DocumentLosses:
     """Predicted tokens of each document, float [D]."""
     loss_sum: np.ndarray
     """Sum of the token losses of each trial on each document, nats, float [n, D]."""
+    overlap: np.ndarray
+    """Share of each document's tokens that lie in a 32-gram of training, float [D]; NaN where the corpus does not know it."""
 
 
-def observations(store: Store, trials: pd.DataFrame, x: str) -> "Observations":
-    """Losses of finished trials together with one of their columns, in the order of the rows.
+def observations(store: Store, trials: pd.DataFrame, x: str) -> "tuple[Observations, np.ndarray]":
+    """Losses of finished trials together with one of their columns, in the order of the rows, and the documents' overlap with training.
 
     Args:
         store: the sweep that the trials belong to.
@@ -50,9 +53,10 @@ def observations(store: Store, trials: pd.DataFrame, x: str) -> "Observations":
         raise ValueError("finished trials are expected, at least one")
     require_same_text(trials)
     losses = document_losses([(store, trial_id) for trial_id in trials["trial_id"]])
-    return Observations(
+    made = Observations(
         x=trials[x].to_numpy(dtype=float), seed=trials["seed"].to_numpy(dtype=int), loss_sum=losses.loss_sum, n_tokens=losses.n_tokens
     )
+    return made, losses.overlap
 
 
 def require_same_text(trials: pd.DataFrame) -> None:
@@ -88,6 +92,7 @@ def document_losses(trials: Sequence[tuple[Store, str]]) -> DocumentLosses:
         document=first["document"].to_numpy(),
         n_tokens=first["n_tokens"].to_numpy().astype(float),
         loss_sum=np.stack([table["loss_sum"].to_numpy() for table in tables]),
+        overlap=np.array(first["overlap"].to_pylist(), dtype=float),
     )
 
 
@@ -95,7 +100,7 @@ def _documents(trials: Sequence[tuple[Store, str]]) -> "list[pa.Table]":
     """The documents of each trial, sorted by document id."""
     tables: list[pa.Table] = []
     for store, group in groupby(trials, key=lambda trial: trial[0]):
-        tables += store.read_documents_tables([trial_id for _, trial_id in group], ["document", "n_tokens", "loss_sum"])
+        tables += store.read_documents_tables([trial_id for _, trial_id in group], _COLUMNS)
     order, same_order, sorted_already = np.empty(0, dtype=int), None, False
     for i, table in enumerate(tables):
         # All trials of a sweep have the documents in the same order, so a thousand tables need to be sorted once, and mostly not at all.

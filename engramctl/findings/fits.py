@@ -1,13 +1,14 @@
 """All fits and comparisons of a sweep: what `fit`, `plot` and `report` show."""
 
 from collections.abc import Collection
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 from engram.fitting.margin import MARGIN, check_margin
 from engramctl.findings.layers import LayerLoss, compare_layers
 from engramctl.findings.losses import Losses
 from engramctl.findings.memory import MemoryGain, NoMemory, largest_gain, no_memory
+from engramctl.findings.overlap import OverlapFits, fit_by_overlap
 from engramctl.findings.questions import AUTO, chosen_kinds
 from engramctl.findings.variants import Comparison, compare_variants
 from engramctl.results.sweep_results import SweepResults
@@ -24,6 +25,8 @@ class SweepFits:
     kinds: tuple[str, ...] = ()
     """What was fitted, of `questions.KINDS`."""
     allocation: dict[Series, "AllocationFit"] = field(default_factory=dict)
+    by_overlap: dict[Series, OverlapFits] = field(default_factory=dict)
+    """Curves on clean and on overlapping documents, where these differ."""
     drift: dict[tuple[str, str], "Drift"] = field(default_factory=dict)
     """By size and variant."""
     memory: dict[Series, "MemoryFit"] = field(default_factory=dict)
@@ -69,7 +72,7 @@ def sweep_fits(sweep: SweepResults, kinds: Collection[str] | None = None, margin
             layers += compare_layers(losses, wanted)
     if "drift" in kinds:
         _fit_drifts(fits)
-    return SweepFits(fits.kinds, fits.allocation, fits.drift, fits.memory, fits.no_memory, fits.memory_gain, tuple(variants), tuple(layers))
+    return replace(fits, variants=tuple(variants), layers=tuple(layers))
 
 
 def _fit_allocations(fits: SweepFits, losses: Losses, group: list[Series], margin: float) -> None:
@@ -78,7 +81,9 @@ def _fit_allocations(fits: SweepFits, losses: Losses, group: list[Series], margi
     for series in group:
         mine = (losses.trials["variant"] == series.variant).to_numpy()
         if mine.any():
-            fits.allocation[series] = fit_allocation(losses.observations(mine, "rho"), margin=margin)
+            fit = fits.allocation[series] = fit_allocation(losses.observations(mine, "rho"), margin=margin)
+            if apart := fit_by_overlap(losses, mine, fit.rho_star.estimate, margin):
+                fits.by_overlap[series] = apart
 
 
 def _fit_memories(fits: SweepFits, losses: Losses, group: list[Series]) -> None:

@@ -29,10 +29,13 @@ class Losses:
         from engramctl.findings.document_losses import observations
 
         self.trials = trials.reset_index(drop=True)
-        self.all = observations(store, self.trials, "rho")
+        self.all, self.overlap = observations(store, self.trials, "rho")
+        """Losses on every document, and the documents' overlap with training, [D]."""
 
-    def observations(self, chosen: np.ndarray, x: str) -> "Observations":
+    def observations(self, chosen: np.ndarray, x: str, documents: np.ndarray | None = None) -> "Observations":
         """Losses of the chosen trials, with the column `x` of theirs as the observations' x, adjusted for how hard each document is.
+
+        `documents` chooses some of them, bool [D].
 
         A document that is hard for every trial shifts the whole curve but no difference between its points. That common hardness is
         evened out: otherwise the band around a curve would show the choice of validation text and hide the curve's shape. Differences
@@ -41,12 +44,13 @@ class Losses:
         from engram.fitting.results import Observations
 
         rows = self.trials.loc[chosen]
-        tokens = self.all.n_tokens
-        hardness = self.all.loss_sum.mean(axis=0)
+        kept = np.ones(len(self.all.n_tokens), dtype=bool) if documents is None else documents
+        tokens, sums = self.all.n_tokens[kept], self.all.loss_sum[:, kept]
+        hardness = sums.mean(axis=0)
         return Observations(
             x=rows[x].to_numpy(dtype=float),
             seed=rows["seed"].to_numpy(dtype=int),
-            loss_sum=self.all.loss_sum[rows.index] - hardness + tokens * (hardness.sum() / tokens.sum()),
+            loss_sum=sums[rows.index] - hardness + tokens * (hardness.sum() / tokens.sum()),
             n_tokens=tokens,
         )
 

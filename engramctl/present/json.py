@@ -43,6 +43,7 @@ def fits_as_json(fits: "SweepFits", bands: bool) -> dict[str, Any]:
     return {
         "kinds": list(fits.kinds),
         "allocation": [{**key._asdict(), **of(fit)} for key, fit in fits.allocation.items()],
+        "by_overlap": [{**key._asdict(), **of(apart)} for key, apart in fits.by_overlap.items()],
         "drift": [{"size": size, "variant": variant, **of(drift)} for (size, variant), drift in fits.drift.items()],
         "memory": [{**key._asdict(), **of(fit), "largest_gain": of(fits.memory_gain.get(key))} for key, fit in fits.memory.items()],
         "no_memory": [{"size": size, "budget_flops": budget, **of(none)} for (size, budget), none in fits.no_memory.items()],

@@ -3,12 +3,19 @@
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from engram.fitting.results import AllocationFit, Drift, MemoryFit
+    from engramctl.findings.fits import SweepFits
+    from engramctl.results.trial_table import Series
 
 
-def answer(fit: "AllocationFit") -> str:
-    """What a curve over rho answers: which rhos to choose from, then what has been shown of its minimum."""
-    return fit.verdict.text if fit.near_best is None else f"{fit.near_best.text} {fit.verdict.text}"
+def answers(fits: "SweepFits") -> "Iterator[tuple[Series, str]]":
+    """What each curve over rho answers: which rhos to choose from, what was shown of its minimum, and whether that hangs on the text."""
+    for key, fit in fits.allocation.items():
+        apart = fits.by_overlap.get(key)
+        sentences = [fit.near_best.text if fit.near_best else "", fit.verdict.text, apart.text if apart else ""]
+        yield key, " ".join(filter(None, sentences))
 
 
 def short_answer(fit: "AllocationFit", rho: str = "rho") -> list[str]:

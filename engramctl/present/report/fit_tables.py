@@ -7,7 +7,7 @@ import pandas as pd
 from engramctl.findings.fits import SweepFits
 from engramctl.present.format import format_rho, is_missing, series_name
 from engramctl.present.report.content import NO_VALUE, ReportTable, number
-from engramctl.present.verdicts import answer
+from engramctl.present.verdicts import answers
 
 if TYPE_CHECKING:
     from engram.fitting.results import AllocationFit, Band, Interval
@@ -19,7 +19,7 @@ FIT_COLUMNS = ["fit", "size", "budget_flops", "variant", "rho", "quantity", "uni
 
 def verdicts(fits: SweepFits) -> list[tuple[str, str]]:
     """Pairs of what a sentence is about, and the sentence."""
-    found = [(series_name(*key), answer(fit)) for key, fit in fits.allocation.items()]
+    found = [(series_name(*key), text) for key, text in answers(fits)]
     found += [(f"{size}{f', {variant}' if variant else ''}, over the budgets", drift.text) for (size, variant), drift in fits.drift.items()]
     found += [(series_name(*key), fit.text) for key, fit in fits.memory.items()]
     for one in fits.variants:
@@ -134,9 +134,8 @@ def fit_rows(fits: SweepFits) -> pd.DataFrame:
             names = {"fit": fit, "size": size, "budget_flops": budget, "variant": variant, "rho": rho}
             rows.append({**names, "quantity": quantity, "unit": unit, **bounds})
 
-    nan = float("nan")
+    nan, loss = float("nan"), "nats/token"
     for key, fit in fits.allocation.items():
-        loss = "nats/token"
         numbers = {
             "rho_star": ("fraction", fit.rho_star),
             "rho_smooth": ("fraction", fit.rho_smooth),
@@ -151,6 +150,10 @@ def fit_rows(fits: SweepFits) -> pd.DataFrame:
             add("allocation", *key, nan, of_range)
             for rho, *cost in zip(*_columns(near.cost), strict=True):
                 add("allocation", *key, rho, {"cost": (loss, Interval(*cost))})
+    for key, apart in fits.by_overlap.items():
+        for name, fit in (("clean", apart.clean), ("overlapping", apart.overlapping)):
+            add(f"allocation, {name} documents", *key, nan, {"rho_star": ("fraction", fit.rho_star), "gain": (loss, fit.gain)})
+        add("allocation, overlapping less clean", *key, nan, {"gain": (loss, apart.difference)})
     for (size, variant), drift in fits.drift.items():
         add("drift", size, nan, variant, nan, {"slope": ("rho per factor 10 of budget", drift.slope)})
     for key, law in fits.memory.items():

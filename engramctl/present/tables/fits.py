@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 from engramctl.findings.fits import SweepFits
 from engramctl.present import console
 from engramctl.present.format import NO_VALUE, format_flops, format_rho, human, is_missing, number, series_name
-from engramctl.present.verdicts import answer
+from engramctl.present.verdicts import answers
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -33,7 +33,7 @@ def print_fits(terminal: "Console", fits: SweepFits) -> None:
 
 def _blocks(fits: SweepFits, break_at: str) -> "Iterator[tuple[Table, list[str]]]":
     if fits.allocation:
-        yield _allocation_table(fits, break_at), [f"{series_name(*key)}: {answer(fit)}" for key, fit in fits.allocation.items()]
+        yield _allocation_table(fits, break_at), [f"{series_name(*key)}: {text}" for key, text in answers(fits)]
         if costs := _cost_table(fits):
             yield costs, []
     if fits.drift:

@@ -24,14 +24,14 @@ def test_documents_are_aligned_by_id_and_rows_keep_their_order(store, make_row, 
     turned = {name: values[::-1] for name, values in documents.items()}
     b = keep(store, make_row(0.8, seed=2), turned, loss_sum=[80.0, 300.0])
     for order in ([a, b], [b, a]):
-        found = observations(store, store.read_trials().set_index("trial_id", drop=False).loc[order], "rho")
+        found = observations(store, store.read_trials().set_index("trial_id", drop=False).loc[order], "rho")[0]
         pick = [0, 1] if order == [a, b] else [1, 0]
         assert found.x.tolist() == np.array([0.2, 0.8])[pick].tolist()
         assert found.seed.tolist() == np.array([1, 2])[pick].tolist()
         assert found.n_tokens.tolist() == [100, 28]
         assert found.loss_sum.tolist() == np.array([[310.0, 88.5], [300.0, 80.0]])[pick].tolist()
     assert found.loss.tolist() == [380 / 128, 398.5 / 128]
-    assert observations(store, store.read_trials(), "n_slots").x.dtype == float
+    assert observations(store, store.read_trials(), "n_slots")[0].x.dtype == float
 
 
 @pytest.mark.parametrize(
@@ -39,7 +39,10 @@ def test_documents_are_aligned_by_id_and_rows_keep_their_order(store, make_row, 
     [
         ({"document": ["aa", "cc"]}, "validated on different documents: 2 .128 tokens. and 2 .128 tokens."),
         ({"n_tokens": [100, 29]}, "validated on different documents: 2 .* and 2 .*129 tokens"),
-        ({"document": ["aa"], "n_tokens": [100], "n_bytes": [300], "loss_sum": [310.0]}, "different documents: 2 .*and 1 "),
+        (
+            {"document": ["aa"], "n_tokens": [100], "n_bytes": [300], "loss_sum": [310.0], "overlap": [0.0]},
+            "different documents: 2 .*and 1 ",
+        ),
     ],
 )
 def test_other_documents_are_refused(store, make_row, documents, columns, message):
