@@ -1,7 +1,7 @@
 """How often the intervals of fits over rho hold, by the shape of the true curve: the figure of docs/fitting.md.
 
-`python -m engram.fitting.calibration --json rows.json` makes the rows, `python -m engramctl.present.figures.coverage rows.json FOLDER` draws
-`coverage.png`.
+`python -m engram.fitting.calibration --json rows.json` makes the rows,
+`python -m engramctl.present.figures.coverage rows.json FOLDER` draws `coverage.png`.
 """
 
 import json
@@ -48,7 +48,7 @@ def coverage_figure(rows: Sequence[Mapping[str, Any]]) -> Figure:
                     axes.plot([100 * row[name]], [shapes.index(row["shape"])], color=color, marker="o", ms=3, ls="", alpha=0.85, zorder=3)
             axes.set_title(title, loc="left")
             axes.set_xlim(-4, 104)
-            axes.set_xticks([0, 50, 90, 100])
+            axes.set_xticks([0, 50, 90])
             axes.grid(axis="y", lw=0.3, color=PAPER_GREY, zorder=0)
         all_axes[0].set_yticks(range(len(shapes)), shapes)
         all_axes[0].set_ylim(len(shapes) - 0.5, -0.5)
