@@ -13,7 +13,7 @@ from engramctl.results.sweep_results import SweepResults
 from engramctl.results.trial_table import Series, finished, series_order, variant_order
 
 if TYPE_CHECKING:
-    from engram.fitting.results import AllocationFit, Drift, MemoryFit
+    from engram.fitting.results import AllocationFit, Drift, MemoryFit, Observations
 
 
 @dataclass(frozen=True)
@@ -50,6 +50,7 @@ def sweep_fits(sweep: SweepResults, kinds: Collection[str] | None = None) -> Swe
     layers: list[LayerLoss] = []
     order = variant_order(trials)
     groups: dict[tuple[str, float], list[Series]] = {}
+    curves: dict[Series, Observations] = {}
     for series in series_order(trials):
         groups.setdefault(series[:2], []).append(series)
     for (size, budget), group in groups.items():
@@ -57,7 +58,7 @@ def sweep_fits(sweep: SweepResults, kinds: Collection[str] | None = None) -> Swe
         done = finished(wanted)
         losses = Losses(store, done) if len(done) else None
         if losses and {"allocation", "drift"} & set(kinds):
-            _fit_allocations(fits, losses, group)
+            curves |= _fit_allocations(fits, losses, group)
         if losses and "memory" in kinds:
             _fit_memories(fits, losses, group)
         if "variants" in kinds:
@@ -65,17 +66,21 @@ def sweep_fits(sweep: SweepResults, kinds: Collection[str] | None = None) -> Swe
         if "layers" in kinds:
             layers += compare_layers(losses, wanted)
     if "drift" in kinds:
-        _fit_drifts(fits)
+        _fit_drifts(fits, curves)
     return SweepFits(fits.kinds, fits.allocation, fits.drift, fits.memory, fits.no_memory, fits.memory_gain, tuple(variants), tuple(layers))
 
 
-def _fit_allocations(fits: SweepFits, losses: Losses, group: list[Series]) -> None:
+def _fit_allocations(fits: SweepFits, losses: Losses, group: list[Series]) -> "dict[Series, Observations]":
+    """Fit the curves of a group; returns what was fitted."""
     from engram.fitting.optimum import fit_allocation
 
+    curves = {}
     for series in group:
         mine = (losses.trials["variant"] == series.variant).to_numpy()
         if mine.any():
-            fits.allocation[series] = fit_allocation(losses.observations(mine, "rho"))
+            curves[series] = losses.observations(mine, "rho")
+            fits.allocation[series] = fit_allocation(curves[series])
+    return curves
 
 
 def _fit_memories(fits: SweepFits, losses: Losses, group: list[Series]) -> None:
@@ -92,13 +97,14 @@ def _fit_memories(fits: SweepFits, losses: Losses, group: list[Series]) -> None:
             fits.memory_gain[series] = gain
 
 
-def _fit_drifts(fits: SweepFits) -> None:
-    from engram.fitting.optimum import fit_drift
+def _fit_drifts(fits: SweepFits, curves: "dict[Series, Observations]") -> None:
+    from engram.fitting.drift import fit_drift
 
     by_model: dict[tuple[str, str], list[Series]] = {}
     for series in fits.allocation:
         by_model.setdefault((series.size, series.variant), []).append(series)
     for model, group in by_model.items():
-        drift = fit_drift([series.budget_flops for series in group], [fits.allocation[series] for series in group])
+        budgets = [series.budget_flops for series in group]
+        drift = fit_drift(budgets, [curves[series] for series in group], [fits.allocation[series] for series in group])
         if drift:
             fits.drift[model] = drift

@@ -63,6 +63,23 @@ def fit_tables(fits: SweepFits) -> list[ReportTable]:
             " deviation of one trial, the common effect of its seed taken out."
         )
         tables.append(ReportTable("Fits over rho", columns, rows, 2, note))
+    if fits.drift:
+        drifts = [
+            (
+                f"{size}{f', {variant}' if variant else ''}",
+                interval_text(drift.slope, "+.3f"),
+                number(drift.p_change, ".2g"),
+                interval_text(drift.tilt, "+.4f"),
+                number(drift.p_tilt, ".2g"),
+            )
+            for (size, variant), drift in fits.drift.items()
+        ]
+        names = ("over the budgets", "best rho for ten times the budget", "p of any change", "tilt for ten times the budget", "p of tilt")
+        about = (
+            "All budgets fitted together. p of any change: how often the curve's shape would appear to change this much with the budget if"
+            " it did not. Tilt: change of the slope of loss over rho, nats per token; below zero, experts gain."
+        )
+        tables.append(ReportTable("Drift", names, drifts, 1, about))
     if fits.memory:
         parameters = [
             (series_name(*key), law.form, name, interval_text(value, ".4g"))
@@ -115,7 +132,11 @@ def fit_rows(fits: SweepFits) -> pd.DataFrame:
         }
         add("allocation", *key, nan, {**numbers, "loss_min": (loss, fit.loss_min)})
     for (size, variant), drift in fits.drift.items():
-        add("drift", size, nan, variant, nan, {"slope": ("rho per factor 10 of budget", drift.slope)})
+        numbers = {
+            "slope": ("rho per factor 10 of budget", drift.slope),
+            "tilt": ("nats/token per rho and factor 10 of budget", drift.tilt),
+        }
+        add("drift", size, nan, variant, nan, numbers)
     for key, law in fits.memory.items():
         for form, parameters in law.parameters.items():
             add(f"memory {form}", *key, nan, {name: ("", value) for name, value in parameters.items()})
