@@ -23,6 +23,9 @@ from engram.fitting.results import AllocationFit, Drift, Interval, Line, Observa
 _LEVEL = 0.05
 _LEAST_SHARE = 0.2
 """Of the draws, for a family that the measurements favour less: no curve *is* of one, so neither is ruled out by its misfit."""
+_SLOPE_TAILS = (0.04, 0.96)
+"""Quantiles of the drawn slopes where seeds show the noise: with 0.025 and 0.975 the interval covered over 99 % of made-up slopes, since
+the forms leave more open than any one curve does."""
 _LINE_POINTS = 13
 _BEYOND = 1.0
 """Decades by which the line goes on beyond the largest budget."""
@@ -78,10 +81,11 @@ def fit_drift(
     centred = joint.z - joint.z.mean()
     to_slope = centred / (centred @ centred)
     n_budgets, rising = len(joint.z), to_slope > 0
+    tails = _SLOPE_TAILS if joint.by_seeds else TAILS
     slope = Interval(
         float(np.median(lowest[:, :n_budgets] @ to_slope)),
-        float(np.quantile(np.where(rising, low[:, :n_budgets], high[:, :n_budgets]) @ to_slope, TAILS[0])),
-        float(np.quantile(np.where(rising, high[:, :n_budgets], low[:, :n_budgets]) @ to_slope, TAILS[1])),
+        float(np.quantile(np.where(rising, low[:, :n_budgets], high[:, :n_budgets]) @ to_slope, tails[0])),
+        float(np.quantile(np.where(rising, high[:, :n_budgets], low[:, :n_budgets]) @ to_slope, tails[1])),
     )
     band = _line(joint, np.concatenate([joint.z, further]), lowest, low, high, slope, [star for _, _, star in usable])
     return describe(slope, p_change, tilt, p_tilt, band)
@@ -143,7 +147,7 @@ def _tilt(joint: Stack) -> tuple[Interval, float]:
     if not len(weights):
         return Interval(*[float("nan")] * 3), 1.0
     weight = weights[0]
-    tilt, of_seeds = float(weight @ joint.means), joint.by_seed(weight)
+    tilt, of_seeds = float(weight @ joint.means), joint.of_seeds(weight)
     from_trials, from_documents = float(weight @ joint.from_trials @ weight), float(weight @ joint.from_documents @ weight)
     # Seeds may lean by themselves, all rhos together, which the noise of single trials does not show; but there are few
     own = float(of_seeds.var(ddof=1)) / len(of_seeds) if len(of_seeds) > 1 else 0.0

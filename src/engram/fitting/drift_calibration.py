@@ -192,7 +192,7 @@ def _judged(family: Family, slope: float, design: Design, replicates: int, rng: 
     curves, height = synthesize(family, slope, design, rng)
     fits = [fit_allocation(curve, replicates=200, seed=number) for curve in curves]
     began = time.perf_counter()
-    drift = fit_drift(10 ** (13 + design.decades), curves, fits, replicates=replicates, seed=number)
+    drift = fit_drift((10 ** (13 + design.decades)).tolist(), curves, fits, replicates=replicates, seed=number)
     seconds = time.perf_counter() - began
     if drift is None:
         raise AssertionError("made-up sweeps have curves")

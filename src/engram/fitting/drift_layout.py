@@ -45,11 +45,16 @@ class Stack:
     """Degrees of freedom of the size of `from_trials`."""
 
     @property
+    def by_seeds(self) -> bool:
+        """Whether seeds show the noise at every budget; if not, the misfit of a smooth change has to."""
+        return _show_noise(self.layouts)
+
+    @property
     def rho(self) -> np.ndarray:
         """rho of every point, [n]."""
         return self.x[self.place]
 
-    def by_seed(self, weights: np.ndarray) -> np.ndarray:
+    def of_seeds(self, weights: np.ndarray) -> np.ndarray:
         """A contrast of the means [n] for each seed alone, [S]; empty unless all budgets have the same seeds at all their rhos."""
         observations = [layout.observations for layout in self.layouts]
         seeds = np.unique(observations[0].seed)
@@ -72,6 +77,10 @@ def stack(budgets: Sequence[float], layouts: Sequence[Layout]) -> Stack:
     from_documents = to_means @ _document_covariance(layouts) @ to_means.T
     means = np.concatenate([layout.means for layout in layouts])
     return Stack(tuple(layouts), z, x, budget, place, means, from_documents, to_means @ own @ to_means.T, dof)
+
+
+def _show_noise(layouts: Sequence[Layout]) -> bool:
+    return all(layout.dof >= ENOUGH_DOF for layout in layouts)
 
 
 def _blocks(blocks: Sequence[np.ndarray]) -> np.ndarray:
@@ -103,23 +112,23 @@ def _trial_covariance(z: np.ndarray, layouts: Sequence[Layout]) -> tuple[np.ndar
     x = np.concatenate([layout.observations.x for layout in layouts])
     seed = np.concatenate([layout.observations.seed for layout in layouts])
     loss = np.concatenate([layout.observations.loss for layout in layouts])
-    by_seeds = all(layout.dof >= ENOUGH_DOF for layout in layouts)
+    by_seeds = _show_noise(layouts)
     projection = _blocks([layout.residual for layout in layouts]) if by_seeds else _without_trend(budget, z, x, loss)
     left = projection @ loss
     apart = np.abs(budget[:, None] - budget)
     same = (x[:, None] == x) & (seed[:, None] == seed)
     neighbours = same & (apart == 1)
     weight = np.sqrt(np.outer(np.diagonal(projection), np.diagonal(projection)))[neighbours].sum()
-    squares = float(left @ left) / np.trace(projection) + 1e-300
-    found = np.outer(left, left)[neighbours].sum() / squares / (weight + 2 * _POOLED_DOF)
+    # What documents make of the noise comes with the documents
+    sampled = float((projection * (projection @ _document_covariance(layouts))).sum() / np.trace(projection))
+    squares = float(left @ left) / np.trace(projection)
+    found = np.outer(left, left)[neighbours].sum() / (weight + 2 * _POOLED_DOF) / (max(squares - sampled, _LEAST_OWN * squares) + 1e-300)
     correlation = float(np.clip(found, 0, _MOST_CORRELATED)) if by_seeds else _UNKNOWN_CORRELATION
     alike = np.where(same, correlation**apart, 0)
     expected = projection @ alike @ projection
     shares = np.diagonal(expected)
     dof = float(shares.sum() ** 2 / (expected**2).sum())
     variance = _variance(left**2, shares, budget, np.unique(x, return_inverse=True)[1], dof / float(shares.sum()))
-    # What documents make of it comes with the documents
-    sampled = float((projection * (projection @ _document_covariance(layouts))).sum() / shares.sum())
     sd = np.sqrt(np.maximum(variance - sampled, _LEAST_OWN * variance))
     return alike * np.outer(sd, sd), dof
 

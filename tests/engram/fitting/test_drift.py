@@ -174,9 +174,9 @@ class TestStack:
         joint = stack(BUDGETS, [lay_out(curve) for curve in curves])
         weight = np.linspace(-1, 1, len(joint.means))
         weight -= np.bincount(joint.budget, weight)[joint.budget] / np.bincount(joint.budget)[joint.budget]
-        assert joint.by_seed(weight).mean() == pytest.approx(weight @ joint.means)
+        assert joint.of_seeds(weight).mean() == pytest.approx(weight @ joint.means)
         fewer = select(curves[2], np.arange(len(curves[2].x)) != 4)
-        assert not len(stack(BUDGETS, [*(lay_out(curve) for curve in curves[:2]), lay_out(fewer)]).by_seed(weight))
+        assert not len(stack(BUDGETS, [*(lay_out(curve) for curve in curves[:2]), lay_out(fewer)]).of_seeds(weight))
 
 
 def test_words():

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from engram.errors import UserError
 from engram.fitting.optimum import fit_allocation, minimum
 from engram.fitting.results import Observations
-from tests.engram.fitting.conftest import RHOS, make_sweep, select
+from tests.engram.fitting.conftest import make_sweep, select
 
 FEW = 300
 
