@@ -177,10 +177,11 @@ def coverage(
 ) -> list[Row]:
     """Fit `n_sweeps` made-up sweeps of every family, design and slope; `start` seeds the random numbers."""
     rows = []
-    for number, design in enumerate(designs):
+    for design in designs:
+        of_design = [design.n_seeds, design.n_budgets, round(100 * design.correlation)]
         for slope in slopes:
             for index, family in enumerate(families):
-                rng = np.random.default_rng([start, number, index, round(1000 * abs(slope)), int(slope < 0)])
+                rng = np.random.default_rng([start, *of_design, index, round(1000 * abs(slope)), int(slope < 0)])
                 seen = [_judged(family, slope, design, replicates, rng, sweep) for sweep in range(n_sweeps)]
                 covered, *others = np.mean(seen, axis=0).tolist()
                 flat = not np.ptp(family.at(_FINE, 0.0, 0.0))
