@@ -15,7 +15,7 @@ from engramctl.results.sweep_results import SweepResults
 from engramctl.results.trial_table import Series, finished, series_order, variant_order
 
 if TYPE_CHECKING:
-    from engram.fitting.results import AllocationFit, Drift, MemoryFit
+    from engram.fitting.results import AllocationFit, Drift, MemoryFit, Observations
 
 
 @dataclass(frozen=True)
@@ -56,6 +56,7 @@ def sweep_fits(sweep: SweepResults, kinds: Collection[str] | None = None, margin
     layers: list[LayerLoss] = []
     order = variant_order(trials)
     groups: dict[tuple[str, float], list[Series]] = {}
+    curves: dict[Series, Observations] = {}
     for series in series_order(trials):
         groups.setdefault(series[:2], []).append(series)
     for (size, budget), group in groups.items():
@@ -63,7 +64,7 @@ def sweep_fits(sweep: SweepResults, kinds: Collection[str] | None = None, margin
         done = finished(wanted)
         losses = Losses(store, done) if len(done) else None
         if losses and {"allocation", "drift"} & set(kinds):
-            _fit_allocations(fits, losses, group, margin)
+            curves |= _fit_allocations(fits, losses, group, margin)
         if losses and "memory" in kinds:
             _fit_memories(fits, losses, group)
         if "variants" in kinds:
@@ -71,19 +72,23 @@ def sweep_fits(sweep: SweepResults, kinds: Collection[str] | None = None, margin
         if "layers" in kinds:
             layers += compare_layers(losses, wanted)
     if "drift" in kinds:
-        _fit_drifts(fits)
+        _fit_drifts(fits, curves)
     return replace(fits, variants=tuple(variants), layers=tuple(layers))
 
 
-def _fit_allocations(fits: SweepFits, losses: Losses, group: list[Series], margin: float) -> None:
+def _fit_allocations(fits: SweepFits, losses: Losses, group: list[Series], margin: float) -> "dict[Series, Observations]":
+    """Fit the curves of a group; returns what was fitted."""
     from engram.fitting.optimum import fit_allocation
 
+    curves = {}
     for series in group:
         mine = (losses.trials["variant"] == series.variant).to_numpy()
         if mine.any():
-            fit = fits.allocation[series] = fit_allocation(losses.observations(mine, "rho"), margin=margin)
+            curves[series] = losses.observations(mine, "rho")
+            fit = fits.allocation[series] = fit_allocation(curves[series], margin=margin)
             if apart := fit_by_overlap(losses, mine, fit.rho_star.estimate, margin):
                 fits.by_overlap[series] = apart
+    return curves
 
 
 def _fit_memories(fits: SweepFits, losses: Losses, group: list[Series]) -> None:
@@ -100,13 +105,14 @@ def _fit_memories(fits: SweepFits, losses: Losses, group: list[Series]) -> None:
             fits.memory_gain[series] = gain
 
 
-def _fit_drifts(fits: SweepFits) -> None:
-    from engram.fitting.optimum import fit_drift
+def _fit_drifts(fits: SweepFits, curves: "dict[Series, Observations]") -> None:
+    from engram.fitting.drift import fit_drift
 
     by_model: dict[tuple[str, str], list[Series]] = {}
     for series in fits.allocation:
         by_model.setdefault((series.size, series.variant), []).append(series)
     for model, group in by_model.items():
-        drift = fit_drift([series.budget_flops for series in group], [fits.allocation[series] for series in group])
+        budgets = [series.budget_flops for series in group]
+        drift = fit_drift(budgets, [curves[series] for series in group], [fits.allocation[series] for series in group])
         if drift:
             fits.drift[model] = drift

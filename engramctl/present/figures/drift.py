@@ -1,8 +1,9 @@
 """Whether the best rho, and the gain there, change with the budget."""
 
 import math
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
@@ -12,6 +13,7 @@ from matplotlib.ticker import FuncFormatter, NullFormatter
 from engramctl.findings.fits import SweepFits
 from engramctl.present.figures.panels import Edges, edge_handles, legend, new_figure
 from engramctl.present.figures.style import (
+    BAND_ALPHA,
     COLUMN,
     GREY,
     INTERVAL,
@@ -28,6 +30,11 @@ from engramctl.present.figures.style import (
 from engramctl.present.verdicts import short_drift
 from engramctl.results.trial_table import series_order
 
+if TYPE_CHECKING:
+    from engram.fitting.results import Line
+
+_BEYOND = 3.0
+"""How far beyond the largest budget the line of the joint fit is drawn, as a factor."""
 _APART = 0.025
 """Distance between the points of two models at the same budget, as a share of the axis."""
 
@@ -35,7 +42,8 @@ _APART = 0.025
 def drift_figure(wanted: pd.DataFrame, fits: SweepFits) -> Figure:
     """The lowest point's rho, and the gain over rho = 1, against the budget, with 95 % intervals; one line per size and variant.
 
-    Trials without a loss are marked at their budget. A budget without a fit has no point.
+    Points and bars are the fits of each budget by itself (convex intervals); line and band of the upper panel are the fit of all budgets
+    together, dashed beyond them. Trials without a loss are marked at their budget. A budget without a fit has no point.
     """
     models = list(dict.fromkeys((key.size, key.variant) for key in series_order(wanted)))
     budgets = sorted(wanted["budget_flops"].unique().tolist())
@@ -47,8 +55,13 @@ def drift_figure(wanted: pd.DataFrame, fits: SweepFits) -> Figure:
         for i, model in enumerate(models):
             found = {key.budget_flops: fit for key, fit in fits.allocation.items() if (key.size, key.variant) == model}
             shift = (i - (len(models) - 1) / 2) * _APART * (math.log10(budgets[-1] / budgets[0]) or 1)
+            drift = fits.drift.get(model)
+            band = drift.band if drift else None
+            if band:
+                _draw_line(upper, band, max(budgets), style(i))
             for axes, name in ((upper, "rho_star"), (lower, "gain")):
-                _draw_model(axes, {budget * 10**shift: getattr(fit, name) for budget, fit in found.items()}, style(i))
+                points = {budget * 10**shift: getattr(fit, name) for budget, fit in found.items()}
+                _draw_model(axes, points, style(i), joined=axes is lower or band is None)
         upper.axhspan(*PAPER_OPTIMUM, color=PAPER_GREY, lw=0, zorder=0)
         lower.axhline(0, color=GREY, lw=0.6, zorder=0)
         for axes, room in ((upper, edges[0]), (lower, edges[1])):
@@ -57,7 +70,7 @@ def drift_figure(wanted: pd.DataFrame, fits: SweepFits) -> Figure:
         upper.set_ylabel(f"{RHO} of the lowest loss")
         lower.set_ylabel(f"gain over {RHO} = 1\n(nats per token)")
         lower.set_xlabel("training compute (FLOPs, log scale)")
-        _budget_axis(lower, budgets)
+        _budget_axis(lower, budgets, beyond=any(drift.band for drift in fits.drift.values()))
         figure.align_ylabels([upper, lower])
         legend(figure, [line_handle(_label(model, fits), style(i)) for i, model in enumerate(models)], 1, "left")
         paper = Patch(facecolor=PAPER_GREY, label=f"paper: {PAPER_OPTIMUM[0]:.2f}\N{EN DASH}{PAPER_OPTIMUM[1]:.2f}")
@@ -65,21 +78,33 @@ def drift_figure(wanted: pd.DataFrame, fits: SweepFits) -> Figure:
     return figure
 
 
-def _draw_model(axes: Axes, found: dict[float, Any], look: Style) -> None:
+def _draw_line(axes: Axes, band: "Line", largest: float, look: Style) -> None:
+    """The joint fit, to a little beyond the largest budget."""
+    x = np.unique(np.append(band.budget[band.budget < largest * _BEYOND], [largest, largest * _BEYOND]))
+    intervals = [band.at(budget) for budget in x]
+    rho, low, high = (np.array([getattr(one, name) for one in intervals]) for name in ("estimate", "low", "high"))
+    for part, line, alpha in ((x <= largest, look.line, BAND_ALPHA), (x >= largest, (0, (2, 1.6)), BAND_ALPHA / 2)):
+        axes.plot(x[part], rho[part], color=look.color, ls=line, lw=0.9, zorder=2)
+        axes.fill_between(x[part], low[part], high[part], color=look.color, alpha=alpha, lw=0, zorder=1)
+
+
+def _draw_model(axes: Axes, found: dict[float, Any], look: Style, joined: bool) -> None:
     points = {x: interval for x, interval in sorted(found.items()) if math.isfinite(interval.estimate)}
     if not points:
         return
     x, y = list(points), [interval.estimate for interval in points.values()]
-    axes.plot(x, y, color=look.color, ls=look.line, lw=0.9, zorder=2)
+    if joined:
+        axes.plot(x, y, color=look.color, ls=look.line, lw=0.9, zorder=2)
     bars = [[max(i.estimate - i.low, 0.0) for i in points.values()], [max(i.high - i.estimate, 0.0) for i in points.values()]]
     axes.errorbar(x, y, bars, color=look.color, marker=look.marker, ms=3.6, mfc="white", mew=0.8, ls="", zorder=3, **INTERVAL)
 
 
-def _budget_axis(axes: Axes, budgets: list[float]) -> None:
-    """A logarithmic axis with a tick at each budget, labelled where the labels don't touch."""
+def _budget_axis(axes: Axes, budgets: list[float], beyond: bool) -> None:
+    """A logarithmic axis with a tick at each budget, labelled where the labels don't touch; with room `beyond` for what is foretold."""
     axes.set_xscale("log")
     room = math.log10(budgets[-1] / budgets[0]) or 1.0
-    axes.set_xlim(budgets[0] * 10 ** (-0.12 * room), budgets[-1] * 10 ** (0.12 * room))
+    last = budgets[-1] * (_BEYOND if beyond else 1.0)
+    axes.set_xlim(budgets[0] * 10 ** (-0.12 * room), last * 10 ** ((0.03 if beyond else 0.12) * room))
     shown = [budgets[0]]
     for budget in budgets[1:]:
         if math.log10(budget / shown[-1]) > 0.17 * room:

@@ -76,6 +76,23 @@ def fit_tables(fits: SweepFits) -> list[ReportTable]:
         if costs:
             title = "What a rho costs more than the best, nats per token"
             tables.append(ReportTable(title, ("curve", "rho", "cost", "95 % interval"), costs, 1))
+    if fits.drift:
+        drifts = [
+            (
+                f"{size}{f', {variant}' if variant else ''}",
+                interval_text(drift.slope, "+.3f"),
+                number(drift.p_change, ".2g"),
+                interval_text(drift.tilt, "+.4f"),
+                number(drift.p_tilt, ".2g"),
+            )
+            for (size, variant), drift in fits.drift.items()
+        ]
+        names = ("over the budgets", "best rho for ten times the budget", "p of any change", "tilt for ten times the budget", "p of tilt")
+        about = (
+            "All budgets fitted together. p of any change: how often the curve's shape would appear to change this much with the budget if"
+            " it did not. Tilt: change of the slope of loss over rho, nats per token; below zero, experts gain."
+        )
+        tables.append(ReportTable("Drift", names, drifts, 1, about))
     if fits.memory:
         parameters = [
             (series_name(*key), law.form, name, interval_text(value, ".4g"))
@@ -155,7 +172,11 @@ def fit_rows(fits: SweepFits) -> pd.DataFrame:
             add(f"allocation, {name} documents", *key, nan, {"rho_star": ("fraction", fit.rho_star), "gain": (loss, fit.gain)})
         add("allocation, overlapping less clean", *key, nan, {"gain": (loss, apart.difference)})
     for (size, variant), drift in fits.drift.items():
-        add("drift", size, nan, variant, nan, {"slope": ("rho per factor 10 of budget", drift.slope)})
+        numbers = {
+            "slope": ("rho per factor 10 of budget", drift.slope),
+            "tilt": ("nats/token per rho and factor 10 of budget", drift.tilt),
+        }
+        add("drift", size, nan, variant, nan, numbers)
     for key, law in fits.memory.items():
         for form, parameters in law.parameters.items():
             add(f"memory {form}", *key, nan, {name: ("", value) for name, value in parameters.items()})

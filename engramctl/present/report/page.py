@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 CAPTIONS = {
     "allocation": "Validation loss against rho, the experts' share of the inactive parameters. Points are trials, lines are fits.",
-    "drift": "Best rho and gain over rho = 1 against the budget, with 95 % intervals.",
+    "drift": "Best rho and gain over rho = 1 against the budget, with 95 % intervals. The line with its band is one fit of all budgets.",
     "memory": "Validation loss against memory slots on a fixed backbone. Beyond the measured range the line is an extrapolation.",
     "variants": "Difference in loss to the first variant, paired by seed, with 95 % intervals; below zero is better.",
     "layers": "Validation loss by the layers that have a memory.",

@@ -38,10 +38,17 @@ def _blocks(fits: SweepFits, break_at: str) -> "Iterator[tuple[Table, list[str]]
             yield costs, []
     if fits.drift:
         rows = [
-            [", ".join(part for part in model if part), _interval(drift.slope, "+.3f", break_at)] for model, drift in fits.drift.items()
+            [
+                ", ".join(part for part in model if part),
+                _interval(drift.slope, "+.3f", break_at),
+                number(drift.p_change, ".2g"),
+                _interval(drift.tilt, "+.4f", break_at),
+                number(drift.p_tilt, ".2g"),
+            ]
+            for model, drift in fits.drift.items()
         ]
         sentences = [f"{row[0]}: {drift.text}" for row, drift in zip(rows, fits.drift.values(), strict=True)]
-        yield console.table(["drift", "rho* for ten times the budget"], rows), sentences
+        yield console.table(["drift for 10x budget", "rho*", "p of a change", "tilt", "p of tilt"], rows), sentences
     if fits.memory or fits.no_memory:
         yield _memory_table(fits, break_at), [f"{series_name(*key)}: {fit.text}" for key, fit in fits.memory.items()]
     if fits.variants:

@@ -53,14 +53,14 @@ def forms_for(x: tuple[float, ...]) -> Forms:
     span = x[-1] - x[0]
     grid = np.linspace(0, 1, GRID_POINTS)
     z = np.concatenate([(np.array(x) - x[0]) / span, grid])
-    rough = _ROUGH_SHARE * _matern(z, _ROUGH_LENGTH)
+    rough = _ROUGH_SHARE * matern(z, _ROUGH_LENGTH)
     parametric = [("line", _polynomial(z, 1)), ("quadratic", _polynomial(z, 2)), ("cubic", _polynomial(z, 3))]
     parametric += [("walls", np.column_stack([_wall(z, low), _wall(1 - z, high)])) for low in _WALLS for high in _WALLS]
     bases = [(name, np.hstack([basis, rough])) for name, basis in parametric]
     for low in _WARPS:
         for high in _WARPS:
             name = "smooth" if low is None and high is None else "smooth, steep ends"
-            bases += [(name, _matern(_warp(z, low, high), length)) for length in _LENGTHS]
+            bases += [(name, matern(_warp(z, low, high), length)) for length in _LENGTHS]
     width = max(basis.shape[1] for _, basis in bases)
     padded = np.stack([np.pad(basis, ((0, 0), (0, width - basis.shape[1]))) for _, basis in bases])
     names = tuple(name for name, _ in bases)
@@ -88,7 +88,7 @@ def _warp(z: np.ndarray, low: float | None, high: float | None) -> np.ndarray:
     return stretched / stretched.max()
 
 
-def _matern(z: np.ndarray, length: float) -> np.ndarray:
+def matern(z: np.ndarray, length: float) -> np.ndarray:
     """Basis of a Gaussian process with the Matern covariance of order 3/2, whose curves have a slope but may change it quickly."""
     distance = np.sqrt(3) * np.abs(z[:, None] - z) / length
     sizes, vectors = np.linalg.eigh((1 + distance) * np.exp(-distance))

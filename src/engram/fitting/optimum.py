@@ -1,10 +1,7 @@
-"""Where loss is lowest over rho, how much memory gains there, how certain that is, and whether it moves with the budget."""
-
-from collections.abc import Sequence
+"""Where loss is lowest over rho, how much memory gains there, and how certain that is."""
 
 import numpy as np
 
-from engram.errors import UserError
 from engram.fitting.bootstrap import document_deviations, trial_errors, trial_rng
 from engram.fitting.convex import lowest_possible, minimum_set
 from engram.fitting.curves import Posterior
@@ -12,7 +9,7 @@ from engram.fitting.layout import Layout, document_parts, lay_out, without_outli
 from engram.fitting.margin import MARGIN, check_margin
 from engram.fitting.near_best import Draws, near_best
 from engram.fitting.noise import NoiseByRho, trial_noise
-from engram.fitting.results import AllocationFit, Band, Drift, Interval, Observations
+from engram.fitting.results import AllocationFit, Band, Interval, Observations
 from engram.fitting.verdict import LEVEL, advantage, decide, too_few
 
 FEWEST_RHOS = 4
@@ -95,7 +92,6 @@ def fit_allocation(observations: Observations, *, replicates: int = 2000, seed: 
         crossing=_crossing(grid, fitted, float(layout.means[-1]), best, curves, top) if has_one else _NONE,
         band=Band(grid, fitted, *np.quantile(curves, TAILS, axis=0)),
         verdict=decide(layout, noise, over_top, over_lowest, rho_star, gain, left_out),
-        rho_star_replicates=rho,
     )
 
 
@@ -162,32 +158,4 @@ def _without_curve(layout: Layout) -> AllocationFit:
     x = ", ".join(f"{value:g}" for value in layout.x)
     verdict = too_few(f"Too few points: rho = {x} measured; a minimum needs at least {FEWEST_RHOS} different rhos, one of them 1.")
     nan = float("nan")
-    return AllocationFit("none", {}, nan, layout.n_seeds, _NONE, None, _NONE, _NONE, _NONE, _NONE, None, verdict, np.empty(0))
-
-
-def fit_drift(budgets: Sequence[float], fits: Sequence[AllocationFit]) -> Drift | None:
-    """Slope of rho_star over the logarithm of the budget (FLOPs); None with fewer than two budgets that have a curve.
-
-    Budgets are weighted by how well their rho_star is known. Replicates are matched by number: fits with one seed share their documents.
-    Raises UserError when fits have different numbers of replicates.
-    """
-    usable = [(float(np.log10(budget)), fit) for budget, fit in zip(budgets, fits, strict=True) if len(fit.rho_star_replicates)]
-    if len({log for log, _ in usable}) < 2:
-        return None
-    if len({len(fit.rho_star_replicates) for _, fit in usable}) > 1:
-        raise UserError("the fits of all budgets need the same number of replicates")
-    logs = np.array([log for log, _ in usable])
-    replicates = np.array([fit.rho_star_replicates for _, fit in usable])
-    estimates = np.array([fit.rho_star.estimate for _, fit in usable])
-    certainty = 1 / (replicates.var(axis=1) + 1e-6)
-    centred = logs - (certainty * logs).sum() / certainty.sum()
-    to_slope = certainty * centred / (certainty * centred**2).sum()
-    slope = interval(float(to_slope @ estimates), to_slope @ replicates)
-    size = f"{slope.estimate:+.3f} ({slope.low:+.3f} to {slope.high:+.3f}) for ten times the budget"
-    if slope.low > 0:
-        text = f"The best rho moves up: {size}."
-    elif slope.high < 0:
-        text = f"The best rho moves down: {size}."
-    else:
-        text = f"No movement of the best rho is shown: {size}."
-    return Drift(slope, text)
+    return AllocationFit("none", {}, nan, layout.n_seeds, _NONE, None, _NONE, _NONE, _NONE, _NONE, None, verdict)

@@ -1,9 +1,11 @@
 """What the fits take and return. Losses are in nats per token, intervals are 95 %."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
+
+from engram.errors import UserError
 
 VerdictKind = Literal["interior", "memory-helps", "experts-help", "not-distinguishable", "too-few-points"]
 
@@ -128,18 +130,54 @@ class AllocationFit:
     band: Band | None
     """The fitted curve; None if there are too few points."""
     verdict: Verdict
-    rho_star_replicates: np.ndarray = field(repr=False)
-    """rho_star in every bootstrap replicate, [B]; replicates of budgets that were fitted with the same seed are paired."""
+
+
+@dataclass(frozen=True)
+class Line:
+    """The best rho against the budget, with its pointwise 95 % interval."""
+
+    budget: np.ndarray
+    """FLOPs, ascending, [Z]: the measured range and a factor of ten beyond."""
+    rho: np.ndarray
+    """[Z]"""
+    low: np.ndarray
+    """[Z]"""
+    high: np.ndarray
+    """[Z]"""
+
+    def at(self, budget: float) -> Interval:
+        """The best rho at a budget (FLOPs). UserError outside the line."""
+        low, high = float(self.budget[0]), float(self.budget[-1])
+        if not low * (1 - 1e-9) <= budget <= high * (1 + 1e-9):
+            raise UserError(f"the best rho can be told from {low:.3g} to {high:.3g} FLOPs, not at {budget:.3g}")
+        rho, low, high = (float(np.interp(np.log(budget), np.log(self.budget), of)) for of in (self.rho, self.low, self.high))
+        return Interval(rho, low, high)
 
 
 @dataclass(frozen=True)
 class Drift:
-    """Whether the best rho moves with the budget."""
+    """Whether the best rho moves with the budget, from all budgets of one size and variant together."""
 
     slope: Interval
-    """Change of rho_star per tenfold budget."""
+    """Change of rho_star per tenfold budget: the straight line through it over log10 of the measured budgets."""
+    moves: Literal["up", "down", "not shown"]
+    """Shown if the interval leaves out 0 and the curve's shape is shown to change."""
+    p_change: float
+    """Probability that the curve's shape appears to change this much with the budget if it does not. No form of the curve is assumed."""
+    tilt: Interval
+    """Change of the slope of loss over rho per tenfold budget, nats per token; below zero, experts gain. No form is assumed."""
+    p_tilt: float
+    """Two-sided probability of a tilt this large if there is none."""
     text: str
     """In words."""
+    band: Line | None
+    """None where nothing is drawn."""
+
+    def forecast(self, budget: float) -> Interval:
+        """The best rho at a budget (FLOPs) of the measured range or up to ten times beyond. UserError elsewhere."""
+        if self.band is None:
+            raise UserError("this drift has no line to read a forecast from")
+        return self.band.at(budget)
 
 
 @dataclass(frozen=True)

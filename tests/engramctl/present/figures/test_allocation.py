@@ -40,7 +40,7 @@ def fitted(kind="interior", star=(0.5, 0.3, 0.6), base=3.0):
     best = Interval(base, base - 0.01, base + 0.01)
     band, at = Band(x, loss, loss - 0.01, loss + 0.01), Interval(*star)
     near = NearBest(0.005, max(star[0] - 0.15, 0), min(star[0] + 0.15, 1), 0.8, 0.01, Band(x, loss - base, loss - base, loss - base + 0.01))
-    return AllocationFit("quadratic", {}, 0.01, 2, at, near, at, best, nowhere, nowhere, band, verdict, np.empty(0))
+    return AllocationFit("quadratic", {}, 0.01, 2, at, near, at, best, nowhere, nowhere, band, verdict)
 
 
 def words(figure: Figure) -> str:

@@ -6,7 +6,7 @@ import pytest
 from matplotlib.figure import Figure
 from matplotlib.legend import Legend
 
-from engram.fitting.results import AllocationFit, Band, Drift, Interval, MemoryFit, PairedDifference, Verdict
+from engram.fitting.results import AllocationFit, Band, Drift, Interval, Line, MemoryFit, PairedDifference, Verdict
 from engramctl.findings.fits import SweepFits
 from engramctl.findings.layers import LAYER_AXIS, LayerLoss
 from engramctl.findings.losses import SeedDifferences
@@ -37,7 +37,7 @@ def difference(by_seed):
 def allocation(star, gain):
     nan = Interval(*[float("nan")] * 3)
     verdict = Verdict("interior", "", 0.01, 0.01, 0, ())
-    return AllocationFit("line", {}, 0.01, 1, Interval(*star), None, Interval(*star), nan, Interval(*gain), nan, None, verdict, np.empty(0))
+    return AllocationFit("line", {}, 0.01, 1, Interval(*star), None, Interval(*star), nan, Interval(*gain), nan, None, verdict)
 
 
 def law(slope, form="log-linear"):
@@ -56,9 +56,11 @@ def examples(wanted, make_row, variant_rows):
         Series("3m", 1e12, ""): allocation((0.4, 0.2, 0.5), (0.05, 0.04, 0.06)),
         Series("3m", 4e12, ""): allocation((0.6, 0.5, 0.8), (0.04, 0.02, 0.05)),
     }
+    line = Line(np.array([1e12, 4e12, 4e13]), np.array([0.45, 0.55, 0.8]), np.array([0.3, 0.5, 0.4]), np.array([0.5, 0.7, 1.0]))
+    moves = Drift(Interval(0.33, -0.1, 0.5), "not shown", 0.2, Interval(-0.01, -0.03, 0.01), 0.4, "", line)
     drift = (
         wanted(over_rho, [make_row(0.5, 3, budget=4e12)]),
-        SweepFits(("drift",), allocation=budgets, drift={("3m", ""): Drift(Interval(0.33, -0.1, 0.5), "")}),
+        SweepFits(("drift",), allocation=budgets, drift={("3m", ""): moves}),
     )
 
     def slots(variant, n, seed, **more):
@@ -137,6 +139,13 @@ def test_drift(examples):
     assert points(lower, "o") == [(1e12, 0.05), (4e12, 0.04)]
     assert lower.get_xscale() == "log"
     assert "+0.33 (−0.10, +0.50) per ×10 budget" in words(figure)
+    joint, ahead = (
+        line for line in upper.get_lines() if len(line.get_xdata()) > 1 and line.get_marker() == "None" and line.get_lw() == 0.9
+    )
+    assert [*joint.get_ydata()] == pytest.approx([0.45, 0.55])
+    assert ahead.get_xdata() == pytest.approx([4e12, 1.2e13])
+    assert ahead.get_linestyle() == "--"
+    assert upper.get_xlim()[1] > 1.2e13
 
 
 def test_two_models_stand_beside_each_other(examples, wanted, make_row):
