@@ -13,7 +13,7 @@ from engram.fitting.layout import Layout
 from engram.fitting.noise import NoiseByRho
 from engram.fitting.results import Interval, Verdict, VerdictKind
 
-LEVEL = 0.01
+LEVEL = 0.015
 """Of each test at each look. Whoever looks after every seed and stops when a minimum is shown finds a false one in at most 5 % of the
 sweeps over eight looks (docs/fitting.md); at 0.05 a look it would be up to 16 %."""
 _POWER = 0.8
