@@ -49,9 +49,6 @@ def short_drift(drift: "Drift") -> str:
 
 
 def short_memory(fit: "MemoryFit") -> str:
-    """Change in loss per factor of ten in slots, or the exponent of the power law."""
-    if fit.form == "log-linear":
-        slope = fit.parameters[fit.form]["slope"]
-        return f"{slope.estimate:+.3f} ({slope.low:+.3f}, {slope.high:+.3f}) per \N{MULTIPLICATION SIGN}10 slots"
-    exponent = fit.parameters[fit.form]["exponent"]
-    return f"power law: exponent {exponent.estimate:.2f} ({exponent.low:.2f}, {exponent.high:.2f})"
+    """Change in loss per factor of ten in slots, over the measured range."""
+    change = fit.per_tenfold
+    return f"{change.estimate:+.3f} ({change.low:+.3f}, {change.high:+.3f}) per \N{MULTIPLICATION SIGN}10 slots"

@@ -37,13 +37,15 @@ if TYPE_CHECKING:
 
 _LIGHT = 0.5
 """Opacity of an extrapolated curve."""
+_SHADE = 0.12
+"""Opacity of the grey behind it."""
 
 
 def memory_figure(wanted: pd.DataFrame, fits: SweepFits) -> Figure:
     """Validation loss against slots on a logarithmic axis, one panel per size and budget and one series per variant.
 
-    Every seed is a point; the fitted law has its 95 % band and continues, dashed and lighter, beyond the measurements. The loss without
-    memory is a horizontal line. Trials without a loss are marked at the edges, those without memory at the left end.
+    Every seed is a point; the fitted curve has its 95 % band and continues, dashed and on grey, as far beyond the measurements as can be
+    told. The loss without memory is a horizontal line. Trials without a loss are marked at the edges, those without memory at the left end.
     """
     keys = series_order(wanted)
     panels = list(dict.fromkeys(key[:2] for key in keys))
@@ -68,6 +70,7 @@ def _draw_panel(axes: Axes, wanted: pd.DataFrame, keys: list[Series], fits: Swee
     left = float(slots.min()) / 3 if len(slots) else 1.0
     axes.set_xscale("log")
     edges = Edges(axes, height=0.06)
+    _draw_beyond(axes, [fits.memory[key] for key in keys if key in fits.memory])
     for key in keys:
         mine = of_series(wanted, key)
         done = finished(mine)
@@ -109,13 +112,23 @@ def _draw_law(axes: Axes, fit: "MemoryFit", look: Style) -> None:
     inside = (band.x >= low) & (band.x <= high)
     axes.fill_between(band.x[inside], band.low[inside], band.high[inside], color=look.color, alpha=BAND_ALPHA, lw=0, zorder=1)
     axes.plot(band.x[inside], band.loss[inside], color=look.color, ls="-", lw=1.2, zorder=2)
-    for beyond in (band.x >= high, band.x <= low):
-        # Start at the nearest measured point, so that the two parts join.
-        joined = beyond | np.roll(beyond, -1) if beyond[-1] else beyond | np.roll(beyond, 1)
-        if not beyond.any() or beyond.sum() < 2:
-            continue
-        axes.fill_between(band.x[joined], band.low[joined], band.high[joined], color=look.color, alpha=BAND_ALPHA / 2.5, lw=0, zorder=1)
-        axes.plot(band.x[joined], band.loss[joined], color=look.color, alpha=_LIGHT, ls=(0, (3, 2)), lw=1.0, zorder=2)
+    # From the last point inside on, so that the two parts join
+    beyond = band.x > high
+    joined = beyond | np.roll(beyond, -1) if beyond.any() else beyond
+    axes.fill_between(band.x[joined], band.low[joined], band.high[joined], color=look.color, alpha=BAND_ALPHA / 2.5, lw=0, zorder=1)
+    axes.plot(band.x[joined], band.loss[joined], color=look.color, alpha=_LIGHT, ls=(0, (3, 2)), lw=1.0, zorder=2)
+
+
+def _draw_beyond(axes: Axes, laws: "list[MemoryFit]") -> None:
+    """Grey where no curve of this panel has measurements, and a factor that says how far it goes."""
+    if not laws:
+        return
+    measured, end = max(fit.measured[1] for fit in laws), max(float(fit.band.x[-1]) for fit in laws)
+    axes.axvspan(measured, end, color=GREY, alpha=_SHADE, lw=0, zorder=0)
+    axes.annotate(
+        f"extrapolated\nto {end / measured:g}\N{MULTIPLICATION SIGN}", ((measured * end) ** 0.5, 0.88), xycoords=("data", "axes fraction"),
+        ha="center", va="top", rotation=90, fontsize=6, color=GREY,
+    )  # fmt: skip
 
 
 def _draw_none(axes: Axes, none: NoMemory) -> None:

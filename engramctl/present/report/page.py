@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 CAPTIONS = {
     "allocation": "Validation loss against rho, the experts' share of the inactive parameters. Points are trials, lines are fits.",
     "drift": "Best rho and gain over rho = 1 against the budget, with 95 % intervals. The line with its band is one fit of all budgets.",
-    "memory": "Validation loss against memory slots on a fixed backbone. Beyond the measured range the line is an extrapolation.",
+    "memory": "Validation loss against memory slots on a fixed backbone. Beyond the measured range, in grey, it is an extrapolation.",
     "variants": "Difference in loss to the first variant, paired by seed, with 95 % intervals; below zero is better.",
     "layers": "Validation loss by the layers that have a memory.",
     "ruler": "RULER by length, for trials of equal compute and of equal loss. Dotted is the score of an echo.",

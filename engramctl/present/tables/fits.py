@@ -118,15 +118,14 @@ def _memory_table(fits: SweepFits, break_at: str) -> "Table":
     for (size, budget), none in fits.no_memory.items():
         rows.append([f"{size}, {format_flops(budget)} FLOPs, no memory", "", "", "", f"{none.loss:.4f}"])
     for key, fit in fits.memory.items():
-        power = fit.parameters.get("power-law", {})
         gain, most = fits.memory_gain.get(key), NO_VALUE
         if gain and gain.difference:
             paired = gain.difference.paired.difference
             most = f"{paired.estimate:+.4f} at {human(gain.n_slots)}{break_at}({paired.low:+.4f}, {paired.high:+.4f})"
-        slope = _interval(fit.parameters["log-linear"]["slope"], "+.4f", break_at)
-        exponent = _interval(power["exponent"], ".2f", break_at) if power else NO_VALUE
-        rows.append([series_name(*key), fit.form, slope, exponent, most])
-    return _table(["loss against slots", "form", "for 10x slots", "exponent", "vs no memory"], rows, left=2, fold=(0,))
+        exponent = _interval(fit.parameters["power-law"]["exponent"], ".2f", break_at)
+        form = f"{fit.form} {fit.probability[fit.form]:.0%}"
+        rows.append([series_name(*key), form, _interval(fit.per_tenfold, "+.4f", break_at), exponent, most])
+    return _table(["loss against slots", "form", "for 10x slots", "if power law", "vs no memory"], rows, left=2, fold=(0,))
 
 
 def _difference(difference: "SeedDifferences | None", break_at: str) -> list[str]:

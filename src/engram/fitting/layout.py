@@ -56,7 +56,7 @@ class Layout:
 
 @dataclass(frozen=True)
 class TrialNoise:
-    """Noise of one trial around its curve, after removing the effect of its seed."""
+    """Noise of one trial around its curve, the same for all x, after removing the effect of its seed."""
 
     variance: float
     """nats^2"""
@@ -69,16 +69,6 @@ class TrialNoise:
     def own(self) -> float:
         """Variance of trials beyond that of their documents, nats^2."""
         return max(self.variance - self.from_documents, 0)
-
-    @property
-    def sd(self) -> float:
-        """nats"""
-        return self.variance**0.5
-
-    def draw(self, count: int, rng: np.random.Generator) -> np.ndarray:
-        """Values of `own` that the residuals allow, [count]."""
-        drawn: np.ndarray = np.maximum(self.variance * self.dof / rng.chisquare(self.dof, count) - self.from_documents, 0)
-        return drawn
 
 
 def noise_under(layout: "Layout", projection: np.ndarray, dof: int) -> TrialNoise:

@@ -184,13 +184,19 @@ class Drift:
 class MemoryFit:
     """Loss against memory slots on a fixed backbone (paper, 3.2)."""
 
-    form: Literal["log-linear", "power-law"]
-    """Chosen by cross-validation."""
+    form: str
+    """The most probable form. The curve itself is an average over all forms, weighted by their probability."""
+    probability: dict[str, float]
+    """Of every form."""
     cv_error: dict[str, float]
+    """Root mean square error of leaving out one inner number of slots at a time, by form, nats per token."""
+    per_tenfold: Interval
+    """Change of the curve for ten times the slots, averaged over the measured range, nats: it supposes no form."""
     parameters: dict[str, dict[str, Interval]]
-    """By form: `log-linear` has `intercept` and `slope` (nats per tenfold slots), `power-law` `offset`, `scale` and `exponent`."""
+    """As if the law were true, by law: `log-linear` has `intercept` and `slope` (nats per tenfold slots), `power-law` `offset`, `scale` and
+    `exponent`."""
     band: Band
-    """The chosen form over the measured range and a factor of ten beyond."""
+    """The curve for the average over all seeds, over the measured range and as far beyond as can be told."""
     measured: tuple[float, float]
     """Range of slots that has data; the rest of the band is extrapolation."""
     text: str
