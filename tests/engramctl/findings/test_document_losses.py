@@ -39,7 +39,10 @@ def test_documents_are_aligned_by_id_and_rows_keep_their_order(store, make_row, 
     [
         ({"document": ["aa", "cc"]}, "validated on different documents: 2 .128 tokens. and 2 .128 tokens."),
         ({"n_tokens": [100, 29]}, "validated on different documents: 2 .* and 2 .*129 tokens"),
-        ({"document": ["aa"], "n_tokens": [100], "n_bytes": [300], "loss_sum": [310.0]}, "different documents: 2 .*and 1 "),
+        (
+            {"document": ["aa"], "n_tokens": [100], "n_bytes": [300], "loss_sum": [310.0], "overlap": [None]},
+            "different documents: 2 .*and 1 ",
+        ),
     ],
 )
 def test_other_documents_are_refused(store, make_row, documents, columns, message):
