@@ -83,7 +83,7 @@ def restore(build):
 def code_corpus(tmp_path_factory):
     """Documents with names and identifiers."""
     folder = tmp_path_factory.mktemp("code")
-    for number in range(60):
+    for number in range(240):  # much alike, so that only a quarter of the validation documents stays
         name = f"read_block_{number % 7}"
         body = f"class HashTable{number}:\n    def {name}(self, row_index, maxNgram):\n        # Alan Turing and Grace Hopper\n"
         (folder / f"{number}.txt").write_text(body + f"        return self.{name}(row_index + {number}, maxNgram)\n" * 6)

@@ -57,7 +57,7 @@ def models(tmp_path_factory, tiny_corpus):
     """A pure MoE, one with memory, and one with memory of another tokenizer: results, cache and the three ids."""
     here = tmp_path_factory.mktemp("analyze")
     (here / "text").mkdir()
-    for number in range(60):
+    for number in range(240):  # much alike, so that only a quarter of the validation documents stays
         name = f"read_block_{number % 7}"
         body = f"class HashTable{number}:\n    def {name}(self, row_index, maxNgram):\n        # Alan Turing and Grace Hopper\n"
         (here / "text" / f"{number}.txt").write_text(body + f"        return self.{name}(row_index + {number}, maxNgram)\n" * 6)
