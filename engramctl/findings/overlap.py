@@ -63,8 +63,10 @@ def fit_by_overlap(losses: Losses, chosen: np.ndarray, rho_star: float, margin: 
     difference = _difference(losses, chosen, rho_star, clean, overlapping)
     if difference is None or difference.low <= 0 <= difference.high:
         return None
-    fits = [fit_allocation(losses.observations(chosen, "rho", documents), margin=margin) for documents in (clean, overlapping)]
-    return OverlapFits(*fits, int(clean.sum()), int(overlapping.sum()), difference)
+    of_clean, of_overlapping = (
+        fit_allocation(losses.observations(chosen, "rho", documents), margin=margin) for documents in (clean, overlapping)
+    )
+    return OverlapFits(of_clean, of_overlapping, int(clean.sum()), int(overlapping.sum()), difference)
 
 
 def _difference(losses: Losses, chosen: np.ndarray, rho_star: float, clean: np.ndarray, overlapping: np.ndarray) -> "Interval | None":

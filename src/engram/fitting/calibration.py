@@ -50,6 +50,13 @@ class Row:
     """Mean seconds of a fit."""
 
 
+_JUDGED = (
+    *("rho_covered", "smooth_covered", "gain_covered", "rho_width", "smooth_width", "gain_width", "claimed"),
+    *("near_sure", "near_held", "worst_held"),
+)
+"""Fields of a row that are means over its sweeps."""
+
+
 def coverage(
     n_sweeps: int, seeds: Sequence[int] = (1, 2, 3, 4, 5), shapes: Sequence[Shape] = SHAPES, replicates: int = 300, start: int = 0
 ) -> list[Row]:
@@ -68,10 +75,10 @@ def _row(shape: Shape, n_seeds: int, n_sweeps: int, replicates: int, rng: np.ran
         fit = fit_allocation(observations, replicates=replicates, seed=number)
         seconds += time.perf_counter() - began
         seen.append(_judge(fit, shape, height))
-    rho, smooth, *others = np.mean(seen, axis=0).tolist()
+    shares = dict(zip(_JUDGED, np.mean(seen, axis=0).tolist(), strict=True))
     if shape.optimum is None:
-        rho = smooth = float("nan")
-    return Row(shape, n_seeds, n_sweeps, rho, smooth, *others, seconds=seconds / n_sweeps)
+        shares["rho_covered"] = shares["smooth_covered"] = float("nan")
+    return Row(shape=shape, n_seeds=n_seeds, n_sweeps=n_sweeps, seconds=seconds / n_sweeps, **shares)
 
 
 def _judge(fit: AllocationFit, shape: Shape, height: float) -> tuple[float, ...]:
