@@ -94,12 +94,20 @@ def fit_tables(fits: SweepFits) -> list[ReportTable]:
         )
         tables.append(ReportTable("Drift", names, drifts, 1, about))
     if fits.memory:
-        parameters = [
-            (series_name(*key), law.form, name, interval_text(value, ".4g"))
+        laws = [
+            row
             for key, law in fits.memory.items()
-            for name, value in law.parameters[law.form].items()
+            for row in [
+                (series_name(*key), "any form", "", "for 10x slots", interval_text(law.per_tenfold, ".4g")),
+                *(
+                    (series_name(*key), form, f"{law.probability[form]:.0%}", name, interval_text(value, ".4g"))
+                    for form, values in law.parameters.items()
+                    for name, value in values.items()
+                ),
+            ]
         ]
-        tables.append(ReportTable("Loss against slots", ("curve", "form", "parameter", "value"), parameters, 3))
+        note = "Parameters of a law are as if it were true; how probable it is among the forms that were averaged stands beside it."
+        tables.append(ReportTable("Loss against slots", ("curve", "form", "probability", "parameter", "value"), laws, 4, note))
     compared = [
         (
             f"{one.variant} (rho {one.rho:g})",
@@ -178,6 +186,7 @@ def fit_rows(fits: SweepFits) -> pd.DataFrame:
         }
         add("drift", size, nan, variant, nan, numbers)
     for key, law in fits.memory.items():
+        add("memory", *key, nan, {"per_tenfold": ("nats per factor 10 of slots", law.per_tenfold)})
         for form, parameters in law.parameters.items():
             add(f"memory {form}", *key, nan, {name: ("", value) for name, value in parameters.items()})
     for one in fits.variants:

@@ -15,8 +15,8 @@ from functools import lru_cache
 import numpy as np
 
 BEYOND = 2
-"""How far the curve is drawn, as a multiple of the largest number of slots measured: at 4 a fall that ends beyond the measurements was
-covered too rarely (docs/fitting.md)."""
+"""How far the curve is drawn, as a multiple of the largest number of slots measured: further out the band holds mostly by being wider
+than what the law does there (docs/fitting.md)."""
 BAND_POINTS = 121
 """Points of the fitted curve, evenly spaced in the logarithm."""
 _EXPONENTS = np.geomspace(0.03, 2, 12)
