@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING, Any
 
 from engramctl.present.format import counted, duration, series_name
 from engramctl.results.defaults import as_typed, command
-from engramctl.results.trial_table import of_series
 
 if TYPE_CHECKING:
     from engramctl.findings.advice import Advice
@@ -94,6 +93,8 @@ def further(opened: "SweepResults", fits: "SweepFits") -> str:
 
 def settling(opened: "SweepResults", open_series: "Sequence[Advice]") -> str:
     """The command that would settle the series for which that is cheapest, and how many others are open."""
+    from engramctl.results.trial_table import of_series
+
     first = open_series[0]
     size, budget, variant = first.series
     changed = {"size": size, "budget": _exact(budget), "rho": ",".join(map(_exact, first.rhos)), "seeds": str(first.seeds)}

@@ -26,11 +26,13 @@ def test_a_row_a_sentence_and_what_next(run, fill, u, tmp_path):
     fill(tmp_path, u)
     result = run()
     assert result.exit_code == 0
-    head, names, row = result.stdout.splitlines()[:3]
-    assert head.split() == ["fit", "over"]  # the first column folds at 80
-    assert names.split()[:4] == ["rho", "rho*", "if", "smooth"]
-    assert row.startswith("3m, 1e12")
-    assert "3m, 1e12 FLOPs: Interior minimum shown" in result.stdout
+    head, row = result.stdout.splitlines()[:2]
+    assert head.split() == "fit over rho within 0.005 sure if smooth rho* rho* if smooth".split()
+    assert row.startswith("3m, 1e12 FLOPs  0.39 to 0.61")
+    said = " ".join(result.stdout.split())
+    assert "3m, 1e12 FLOPs: Within 0.005 nats of the best: rho 0.39 to 0.61" in said
+    assert "Interior minimum shown: rho* = 0.50" in said
+    assert "What a rho costs more than the best" in said
     assert max(len(line) for line in result.stdout.splitlines()) <= 80
     adds = "the same `engramctl sweep` command with --seeds 3 adds a seed"
     assert result.stderr.startswith(f"next: {adds}; `engramctl plot allocation --results")

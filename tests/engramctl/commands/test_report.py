@@ -70,9 +70,15 @@ def test_one_file_holds_everything(sweep):
 def test_the_verdict_is_the_one_of_fit_and_its_numbers_are_kept(sweep):
     said = json.loads(report(sweep, "--json").stdout)
     fit = json.loads(run("fit", sweep.sweep, "--results", str(sweep.results), "--json").stdout)["allocation"][0]
-    assert fit["verdict"]["text"] in [one["text"] for one in said["verdicts"]]
+    (sentences,) = [one["text"] for one in said["verdicts"]]
+    assert sentences.startswith(f"Within 0.005 nats of the best: rho {fit['near_best']['low']:.2f} to {fit['near_best']['high']:.2f}")
+    assert sentences.endswith(fit["verdict"]["text"])
     assert fit["verdict"]["text"] in " ".join(Page(Path(said["report"]).read_text()).text)
-    kept = pd.read_parquet(said["fits"]).set_index("quantity")
+    rows = pd.read_parquet(said["fits"])
+    costs = rows[rows["quantity"] == "cost"].set_index("rho")
+    assert costs["estimate"].tolist() == pytest.approx(fit["near_best"]["cost"]["loss"])
+    kept = rows.set_index("quantity")
+    assert kept.loc["near_best", ["low", "high"]].tolist() == [fit["near_best"]["low"], fit["near_best"]["high"]]
     assert kept.loc["rho_star", "estimate"] == pytest.approx(fit["rho_star"]["estimate"])
     assert kept.loc["gain", "high"] == pytest.approx(fit["gain"]["high"])
 
