@@ -27,7 +27,7 @@ def test_a_row_a_sentence_and_what_next(run, fill, u, tmp_path):
     result = run()
     assert result.exit_code == 0
     head, row = result.stdout.splitlines()[:2]
-    assert head.split() == "fit over rho within 0.005 sure if smooth rho* rho* if smooth".split()
+    assert head.split() == ["fit", "over", "rho", "within", "0.005", "sure", "if", "smooth", "rho*", "rho*", "if", "smooth"]
     assert row.startswith("3m, 1e12 FLOPs  0.39 to 0.61")
     said = " ".join(result.stdout.split())
     assert "3m, 1e12 FLOPs: Within 0.005 nats of the best: rho 0.39 to 0.61" in said
