@@ -15,10 +15,12 @@ from engramctl.cluster.session import Resources, ray_session
 from tests.engramctl.cluster.listening import LOOPBACK, listening
 
 SESSION = """
+import signal
 import sys
 from engramctl.cluster.session import Resources, ray_session
 from engram.errors import UserError
 
+signal.signal(signal.SIGHUP, signal.SIG_DFL)  # a runner that was started with nohup hands down that it is ignored
 try:
     with ray_session(Resources("cpu", 1, None)):
         import ray
