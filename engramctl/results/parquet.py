@@ -106,7 +106,7 @@ def read_table(path: Path, schema: pa.Schema, columns: Sequence[str]) -> pa.Tabl
     except (pa.ArrowException, OSError):
         raise _damaged(path) from None
     with file:
-        require_version(path, metadata.get(b"schema_version", b"").decode() or None)
+        require_version(path, metadata.get(b"schema_version", b"").decode(errors="replace") or None)
         # Parsing a file's schema takes a fifth of the time of reading it; nearly always its text is the one that this Arrow writes.
         missing: frozenset[str] = frozenset()
         if metadata.get(b"ARROW:schema") != _written(schema) and not file.schema_arrow.equals(schema):
@@ -118,6 +118,10 @@ def read_table(path: Path, schema: pa.Schema, columns: Sequence[str]) -> pa.Tabl
             table = file.read(columns=[name for name in columns if name not in missing], use_threads=False)
         except (pa.ArrowException, OSError):
             raise _damaged(path) from None
+    # The text that says what the file has is whole, but what it describes may not be: a flipped bit in the name of a column, or its type
+    there = {field.name: field.type for field in table.schema}
+    if len(there) != table.num_columns or any(there.get(name) != schema.field(name).type for name in columns if name not in missing):
+        raise _damaged(path)
     for name in missing:
         table = table.append_column(schema.field(name), pa.nulls(file.metadata.num_rows, schema.field(name).type))
     return table.select(columns)

@@ -1,6 +1,7 @@
 import json
 import os
 import random
+import re
 import subprocess
 import sys
 import time
@@ -153,6 +154,23 @@ def test_a_damaged_file_is_named(store, make_row, damage):
     with pytest.raises(UserError) as error:
         store.read_trials()
     assert str(path) in one_line(error)
+
+
+def test_a_flipped_bit_in_the_name_of_a_column_is_damage(store, make_row):
+    """Arrow's own copy of the schema in the file stays whole, so the file looks right until the column is asked for."""
+    store.write_trial(make_row(), None, None)
+    path = next(store.trials.glob("*.parquet"))
+    content = bytearray(path.read_bytes())
+    places = [found.start() for found in re.finditer(b"p_engram", content)]
+    refused = 0
+    for place in places:
+        path.write_bytes(content[:place] + b"q" + content[place + 1 :])
+        try:
+            store.read_trials()
+        except UserError as mistake:
+            assert str(path) in str(mistake)
+            refused += 1
+    assert refused
 
 
 def test_temporary_files_are_ignored(store, make_row):
