@@ -12,6 +12,7 @@ from functools import lru_cache
 
 import numpy as np
 
+from engram.fitting.averaging import FormAverage
 from engram.fitting.bootstrap import trial_errors
 from engram.fitting.layout import Layout
 
@@ -97,82 +98,26 @@ def matern(z: np.ndarray, length: float) -> np.ndarray:
     return basis
 
 
-class Posterior:
+class Posterior(FormAverage):
     """Every combination of form, scale and noise, with its probability."""
 
     def __init__(self, layout: Layout, document_covariance: np.ndarray, noise: np.ndarray) -> None:
         """Start from the covariance of the means under document sampling, [k, k], and variances that trials may have at each x, equally
         probable, [S, k]."""
-        self.forms = forms_for(tuple(layout.x.tolist()))
         self.layout, self.noise = layout, noise
-        height = float(np.ptp(layout.means))
-        self.scales = np.array(_SCALES) * max(height, 1e-9)
-        k = len(layout.x)
-        kernels = self.forms.points @ self.forms.points.transpose(0, 2, 1)
-        errors = document_covariance + layout.covariance(noise) + np.eye(k) * (1e-5 * self.scales[0]) ** 2
-        total = (self.scales**2)[:, None, None, None] * kernels[:, None, None] + errors
-        precision = np.linalg.inv(total)
-        ones = precision.sum(axis=-1)
-        weight = ones.sum(axis=-1, keepdims=True)
-        self.level = ones / weight
-        """[C, T, S, k]: the constant is level @ means."""
-        self.contrast = precision - ones[..., None] * self.level[..., None, :]
-        """[C, T, S, k, k]: precision with the constant taken out."""
-        weighted = self.contrast @ layout.means
-        logdet = np.linalg.slogdet(total)[1] + np.log(weight[..., 0])
-        log_weight = -0.5 * (logdet + weighted @ layout.means) + self.forms.prior[:, None, None]
-        self.weight = np.exp(log_weight - log_weight.max())
-        self.weight /= self.weight.sum()
-        """[C, T, S]"""
-        self.left_out = weighted / np.diagonal(self.contrast, axis1=-2, axis2=-1)
-        """[C, T, S, k]: errors of leaving out one x."""
-
-    def cv_errors(self) -> dict[str, float]:
-        """Root mean square error of leaving out one x, by form, averaged over its scales and noises by their probability.
-
-        Only inner points are left out: an end would have to be extrapolated, and the steep ends would outweigh the middle.
-        """
-        errors = {}
-        squares = (self.left_out[..., 1:-1] ** 2).mean(axis=-1)
-        for name in dict.fromkeys(self.forms.names):
-            mine = np.array([other == name for other in self.forms.names])
-            weight = self.weight[mine] + 1e-300
-            errors[name] = float(np.sqrt((squares[mine] * weight).sum() / weight.sum()))
-        return errors
+        scales = np.array(_SCALES) * max(float(np.ptp(layout.means)), 1e-9)
+        errors = document_covariance + layout.covariance(noise) + np.eye(len(layout.x)) * (1e-5 * scales[0]) ** 2
+        super().__init__(forms_for(tuple(layout.x.tolist())), layout.means, scales, errors)
 
     def chosen(self) -> str:
         """The form with the smallest error of leaving out one x."""
         errors = self.cv_errors()
         return min(errors, key=lambda name: errors[name])
 
-    def mean_curve(self) -> np.ndarray:
-        """The expected curve on the grid, over all forms, [G]."""
-        means = self.layout.means
-        level = (self.level @ means * self.weight).sum()
-        pull = self.contrast @ means * (self.weight * (self.scales**2)[:, None])[..., None]
-        coefficients = np.einsum("ckr,ctsk->cr", self.forms.points, pull)
-        curve: np.ndarray = level + np.einsum("cgr,cr->g", self.forms.grid, coefficients)
-        return curve
-
     def draw(self, deviations: np.ndarray, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
         """Curves that could have made the measurements, [B, G], and the errors of the means that go with them, [B, k].
 
-        `deviations` are those due to documents, [B, k]. A curve is drawn from the form and corrected by what the fit makes of the
-        difference between the measured means and that curve with errors (Matheron's rule): the result is a draw from the posterior, with
-        the documents' own distribution instead of a Gaussian.
+        `deviations` are those due to documents, [B, k].
         """
-        count = len(deviations)
-        cell = rng.choice(self.weight.size, size=count, p=self.weight.ravel())
-        form, scale, noise = np.unravel_index(cell, self.weight.shape)
-        errors = deviations + trial_errors(self.layout, self.noise[noise], rng)
-        free = rng.standard_normal((count, self.forms.points.shape[-1])) * self.scales[scale, None]
-        points = self.forms.points[form]
-        missing = self.layout.means - errors - np.einsum("bkr,br->bk", points, free)
-        level = np.einsum("bk,bk->b", self.level[form, scale, noise], missing)
-        pull = np.einsum("bkl,bl->bk", self.contrast[form, scale, noise], missing)
-        coefficients = free + self.scales[scale, None] ** 2 * np.einsum("bkr,bk->br", points, pull)
-        curves = np.empty((count, self.forms.grid.shape[1]))
-        for index in np.unique(form):
-            mine = form == index
-            curves[mine] = coefficients[mine] @ self.forms.grid[index].T
-        return curves + level[:, None], errors
+        curves, errors, _ = self.draw_curves(deviations, lambda which: trial_errors(self.layout, self.noise[which], rng), rng)
+        return curves, errors

@@ -35,8 +35,6 @@ class Layout:
     """Loss at each x, for the average seed, [k]."""
     to_means: np.ndarray
     """[k, n]: means = to_means @ loss."""
-    spread: np.ndarray
-    """Covariance of the means for noise of variance 1 in every trial, [k, k], not counting the effect of the average seed."""
     counts: np.ndarray
     """Trials at each x, [k]."""
     n_seeds: int
@@ -110,8 +108,6 @@ def lay_out(observations: Observations) -> Layout:
         which=which,
         means=to_means @ obs.loss,
         to_means=to_means,
-        # Of the x effects among each other: what all share is the level of the average seed
-        spread=to_means @ to_means.T,
         counts=counts,
         n_seeds=complete,
         residual=np.eye(n) - design @ inverse,

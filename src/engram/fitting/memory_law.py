@@ -38,7 +38,7 @@ def fit_memory(observations: Observations, *, replicates: int = 1000, seed: int 
     rng = trial_rng(layout, seed)
     deviations = document_deviations(layout, replicates, seed)
     curves, center = posterior.draw(deviations, rng), posterior.mean_curve()
-    x = posterior.forms.x
+    x = posterior.x
     low, high = np.quantile(curves, TAILS, axis=0)
     band = Band(x, center, np.minimum(low, center), np.maximum(high, center))
     measured = (float(layout.x[0]), float(layout.x[-1]))
