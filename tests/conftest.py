@@ -6,11 +6,15 @@ from contextlib import suppress
 from pathlib import Path
 
 import pytest
+import torch
 
 from engramctl.commands.process import one_blas_thread
 
 # Before anything loads NumPy: fits beside busy cores would take fifty times as long.
 one_blas_thread()
+# Where there is no GPU, its kernels are tested in Triton's interpreter, which has to be asked for before Triton is imported.
+if not torch.cuda.is_available():
+    os.environ["TRITON_INTERPRET"] = "1"
 # Tables as wide as in a file, whatever terminal the tests are started from.
 os.environ.pop("COLUMNS", None)
 

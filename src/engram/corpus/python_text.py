@@ -40,8 +40,9 @@ _STDLIB_LEFT_OUT = frozenset(
 # Written when Python was built or set up on this machine; they contain its paths.
 _STDLIB_WRITTEN_HERE = ("config-", "_sysconfigdata", "sitecustomize", "usercustomize")
 # Ourselves: every commit would change the corpus. pip: it comes with the environment, not with the pinned packages. transformers: most of
-# its files are generated from one another, so validation text would appear in training nearly word for word.
-_PACKAGES_LEFT_OUT = frozenset({"engram", "engramctl", "pip", "transformers"})
+# its files are generated from one another, so validation text would appear in training nearly word for word. triton: it comes with
+# PyTorch for GPUs, and the corpus shall be the same with and without one.
+_PACKAGES_LEFT_OUT = frozenset({"engram", "engramctl", "pip", "transformers", "triton"})
 
 
 def python_documents(skipped: Counter[str]) -> Iterator[Document]:

@@ -77,6 +77,11 @@ def plain() -> Iterator[None]:
         _enabled = before
 
 
+def enabled() -> bool:
+    """False inside `plain`."""
+    return _enabled
+
+
 def version() -> str:
     """Fingerprint of the kernels that this process trains with, or "none"."""
     return fingerprint() if _library is not None and _enabled and torch.get_num_threads() == 1 else "none"

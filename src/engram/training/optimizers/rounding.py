@@ -21,10 +21,15 @@ def round_at_random(exact: Tensor, step: int) -> Tensor:
 
 def _hashed(bits: Tensor, step: int) -> Tensor:
     """The finaliser of MurmurHash3 on int32 numbers, keyed by the step; right shifts bring in zeros."""
-    mixed = bits ^ _wrapped((step + 1) * 0x9E3779B9)
+    mixed = bits ^ rounding_key(step)
     mixed = (mixed ^ (mixed >> 16 & 0xFFFF)) * _wrapped(0x85EBCA6B)
     mixed = (mixed ^ (mixed >> 13 & 0x7FFFF)) * _wrapped(0xC2B2AE35)
     return mixed ^ (mixed >> 16 & 0xFFFF)
+
+
+def rounding_key(step: int) -> int:
+    """What the hash of a step's numbers is keyed by, as an int32 holds it."""
+    return _wrapped((step + 1) * 0x9E3779B9)
 
 
 def _wrapped(number: int) -> int:
