@@ -17,8 +17,8 @@ from engram.model.layers import RMSNorm
 from engram.model.moe import RoutedExperts, Router, SwiGLU
 from engram.model.transformer import Transformer
 from engram.training.lr_schedule import rate_factor
+from engram.training.optimizers.scalars import StepScalars
 from engram.training.trainer import Trainer
-from engram.training.validation import sequences_at_once
 
 PARTS = (
     "batch", "embedding", "hashing", "lookup", "memory fusion", "norms", "attention", "router", "experts", "shared expert",
@@ -60,7 +60,7 @@ class Captured:
 def capture(trainer: Trainer) -> Captured:
     """Run a step up to its gradients and keep its inputs and outputs; the trainer can continue afterwards."""
     model, batch = trainer.model, _next_batch(trainer, trainer.state.step)
-    passes = batch.split(sequences_at_once(trainer.train))
+    passes = batch.split(trainer.at_once)
     inputs: dict[str, tuple[Any, ...]] = {}
     outputs: list[Tensor] = []
 
@@ -111,17 +111,16 @@ def part_cases(trainer: Trainer, captured: Captured, share: float) -> dict[str, 
     cases["head and loss"] = model_part(_head(trainer, captured))
     if trainer.model.lookup is not None:
         cases["hashing"] = model_part(_hashing(trainer.model, captured))
-    optimizers, rate = trainer.optimizers, rate_factor(trainer.train, trainer.state.step) * trainer.train.learning_rate
+    optimizers, scalars = trainer.optimizers, trainer.optimizers.prepare(rate_factor(trainer.train, trainer.state.step))
     with_grad = [*optimizers.parameters.values(), *(leaf for rows in captured.touched for _, leaf in rows)]
     cases["gradient clipping"] = optimizer_part(lambda: nn.utils.clip_grad_norm_(with_grad, trainer.train.grad_clip))
-    for group in optimizers.adamw.param_groups:  # as in the trainer's next step
-        group["lr"] = rate
+    optimizers.set_rate(scalars)
     cases["adamw"] = optimizer_part(lambda: optimizers.adamw.step())
     if optimizers.muon is not None:
         muon = optimizers.muon
-        cases["muon"] = optimizer_part(lambda: muon.step(rate))
+        cases["muon"] = optimizer_part(lambda: muon.step(scalars.dense_rate))
     if captured.touched:
-        cases["row-wise adam"] = optimizer_part(_rows(trainer, captured, rate))
+        cases["row-wise adam"] = optimizer_part(_rows(trainer, captured, scalars))
     if "router" in cases:
         routers = list(trainer.model.routers())
         cases["balancing"] = model_part(_together([router.update_bias for router in routers]))
@@ -236,13 +235,13 @@ def _hashing(model: Transformer, captured: Captured) -> Callable[[], None]:
     return run
 
 
-def _rows(trainer: Trainer, captured: Captured, rate: float) -> Callable[[], None]:
+def _rows(trainer: Trainer, captured: Captured, scalars: StepScalars) -> Callable[[], None]:
     """Steps of the row-wise optimiser, which forgets the rows it has updated, so each step gets them anew."""
     optimizer, tables = trainer.optimizers.rows, list(trainer.model.tables())
 
     def run() -> None:
         for table, rows in zip(tables, captured.touched, strict=True):
             table.touched[:] = rows
-        optimizer.step(rate * trainer.train.table_lr_multiplier)
+        optimizer.step(scalars)
 
     return run

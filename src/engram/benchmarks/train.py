@@ -7,7 +7,6 @@ from engram.benchmarks.results import Measured, PartTime, TrainSpeed
 from engram.benchmarks.shapes import Setup, steps
 from engram.benchmarks.timing import Case, Report, interleave, rates
 from engram.scaling.accounting import model_flops_per_token
-from engram.training.validation import sequences_at_once
 
 _PART_SHARE = 0.1
 """Time for measuring a part or a product, as a share of that for whole steps."""
@@ -30,7 +29,7 @@ def measure_training(setup: Setup, rho: float, seconds: float, rounds: int, repo
     whole = steps(trainer)
     whole(seconds / rounds)
     captured = capture(trainer)
-    sequences = sequences_at_once(train)
+    sequences = trainer.at_once
     products = step_products(model, sequences, train.seq_len, round(train.batch_size / sequences))
     parts = part_cases(trainer, captured, _PART_SHARE)
 

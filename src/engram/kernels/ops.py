@@ -8,6 +8,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from engram import kernels
+from engram.kernels import gpu
 from engram.kernels.build import Library
 
 
@@ -228,6 +229,10 @@ def head_losses(hidden: Tensor, weight: Tensor, targets: Tensor, gradients: bool
     hidden [N, d], weight [V, d], targets int64 [N] -> losses [N] in nats and, if wanted, the gradients of their sum with respect to hidden
     states and weight; None where there is no kernel.
     """
+    if gpu.usable(hidden) and weight.dtype == torch.float32 and len(hidden):
+        from engram.kernels.gpu.head import losses_and_gradients
+
+        return losses_and_gradients(hidden, weight, targets, gradients)
     library = kernels.library(hidden)
     if library is None or weight.dtype != torch.float32 or not len(hidden) or hidden.shape[1] % 2:
         return None

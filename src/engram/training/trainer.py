@@ -2,7 +2,7 @@
 
 import math
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -26,9 +26,10 @@ from engram.training.lr_schedule import rate_factor
 from engram.training.machine import resolve_precision
 from engram.training.optimizers.combined import Optimizers
 from engram.training.placed_tables import PlacedTables, TableCost
-from engram.training.replicas import check_processes, share_of_batch, sum_step, tables_for
+from engram.training.replicas import check_processes, share_of_batch, tables_for
 from engram.training.state import Outcome, Progress, TrainState
-from engram.training.validation import Validation, Validator, sequences_at_once
+from engram.training.step import CapturedStep, DeviceStream, TrainStep, autocast, can_capture
+from engram.training.validation import Validation, Validator, pass_tokens, sequences_at_once, windows_at_once
 
 _EXPLODED = 1.25
 """A smoothed loss this many times the loss of a uniform guess counts as divergence."""
@@ -53,6 +54,7 @@ class Trainer:
             start afresh either way.
         processes: those that train the trial together. Each has a `Trainer` and calls it in the same way; all get the same results.
         tables: where the memory tables are kept; None: in the model.
+        capture: whether steps on a GPU may be captured as a graph, which changes their speed only.
 
     Raises ValueError when the corpus is another one, UserError when the trial can't be trained in this way or continued from what is in
     `folder`.
@@ -69,6 +71,7 @@ class Trainer:
         initial: Mapping[str, Tensor] | None = None,
         processes: Processes = ALONE,
         tables: TablePlacement | None = None,
+        capture: bool = True,
     ) -> None:
         if (corpus.fingerprint, corpus.tokenizer_fingerprint) != (trial.corpus_fingerprint, trial.tokenizer_fingerprint):
             raise ValueError(f"trial {trial.id} wants corpus {trial.corpus_fingerprint}, this is {corpus.fingerprint}")
@@ -89,13 +92,21 @@ class Trainer:
             self.tables = PlacedTables(self.model, self.optimizers.rows, self.placement, folder, trial.id, self.train.table_format)
         self._coming: tuple[int, list[Part]] | None = None
         self.batches = TrainBatches(corpus.train, self.train.seq_len, self.train.batch_size, trial.seed)
-        self.validator = Validator(corpus, self.train, processes)
+        at_once = pass_tokens(trial.model, device)
+        self.at_once = sequences_at_once(self.train, at_once)
+        validated = windows_at_once(self.train.seq_len, at_once) if device.type == "cuda" else self.at_once
+        self.validator = Validator(corpus, self.train, processes, validated)
+        self.train_step = TrainStep(self.model, self.optimizers, self.train.batch_size, self.precision, processes)
+        self.captured: CapturedStep | None = None
+        if capture and can_capture(self.model, processes, placed=self.tables is not None):
+            self.captured = CapturedStep(self.train_step, (self.train.batch_size, self.train.seq_len + 1), self.at_once)
+        self._stream = DeviceStream(device)
         self.log_every = max(1, self.train.steps // CURVE_POINTS)
         self.validate_at = {round(self.train.steps * (i + 1) / self.train.n_validations) for i in range(self.train.n_validations)}
         self.state = TrainState()
         self.error: str | None = None
         self.validation: Validation | None = None
-        self._pending: list[tuple[Tensor, Tensor]] = []  # loss and gradient norm of steps since the last curve point
+        self._pending: list[Tensor] = []  # loss and gradient norm, [2], of steps since the last curve point
         self._last_checkpoint = time.monotonic()
         self._slice: tuple[int, float] | None = None
         self._notes: list[str] = []
@@ -111,10 +122,17 @@ class Trainer:
         return TableCost(0.0, None) if self.tables is None else self.tables.cost
 
     def autocast(self) -> torch.autocast:
-        return torch.autocast(self.device.type, torch.bfloat16, enabled=self.precision == "bf16")
+        """The autocast of training and validation."""
+        return autocast(self.device, self.precision)
 
     def advance(self, seconds: float) -> Progress:
         """Train for about `seconds`, or to the end, validating and writing checkpoints on the way."""
+        with self._stream():
+            progress = self._advance(seconds)
+        self._stream.join()
+        return progress
+
+    def _advance(self, seconds: float) -> Progress:
         started, first = time.monotonic(), self.state.step
         while not self.done and time.monotonic() - started < seconds:
             step_started = time.monotonic()
@@ -173,27 +191,24 @@ class Trainer:
             files.discard_steps(self.folder)
 
     def _step(self) -> None:
-        parts = self._take_parts()
-        loss = torch.zeros((), device=self.device)
-        for number, (tokens, request) in enumerate(parts):
+        scalars = self.optimizers.prepare(rate_factor(self.train, self.state.step))
+        if self.captured is not None:
+            done = self.captured.run(self.batches.batch(self.state.step), scalars)
+        else:
+            done = self.train_step.run(self._passes(), scalars)
+        self._pending.append(done)
+        self.state.step += 1
+        if self.state.step % self.log_every == 0 or self.state.step == self.train.steps:
+            self._log()
+
+    def _passes(self) -> Iterator[Part]:
+        """The passes of this step on the device, one after another, with their memory rows there."""
+        for number, (tokens, request) in enumerate(self._take_parts()):
             if request is not None:
                 request.fetch()
                 if number == 0 and self.placement.prefetch and self.state.step + 1 < self.train.steps:
                     self._coming = self.state.step + 1, self._parts(self.state.step + 1)  # while this step computes
-            part = tokens.to(self.device, non_blocking=True)  # [b, T + 1]
-            with self.autocast():
-                share = self.model.loss(part[:, :-1], part[:, 1:], request) * (len(part) / self.train.batch_size)
-            share.backward()
-            loss += share.detach()
-        routers = list(self.model.routers())
-        sum_step(self.model, [loss, *(router.load for router in routers)], self.processes)
-        norm = self.optimizers.step(rate_factor(self.train, self.state.step))
-        for router in routers:
-            router.update_bias()
-        self._pending.append((loss, norm))
-        self.state.step += 1
-        if self.state.step % self.log_every == 0 or self.state.step == self.train.steps:
-            self._log()
+            yield tokens.to(self.device, non_blocking=True), request  # [b, T + 1]
 
     def _take_parts(self) -> list[Part]:
         """The passes of this step: those prepared during the last one, or new ones."""
@@ -203,12 +218,11 @@ class Trainer:
     def _parts(self, step: int) -> list[Part]:
         """The passes of a step, with the request for their memory rows begun."""
         batch = torch.from_numpy(share_of_batch(self.batches.batch(step), self.processes))  # [B / processes, T + 1]
-        return [(part, self.model.request(part[:, :-1])) for part in batch.split(sequences_at_once(self.train))]
+        return [(part, self.model.request(part[:, :-1])) for part in batch.split(self.at_once)]
 
     def _log(self) -> None:
         """Add a curve point: means over the steps since the last one. Nothing else waits for the device."""
-        losses = torch.stack([loss for loss, _ in self._pending]).tolist()
-        norms = torch.stack([norm for _, norm in self._pending]).tolist()
+        losses, norms = torch.stack(self._pending).t().tolist()
         self._pending.clear()
         if not all(map(math.isfinite, [*losses, *norms])):
             self.error = f"loss or gradient became NaN or infinite before step {self.state.step}"

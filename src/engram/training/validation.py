@@ -8,10 +8,12 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
+from engram.config.model import ModelConfig
 from engram.config.training import TrainConfig
 from engram.corpus.dataset import Corpus, validation_windows
 from engram.model import Transformer
 from engram.processes import ALONE, Processes
+from engram.scaling.accounting import training_memory_bytes
 from engram.training.replicas import share_of_windows
 
 _COPY_SEED = 20_260_112
@@ -19,12 +21,33 @@ _COPY_SEQUENCES = 32
 
 
 PASS_TOKENS = 8192
-"""Tokens that go through the model at once. Larger batches take several passes, so that memory does not grow with the batch."""
+"""Tokens that go through the model at once on a CPU. Larger batches take several passes, so that memory does not grow with the batch."""
+_MOST_PASS_TOKENS = 32_768
+"""On a GPU, where a pass is as large as its memory allows: more tokens than this keep it no busier."""
 
 
-def sequences_at_once(train: TrainConfig) -> int:
-    """Sequences per pass: the whole batch, or as many as fit into `PASS_TOKENS` (at least one)."""
-    return min(train.batch_size, max(1, PASS_TOKENS // train.seq_len))
+def pass_tokens(model: ModelConfig, device: torch.device) -> int:
+    """Tokens that go through the model at once on a device: a power of two.
+
+    On a GPU the activations take up to half of its memory; other trials beside this one are not asked for, so that losses are the same
+    with them.
+    """
+    if device.type != "cuda":
+        return PASS_TOKENS
+    memory = torch.cuda.get_device_properties(device).total_memory
+    of_a_token = training_memory_bytes(model, 1) - training_memory_bytes(model, 0)
+    fitting = max(1, memory // 2 // of_a_token)
+    return max(PASS_TOKENS, min(_MOST_PASS_TOKENS, 1 << (fitting.bit_length() - 1)))
+
+
+def sequences_at_once(train: TrainConfig, tokens: int | None = None) -> int:
+    """Sequences per training pass: the whole batch, or as many as fit into `tokens` (`pass_tokens`; None: those of a CPU), at least one."""
+    return min(train.batch_size, windows_at_once(train.seq_len, tokens))
+
+
+def windows_at_once(length: int, tokens: int | None = None) -> int:
+    """Sequences of a length that go through the model at once where nothing is trained, at least one."""
+    return max(1, (PASS_TOKENS if tokens is None else tokens) // length)
 
 
 @dataclass(frozen=True)
@@ -44,10 +67,18 @@ class Validation:
 
 
 class Validator:
-    """The validation tokens of a trial, cut into sequences once. Its processes share the work and all get the result."""
+    """The validation tokens of a trial, cut into sequences once. Its processes share the work and all get the result.
 
-    def __init__(self, corpus: Corpus, train: TrainConfig, processes: Processes = ALONE) -> None:
+    Args:
+        corpus: whose validation text.
+        train: length of the sequences and number of the tokens.
+        processes: of the trial.
+        at_once: sequences that go through the model at once; None: as in training on a CPU.
+    """
+
+    def __init__(self, corpus: Corpus, train: TrainConfig, processes: Processes = ALONE, at_once: int | None = None) -> None:
         self.corpus, self.train, self.processes = corpus, train, processes
+        self.at_once = sequences_at_once(train) if at_once is None else at_once
         self.windows, self.document = validation_windows(corpus, train.seq_len, train.val_tokens)  # [n, T + 1], [n, T]
 
     def validate(self, model: Transformer, autocast: AbstractContextManager[object]) -> Validation:
@@ -83,11 +114,11 @@ class Validator:
         generator = np.random.default_rng(_COPY_SEED)
         once = generator.integers(0, self.corpus.vocab_size, size=(_COPY_SEQUENCES, half))
         windows = np.concatenate([once, once], axis=1)  # [n, 2 half]
-        losses = token_losses(model, windows, sequences_at_once(self.train), autocast, self.processes)  # [n, 2 half - 1]
+        losses = token_losses(model, windows, self.at_once, autocast, self.processes)  # [n, 2 half - 1]
         return float(losses[:, half:].mean())  # the first repeated token, at half - 1, can't be predicted
 
     def _token_losses(self, model: Transformer, autocast: AbstractContextManager[object]) -> np.ndarray:
-        return token_losses(model, self.windows, sequences_at_once(self.train), autocast, self.processes)
+        return token_losses(model, self.windows, self.at_once, autocast, self.processes)
 
 
 def token_losses(
@@ -101,9 +132,9 @@ def token_losses(
     with torch.no_grad(), autocast:
         for start in range(0, len(mine), batch_size):
             batch = torch.from_numpy(mine[start : start + batch_size]).to(device)
-            parts.append(model.token_losses(batch[:, :-1], batch[:, 1:]).float().cpu())
+            parts.append(model.token_losses(batch[:, :-1], batch[:, 1:]).float())
     model.train(training)
-    return processes.gather_everywhere(torch.cat(parts)).cpu().numpy()[: len(windows)]
+    return processes.gather_everywhere(torch.cat(parts).cpu()).cpu().numpy()[: len(windows)]
 
 
 def _clustered_standard_error(loss_sum: np.ndarray, n_tokens: np.ndarray) -> float:

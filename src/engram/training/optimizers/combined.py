@@ -1,5 +1,7 @@
 """All optimisers of a model behind one step: Muon or AdamW for matrices, AdamW for the rest, a row-wise optimiser for tables."""
 
+from dataclasses import replace
+
 import torch
 from torch import Tensor, nn
 
@@ -8,7 +10,9 @@ from engram.memory.tables import EmbeddingTables
 from engram.processes import ALONE, Processes
 from engram.training.optimizers.muon import Muon, product_dtype
 from engram.training.optimizers.row_optimizer import AdagradRows, AdamRows, RoundedRows, RowOptimizer, RowRule
+from engram.training.optimizers.scalars import COUNT, RATE, StepScalars
 from engram.training.replicas import clip_gradients
+from engram.training.upload import Upload
 
 HEAD = "head.weight"
 """A matrix, but its rows are classes: AdamW trains it whatever the optimiser, like the token embedding (Liu et al., 2025)."""
@@ -21,7 +25,10 @@ class Optimizers:
     def __init__(self, model: nn.Module, train: TrainConfig, processes: Processes = ALONE) -> None:
         self.train, self.processes = train, processes
         config = train.optimizer
-        betas = (config.beta1, config.beta2)
+        self.betas = (config.beta1, config.beta2)
+        device = next(model.parameters()).device
+        self._upload = Upload((COUNT,), torch.float32, device) if device.type == "cuda" else None
+        on_device = self._upload.on_device if self._upload is not None else None
         self.parameters = {name: p for name, p in model.named_parameters() if p.requires_grad}
         matrices = matrix_names(model)
         self.muon: Muon | None = None
@@ -29,17 +36,17 @@ class Optimizers:
         if isinstance(config, MuonConfig):
             on_muon = matrices - {HEAD}
             weights = {name: p for name, p in self.parameters.items() if name in on_muon}
-            dtype = product_dtype(next(model.parameters()).device)
-            self.muon = Muon(weights, config.momentum, config.iterations, train.weight_decay, dtype)
+            self.muon = Muon(weights, config.momentum, config.iterations, train.weight_decay, product_dtype(device))
         self.on_adamw = {name: p for name, p in self.parameters.items() if name not in on_muon}
         decayed = [p for name, p in self.on_adamw.items() if name in matrices]
         others = [p for name, p in self.on_adamw.items() if name not in matrices]
         self.adamw = torch.optim.AdamW(
             [{"params": decayed, "weight_decay": train.weight_decay}, {"params": others, "weight_decay": 0.0}],
-            lr=train.learning_rate,
-            betas=betas,
+            lr=train.learning_rate if on_device is None else on_device[RATE],
+            betas=self.betas,
             eps=config.eps,
             fused=True,
+            capturable=on_device is not None,
         )
         tables = {
             name: m for name, m in model.named_modules() if isinstance(m, EmbeddingTables)
@@ -47,18 +54,37 @@ class Optimizers:
         self.rows = RowOptimizer(tables, row_rule(train))
 
     def step(self, factor: float) -> Tensor:
-        """Clip, update at `factor` times the peak rate, and drop the gradients; returns the gradient norm before clipping."""
+        """Clip, update at `factor` times the peak rate, and drop the gradients; returns the gradient norm before clipping, fp32 []."""
+        return self.apply(self.prepare(factor))
+
+    def prepare(self, factor: float) -> StepScalars:
+        """Count the step, and bring its numbers to the device: what the host has to do for a step at `factor` times the peak rate."""
+        self.rows.steps += 1
+        rate, step = factor * self.train.learning_rate, self.rows.steps
+        beta1, beta2 = self.betas
+        corrections = 1 - beta1**step, 1 - beta2**step
+        scalars = StepScalars(step, rate, rate * self.train.table_lr_multiplier, corrections)
+        if self._upload is None:
+            return scalars
+        return replace(scalars, on_device=self._upload.put(scalars.packed()))
+
+    def apply(self, scalars: StepScalars) -> Tensor:
+        """What the device has to do for a step; returns the gradient norm before clipping, fp32 []."""
         norm = clip_gradients(self.parameters.values(), self.rows.leaves(), self.train.grad_clip, self.processes)
-        rate = factor * self.train.learning_rate
-        for group in self.adamw.param_groups:
-            group["lr"] = rate
+        self.set_rate(scalars)
         self.adamw.step()
         if self.muon:
-            self.muon.step(rate)
-        self.rows.step(rate * self.train.table_lr_multiplier)
+            self.muon.step(scalars.dense_rate)
+        self.rows.step(scalars)
         for parameter in self.parameters.values():
             parameter.grad = None
         return norm
+
+    def set_rate(self, scalars: StepScalars) -> None:
+        """Give AdamW the rate of a step; on a GPU it has it already, as a number that is filled anew before every step."""
+        if scalars.on_device is None:
+            for group in self.adamw.param_groups:
+                group["lr"] = scalars.rate
 
     def state(self) -> dict[str, Tensor]:
         """All state as tensors by name, for a checkpoint. These are not copies."""

@@ -87,12 +87,12 @@ class Muon:
             group.append(name)
 
     @torch.no_grad()
-    def step(self, learning_rate: float) -> None:
-        """Update all weights that have a gradient."""
+    def step(self, learning_rate: float | Tensor) -> None:
+        """Update all weights that have a gradient, at a rate that may be a number on their device, fp32 []."""
         for names in self.groups:
             self._step_group(names, learning_rate)
 
-    def _step_group(self, names: list[str], learning_rate: float) -> None:
+    def _step_group(self, names: list[str], learning_rate: float | Tensor) -> None:
         shape = logical_matrices(names[0], self.weights[names[0]]).shape[-2:]
         keep = 1 - learning_rate * self.weight_decay
         rate = learning_rate * 0.2 * math.sqrt(max(shape))  # the root mean square of an AdamW update is about 0.2
@@ -106,13 +106,18 @@ class Muon:
         ahead = torch._foreach_lerp(list(grads.values()), buffers, self.momentum)  # Nesterov
         pieces = [logical_matrices(name, update) for name, update in zip(grads, ahead, strict=True)]
         stack = torch.cat([piece.reshape(-1, *shape) for piece in pieces])
-        updates = orthogonalise(stack, self.iterations, self.dtype).split([piece[..., 0, 0].numel() for piece in pieces])
+        updates = orthogonalise(stack, self.iterations, self.dtype)
+        if isinstance(rate, Tensor):  # a rate on the device is no argument of `sub_`
+            updates, rate = updates.float() * rate, 1.0
 
         torch._foreach_mul_([self.weights[name] for name in grads], keep)
-        for name, piece, update in zip(grads, pieces, updates, strict=True):
+        parts = updates.split([piece[..., 0, 0].numel() for piece in pieces])
+        for name, piece, update in zip(grads, pieces, parts, strict=True):
             logical_matrices(name, self.weights[name]).sub_(update.view(piece.shape), alpha=rate)
 
-    def _in_cache(self, name: str, grad: Tensor, keep: float, rate: float) -> bool:
+    def _in_cache(self, name: str, grad: Tensor, keep: float | Tensor, rate: float | Tensor) -> bool:
         """Update one weight with the kernel for small matrices; False if there is none for it."""
+        if isinstance(keep, Tensor) or isinstance(rate, Tensor):
+            return False
         weight, buffer, grad = (logical_matrices(name, x) for x in (self.weights[name].detach(), self.buffers[name], grad))
         return optimizer_ops.muon_step((weight, buffer, grad), self.momentum, keep, rate, self.iterations, COEFFICIENTS, EPS, self.dtype)

@@ -10,6 +10,7 @@ from engram.kernels import optimizer_ops
 from engram.memory.placement.rows import widened
 from engram.memory.tables import EmbeddingTables
 from engram.training.optimizers.rounding import round_at_random
+from engram.training.optimizers.scalars import StepScalars
 
 
 class RowRule(Protocol):
@@ -118,9 +119,8 @@ class RowOptimizer:
         return [leaf for table in self.tables.values() for _, leaf in table.touched]
 
     @torch.no_grad()
-    def step(self, learning_rate: float) -> None:
+    def step(self, scalars: StepScalars) -> None:
         """Update the rows touched since the last step and forget them. Rows outside the model are updated in the background."""
-        self.steps += 1
         for name, table in self.tables.items():
-            change = partial(self.rule.change, step=self.steps, rate=learning_rate)
-            table.update(change, list(self.state.get(name, {}).values()), self.steps)
+            change = partial(self.rule.change, step=scalars.step, rate=scalars.table_rate)
+            table.update(change, list(self.state.get(name, {}).values()), scalars.step)

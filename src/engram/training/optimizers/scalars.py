@@ -3,14 +3,13 @@
 from dataclasses import dataclass
 
 import numpy as np
-import torch
 from torch import Tensor
 
 from engram.training.optimizers.rounding import rounding_key
 
-RATE, TABLE_RATE, CORRECTION1, CORRECTION2, KEEP, ROUNDING_KEY = range(6)
+RATE, TABLE_RATE, CORRECTION1, CORRECTION2, ROUNDING_KEY = range(5)
 """Places in `StepScalars.on_device`; the last is the bits of an int32."""
-COUNT = 6
+COUNT = 5
 
 
 @dataclass(frozen=True)
@@ -29,23 +28,16 @@ class StepScalars:
     """Learning rate of table rows."""
     corrections: tuple[float, float]
     """1 - beta^step for both moments of the row-wise Adam."""
-    weight_decay: float
     on_device: Tensor | None = None
     """fp32 [COUNT] on a GPU."""
 
+    @property
+    def dense_rate(self) -> float | Tensor:
+        """`rate` for operations of PyTorch: a number, or fp32 [] on a GPU."""
+        return self.rate if self.on_device is None else self.on_device[RATE]
+
     def packed(self) -> np.ndarray:
         """What `on_device` has to hold for this step: fp32 [COUNT]."""
-        keep = 1 - self.rate * self.weight_decay
-        packed = np.array([self.rate, self.table_rate, *self.corrections, keep, 0], dtype=np.float32)
+        packed = np.array([self.rate, self.table_rate, *self.corrections, 0.0], dtype=np.float32)
         packed.view(np.int32)[ROUNDING_KEY] = rounding_key(self.step)
         return packed
-
-    def device_scalar(self, place: int) -> Tensor:
-        """One number as a view on `on_device`, fp32 []."""
-        assert self.on_device is not None
-        return self.on_device[place]
-
-
-def device_scalars(device: torch.device) -> Tensor | None:
-    """Room for `StepScalars.on_device`; None on a device whose kernels take Python numbers."""
-    return torch.zeros(COUNT, device=device) if device.type == "cuda" else None
