@@ -232,6 +232,11 @@ def routed_experts(x: Tensor, gate_up: Tensor, out: Tensor, weights: Tensor, cho
     x [N, d], gate_up [E, d, 2 w], out [E, w, d], gate weights [N, k] and experts int64 [N, k] -> mixture [N, d] and load int64 [E]; None
     where there is no kernel.
     """
+    if gpu.usable(x) and gate_up.dtype == out.dtype == torch.float32 and len(x):
+        from engram.kernels.gpu import experts
+
+        if experts.takes(len(gate_up)):
+            return experts.routed_experts(x, gate_up, out, weights, chosen)
     library = kernels.library(x)
     if library is None or gate_up.dtype != torch.float32 or not len(x) or x.shape[1] % 2 or out.shape[1] % 2:
         return None
