@@ -66,8 +66,15 @@ class _RmsNorm(torch.autograd.Function):
         return grad_x, grad_weight, None, None
 
 
-def rms_norm(x: Tensor, weight: Tensor, eps: float) -> Tensor:
-    """`x / sqrt(mean(x^2) + eps) * weight` over the last dimension: [..., d], [d] -> [..., d] in the dtype of the weight."""
+def rms_norm(x: Tensor, weight: Tensor, eps: float, multiplied: bool = False) -> Tensor:
+    """`x / sqrt(mean(x^2) + eps) * weight` over the last dimension: [..., d], [d] -> [..., d] in the dtype of the weight.
+
+    What is only `multiplied` with matrices next comes in the dtype of the products where a GPU has a kernel: they would convert it.
+    """
+    if gpu.usable(x) and weight.dtype == torch.float32 and x.numel():
+        from engram.kernels.gpu import norm
+
+        return norm.rms_norm(x, weight, eps, gpu.product_dtype(x) if multiplied else torch.float32)
     library = kernels.library(x)
     if library is None or weight.dtype != torch.float32:
         return F.rms_norm(x.to(weight.dtype), weight.shape, weight, eps)
@@ -97,6 +104,10 @@ class _SwiGlu(torch.autograd.Function):
 
 def swiglu(gate_up: Tensor) -> Tensor:
     """`silu(gate) * up` of [..., 2 w], gate first -> [..., w]."""
+    if gpu.usable(gate_up) and gate_up.numel():
+        from engram.kernels.gpu import swiglu as kernel
+
+        return kernel.swiglu(gate_up)
     library = kernels.library(gate_up)
     if library is None or not gate_up.numel():
         gate, up = gate_up.chunk(2, dim=-1)
@@ -171,6 +182,11 @@ class _Route(torch.autograd.Function):
 
 def route(logits: Tensor, bias: Tensor, k: int, scale: float) -> tuple[Tensor, Tensor]:
     """Sigmoid scores of logits [N, E], top-k by score plus bias [E]: gate weights [N, k] summing to `scale`, experts int64 [N, k]."""
+    if gpu.usable(logits) and logits.dtype == bias.dtype == torch.float32 and len(logits):
+        from engram.kernels.gpu import routing
+
+        if routing.takes(logits.shape[1]):
+            return routing.route(logits, bias, k, scale)
     library = kernels.library(logits)
     if library is not None and logits.dtype == torch.float32 and len(logits):
         weights, chosen = _Route.apply(logits, bias, k, scale, library)
@@ -216,6 +232,11 @@ def routed_experts(x: Tensor, gate_up: Tensor, out: Tensor, weights: Tensor, cho
     x [N, d], gate_up [E, d, 2 w], out [E, w, d], gate weights [N, k] and experts int64 [N, k] -> mixture [N, d] and load int64 [E]; None
     where there is no kernel.
     """
+    if gpu.usable(x) and gate_up.dtype == out.dtype == torch.float32 and len(x):
+        from engram.kernels.gpu import experts
+
+        if experts.takes(len(gate_up)):
+            return experts.routed_experts(x, gate_up, out, weights, chosen)
     library = kernels.library(x)
     if library is None or gate_up.dtype != torch.float32 or not len(x) or x.shape[1] % 2 or out.shape[1] % 2:
         return None

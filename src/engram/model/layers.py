@@ -17,7 +17,10 @@ class Linear(nn.Linear):
 
 
 class RMSNorm(nn.RMSNorm):
-    """`nn.RMSNorm` in the dtype of its weights: autocast would give it a mixture of bf16 and fp32, which has no fused norm."""
+    """`nn.RMSNorm` in the dtype of its weights: autocast would give it a mixture of bf16 and fp32, which has no fused norm.
+
+    Its result goes into products only, so on a GPU it may come in their dtype.
+    """
 
     def __init__(self, width: int, eps: float) -> None:
         super().__init__(width, eps=eps)
@@ -25,4 +28,4 @@ class RMSNorm(nn.RMSNorm):
 
     def forward(self, x: Tensor) -> Tensor:
         """[..., d] -> [..., d]"""
-        return ops.rms_norm(x, self.weight, self.epsilon)
+        return ops.rms_norm(x, self.weight, self.epsilon, multiplied=True)

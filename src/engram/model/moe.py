@@ -65,7 +65,7 @@ class Router(nn.Module):
     def update_bias(self) -> None:
         """Move the bias of every expert one step against its load error; to be called once per optimiser step."""
         self.bias += self.balance_step * (self.load.mean() - self.load).sign()
-        self.idle_steps.copy_(torch.where(self.load > 0, 0.0, self.idle_steps + 1))  # in place, as a captured step needs it
+        self.idle_steps.copy_(torch.where(self.load > 0, 0.0, self.idle_steps + 1))  # in place: a captured step keeps its addresses
         self.load.zero_()
 
     def take_window_load(self) -> Tensor:
