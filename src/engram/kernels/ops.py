@@ -8,6 +8,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from engram import kernels
+from engram.kernels import gpu
 from engram.kernels.build import Library
 
 
@@ -140,6 +141,11 @@ def causal_attention(qkv: Tensor, cos: Tensor, sin: Tensor, scale: float, shift:
 
     Returns [B, T, h c].
     """
+    if gpu.usable(qkv):
+        from engram.kernels.gpu import attention
+
+        if attention.fits(qkv, cos):
+            return attention.causal_attention(qkv, cos, sin, scale, shift).flatten(-2)
     library = kernels.library(qkv)
     if library is None or cos.ndim != 2 or qkv.numel() == 0:
         return otherwise()

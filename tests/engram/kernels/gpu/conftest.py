@@ -17,3 +17,12 @@ def device() -> Iterator[torch.device]:
     else:
         with gpu.interpreting():
             yield torch.device("cpu")
+
+
+@pytest.fixture
+def few_programs(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As if a GPU had a single processor: tiles of several rows, and programs with several tiles, for inputs small enough for a test."""
+    pytest.importorskip("triton")
+    from engram.kernels.gpu import sizing
+
+    monkeypatch.setattr(sizing, "PROGRAMS", 4)
