@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from engram import kernels
+from engram.kernels import gpu
 from engram.kernels.build import Library
 from engram.kernels.ops import as_fp32
 
@@ -95,6 +96,10 @@ class _Gate(torch.autograd.Function):
 
 def gated(hidden: Tensor, keys: Tensor, values: Tensor, query_norm: Tensor, key_norm: Tensor, eps: float, sqrt: bool) -> Tensor | None:
     """Values [B, T, d] times the gate of hidden states and keys [B, T, M, d] (norm weights [M, d]) -> [B, T, M, d]."""
+    if gpu.usable(hidden) and query_norm.dtype == torch.float32 and hidden.numel():
+        from engram.kernels.gpu import gate
+
+        return gate.gated(hidden, keys, values, query_norm, key_norm, eps, sqrt)
     library = kernels.library(hidden)
     if library is None or query_norm.dtype != torch.float32:
         return None
@@ -123,6 +128,10 @@ class _Conv(torch.autograd.Function):
 
 def convolved(x: Tensor, norm: Tensor, taps: Tensor, dilation: int, eps: float) -> Tensor | None:
     """`SiLU(conv(norm(x))) + x` for whole sequences: x [B, T, M, d], norm [M, d], taps [M, d, kernel] -> [B, T, M, d]."""
+    if gpu.usable(x) and norm.dtype == torch.float32 and x.numel():
+        from engram.kernels.gpu import convolution
+
+        return convolution.convolved(x, norm, taps, dilation, eps)
     library = kernels.library(x)
     if library is None or norm.dtype != torch.float32:
         return None

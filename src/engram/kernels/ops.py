@@ -152,6 +152,11 @@ def causal_attention(qkv: Tensor, cos: Tensor, sin: Tensor, scale: float, shift:
 
     Returns [B, T, h c].
     """
+    if gpu.usable(qkv):
+        from engram.kernels.gpu import attention
+
+        if attention.fits(qkv, cos):
+            return attention.causal_attention(qkv, cos, sin, scale, shift).flatten(-2)
     library = kernels.library(qkv)
     if library is None or cos.ndim != 2 or qkv.numel() == 0:
         return otherwise()

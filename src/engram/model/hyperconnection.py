@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from engram.config.model import ModelConfig
+from engram.kernels import gpu
 
 SINKHORN_ITERATIONS = 20
 """Normalisations of rows, and of columns (DeepSeek-V4's setting)."""
@@ -55,6 +56,10 @@ def doubly_stochastic(logits: Tensor) -> Tensor:
 
     [M, M, N]: rows, columns, matrices -> [M, M, N]
     """
+    if gpu.usable(logits) and logits.dtype == torch.float32:
+        from engram.kernels.gpu import hyperconnection
+
+        return hyperconnection.doubly_stochastic(logits, SINKHORN_ITERATIONS, EPS)
     return _Sinkhorn.apply(logits)
 
 
@@ -85,6 +90,15 @@ class _Write(torch.autograd.Function):
                 grad_hidden[:, j].addcmul_(residual[j, k].unsqueeze(-1), grad[:, k])
                 grad_residual[j, k] = torch.linalg.vecdot(hidden[:, j], grad[:, k])
         return grad_post, grad_residual, grad_out, grad_hidden
+
+
+def written(post: Tensor, residual: Tensor, out: Tensor, hidden: Tensor) -> Tensor:
+    """The branches after a sublayer: post [M, N], residual [M, M, N], output [N, d], branches [N, M, d] -> [N, M, d]."""
+    if gpu.usable(hidden) and gpu.usable(out) and post.dtype == torch.float32:
+        from engram.kernels.gpu import hyperconnection
+
+        return hyperconnection.written(post, residual, out, hidden)
+    return _Write.apply(post, residual, out.to(hidden.dtype), hidden)
 
 
 def projected(hidden: Tensor, fn: Tensor, eps: float) -> Tensor:
@@ -148,13 +162,16 @@ class HyperConnection(nn.Module):
         with torch.autocast(hidden.device.type, enabled=False):
             pre, post, residual = self.mixtures(hidden)
             read = merged(pre, hidden)
-        out = sublayer(read).to(hidden.dtype)
-        tokens = hidden.flatten(0, 1)  # [N, M, d]
-        return _Write.apply(post, residual, out.flatten(0, 1), tokens).view_as(hidden)
+        out = sublayer(read)
+        return written(post, residual, out.flatten(0, 1), hidden.flatten(0, 1)).view_as(hidden)
 
 
 def merged(weights: Tensor, hidden: Tensor) -> Tensor:
     """Weighted sum of the branches: weights [M, N], hidden states [B, T, M, d] -> [B, T, d]."""
+    if gpu.usable(hidden) and weights.dtype == torch.float32:
+        from engram.kernels.gpu import hyperconnection
+
+        return hyperconnection.merged(weights, hidden.flatten(0, 1)).unflatten(0, hidden.shape[:2])
     return (weights.t().view(*hidden.shape[:3], 1) * hidden).sum(2)
 
 

@@ -34,3 +34,12 @@ def _multiply_bf16(monkeypatch: pytest.MonkeyPatch) -> None:
         return type(d)(np.matmul(wide(a), wide(b), dtype=d.data.dtype) + d.data, d.dtype.scalar)
 
     monkeypatch.setattr(InterpreterBuilder, "create_dot", create_dot)
+
+
+@pytest.fixture
+def few_programs(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As if a GPU had a single processor: tiles of several rows, and programs with several tiles, for inputs small enough for a test."""
+    pytest.importorskip("triton")
+    from engram.kernels.gpu import sizing
+
+    monkeypatch.setattr(sizing, "PROGRAMS", 4)
