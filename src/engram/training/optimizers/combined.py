@@ -8,6 +8,7 @@ from engram.memory.tables import EmbeddingTables
 from engram.processes import ALONE, Processes
 from engram.training.optimizers.muon import Muon, product_dtype
 from engram.training.optimizers.row_optimizer import AdagradRows, AdamRows, RoundedRows, RowOptimizer, RowRule
+from engram.training.optimizers.scalars import StepScalars, step_scalars
 from engram.training.replicas import clip_gradients
 
 HEAD = "head.weight"
@@ -48,17 +49,23 @@ class Optimizers:
 
     def step(self, factor: float) -> Tensor:
         """Clip, update at `factor` times the peak rate, and drop the gradients; returns the gradient norm before clipping."""
-        norm = clip_gradients(self.parameters.values(), self.rows.leaves(), self.train.grad_clip, self.processes)
+        norm = clip_gradients(self.parameters.values(), self.rows.leaves(), self.train.grad_clip, self.processes, self.rows.sums())
         rate = factor * self.train.learning_rate
         for group in self.adamw.param_groups:
             group["lr"] = rate
         self.adamw.step()
         if self.muon:
             self.muon.step(rate)
-        self.rows.step(rate * self.train.table_lr_multiplier)
+        self.rows.step(self.scalars(rate))
         for parameter in self.parameters.values():
             parameter.grad = None
         return norm
+
+    def scalars(self, rate: float) -> StepScalars:
+        """The numbers of the next step at the learning rate `rate` of dense weights."""
+        config = self.train.optimizer
+        betas, table_rate = (config.beta1, config.beta2), rate * self.train.table_lr_multiplier
+        return step_scalars(self.rows.steps + 1, rate, table_rate, betas, self.train.weight_decay)
 
     def state(self) -> dict[str, Tensor]:
         """All state as tensors by name, for a checkpoint. These are not copies."""

@@ -40,10 +40,21 @@ class StepScalars:
         packed.view(np.int32)[ROUNDING_KEY] = rounding_key(self.step)
         return packed
 
+    def for_kernels(self, device: torch.device) -> Tensor:
+        """`on_device`, or a copy that serves this step only."""
+        return torch.from_numpy(self.packed()).to(device) if self.on_device is None else self.on_device
+
     def device_scalar(self, place: int) -> Tensor:
         """One number as a view on `on_device`, fp32 []."""
         assert self.on_device is not None
         return self.on_device[place]
+
+
+def step_scalars(
+    step: int, rate: float, table_rate: float, betas: tuple[float, float], weight_decay: float = 0.0, on_device: Tensor | None = None
+) -> StepScalars:
+    """The numbers of a step; `betas` are the decay of both moments of the row-wise Adam."""
+    return StepScalars(step, rate, table_rate, (1 - betas[0] ** step, 1 - betas[1] ** step), weight_decay, on_device)
 
 
 def device_scalars(device: torch.device) -> Tensor | None:
