@@ -231,7 +231,7 @@ def _hashing(model: Transformer, captured: Captured) -> Callable[[], None]:
     assert lookup is not None
 
     def run() -> None:
-        lookup.hash(lookup.compression[captured.tokens], History())
+        lookup.indices(captured.tokens, History())
 
     return run
 

@@ -85,7 +85,7 @@ class EmbeddingTables(nn.Module):
     def forward(self, indices: Tensor) -> Tensor:
         """Indices into each head's own table, int64 [..., H] -> memory vectors [..., H r]; bf16 rows are read as fp32.
 
-        Indices in int32 are rows of all heads' tables stacked (`MemoryLookup.rows`). A GPU's kernels return the vectors in the dtype of
+        Indices in int32 are rows of all heads' tables stacked (`NgramHash.rows_on_gpu`). A GPU's kernels return the vectors in the dtype of
         matrix products.
         """
         assert self._elsewhere is None, "rows outside the module are read through `MemoryLookup.request`"
