@@ -79,7 +79,7 @@ class MemoryLookup(nn.Module):
         return rows if self.memory.sites_of_a_row == 1 else self._slices(rows[0])
 
     def indices(self, tokens: Tensor, past: History) -> Tensor:
-        """Token ids int64 [B, T] -> what the tables read rows by, [sets, B, T, H]; in int32 for a GPU's kernels (`EmbeddingTables.forward`)."""
+        """Token ids int64 [B, T] -> what tables read rows by, [sets, B, T, H]; int32 for a GPU's kernels (`EmbeddingTables.forward`)."""
         if past.is_empty and all(table.in_kernels for table in self.table_sets):
             return self.hash.rows_on_gpu(tokens, self.compression)
         indices: Tensor = self.hash(self.compression[tokens], past)
