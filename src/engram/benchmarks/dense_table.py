@@ -18,10 +18,12 @@ from engram.memory.lookup import MemoryLookup
 from engram.memory.tables import EmbeddingTables
 from engram.scaling.accounting import table_rows
 from engram.training.optimizers.row_optimizer import AdamRows, RowOptimizer
+from engram.training.optimizers.scalars import step_scalars
 
 BATCHES = 64
 """Real batches that the steps cycle through: the rows of a single one would stay in the CPU's cache."""
 _RATE = 1e-6
+_BETAS = (0.9, 0.95)
 _DENSE_NUMBERS = 4
 """Weight, gradient and two moments."""
 _ROW_NUMBERS = 3
@@ -83,13 +85,13 @@ def by_row(lookup: MemoryLookup, tokens: list[Tensor], grad: Tensor) -> Callable
     tables = _tables(lookup)
     for table in tables:
         nn.init.zeros_(table.weight)
-    optimizer = RowOptimizer({str(i): table for i, table in enumerate(tables)}, AdamRows((0.9, 0.95), 1e-8))
+    optimizer = RowOptimizer({str(i): table for i, table in enumerate(tables)}, AdamRows(_BETAS, 1e-8))
     turn = itertools.cycle(tokens)
 
     def step() -> None:
         out = [table(index) for table, index in zip(tables, _indices(lookup, next(turn)), strict=True)]
         torch.autograd.backward(out, [grad] * len(out))
-        optimizer.step(_RATE)
+        optimizer.step(step_scalars(optimizer.steps + 1, _RATE, _RATE, _BETAS))
 
     return step
 
@@ -99,7 +101,7 @@ def dense(lookup: MemoryLookup, tokens: list[Tensor], grad: Tensor) -> Callable[
     tables = _tables(lookup)
     embeddings = [nn.Embedding(len(table.weight), table.weight.shape[1], device=grad.device) for table in tables]
     offsets = [table.offsets for table in tables]
-    optimizer = torch.optim.Adam([e.weight for e in embeddings], lr=_RATE, betas=(0.9, 0.95), fused=True)
+    optimizer = torch.optim.Adam([e.weight for e in embeddings], lr=_RATE, betas=_BETAS, fused=True)
     turn = itertools.cycle(tokens)
 
     def step() -> None:

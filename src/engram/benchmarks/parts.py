@@ -13,7 +13,7 @@ from engram.memory.site import MemorySite
 from engram.memory.tables import EmbeddingTables
 from engram.model.attention import LatentAttention, MultiHeadAttention
 from engram.model.head import mean_cross_entropy
-from engram.model.layers import RMSNorm
+from engram.model.layers import RMSNorm, TokenEmbedding
 from engram.model.moe import RoutedExperts, Router, SwiGLU
 from engram.model.transformer import Transformer
 from engram.training.lr_schedule import rate_factor
@@ -27,7 +27,7 @@ PARTS = (
 """All parts, in the order of a step; a model has those that its config asks for."""
 
 _OF_TYPE: dict[type[nn.Module], str] = {
-    nn.Embedding: "embedding",
+    TokenEmbedding: "embedding",
     EmbeddingTables: "lookup",
     MemorySite: "memory fusion",
     RMSNorm: "norms",
@@ -230,7 +230,7 @@ def _hashing(model: Transformer, captured: Captured) -> Callable[[], None]:
     assert lookup is not None
 
     def run() -> None:
-        lookup.hash(lookup.compression[captured.tokens], History())
+        lookup.indices(captured.tokens, History())
 
     return run
 

@@ -268,3 +268,12 @@ def head_losses(hidden: Tensor, weight: Tensor, targets: Tensor, gradients: bool
     (n, d), v = hidden.shape, len(weight)
     library.call("head_loss", hidden, weight, targets.contiguous(), losses, *grads, n, d, v, kernels.bf16_products())
     return losses, *grads
+
+
+def embedding(tokens: Tensor, weight: Tensor) -> Tensor:
+    """Token ids int64 [...], weight [V, d] -> the vectors of the tokens [..., d]."""
+    if gpu.usable(weight):
+        from engram.kernels.gpu.embedding import embedding
+
+        return embedding(tokens, weight)
+    return F.embedding(tokens, weight)

@@ -40,6 +40,8 @@ class NgramHash(nn.Module):
     """int64 [layers, N]"""
     head_sizes: Tensor
     """int64 [layers, H]: rows of each head's table, orders outermost"""
+    offsets: Tensor
+    """int64 [layers, H]: first row of each head's table, of all heads of a layer stacked"""
 
     def __init__(
         self, layers: Sequence[int], table_sizes: Sequence[int], n_heads: int, compressed_vocab_size: int, pad_id: int, seed: int
@@ -53,6 +55,7 @@ class NgramHash(nn.Module):
         self.register_buffer("multipliers", torch.from_numpy(drawn), persistent=False)
         self.rows = [[rows for order in layer for rows in order] for layer in sizes]
         self.register_buffer("head_sizes", torch.tensor(self.rows), persistent=False)
+        self.register_buffer("offsets", self.head_sizes.cumsum(1) - self.head_sizes, persistent=False)
 
     @classmethod
     def from_config(cls, memory: Memory, compressed_vocab_size: int, pad_id: int) -> "NgramHash":
@@ -83,6 +86,12 @@ class NgramHash(nn.Module):
     def forward(self, ids: Tensor, past: History | None = None) -> Tensor:
         """Canonical ids, int64 [B, T] -> indices into each head's own table, int64 [layers, B, T, H]."""
         return self.indices(self.window(ids, past or History()))
+
+    def rows_on_gpu(self, tokens: Tensor, compression: Tensor) -> Tensor:
+        """Token ids of whole sequences int64 [B, T], canonical ids int64 [V] -> rows of all heads' tables, int32 [layers, B, T, H]."""
+        from engram.kernels.gpu.hashing import rows
+
+        return rows(tokens, compression, self.multipliers, self.head_sizes, self.offsets, self.n_heads, self.pad_id)
 
     def indices(self, window: Tensor) -> Tensor:
         """The same, from what `window` returned, int64 [B, N - 1 + T]."""

@@ -74,9 +74,16 @@ class MemoryLookup(nn.Module):
         if self.fetcher is not None:
             site = self.vectors(tokens, past)
             return [site(number) for number in range(len(self.memory.sites))]
-        indices = self.hash(self.compression[tokens], past)  # [sets, B, T, H]
+        indices = self.indices(tokens, past)  # [sets, B, T, H]
         rows = [tables(index) for tables, index in zip(self.tables, indices, strict=True)]  # [B, T, H row_dim] each
         return rows if self.memory.sites_of_a_row == 1 else self._slices(rows[0])
+
+    def indices(self, tokens: Tensor, past: History) -> Tensor:
+        """Token ids int64 [B, T] -> what tables read rows by, [sets, B, T, H]; int32 for a GPU's kernels (`EmbeddingTables.forward`)."""
+        if past.is_empty and all(table.in_kernels for table in self.table_sets):
+            return self.hash.rows_on_gpu(tokens, self.compression)
+        indices: Tensor = self.hash(self.compression[tokens], past)
+        return indices
 
     def _slices(self, rows: Tensor) -> list[Tensor]:
         """Rows that the sites share, [B, T, H row_dim] -> the slice of each, [B, T, H slice_dim]."""

@@ -41,6 +41,11 @@ class ShardedTables(EmbeddingTables):
         self.processes = processes
         self.n_rows = sum(head_sizes)
 
+    @property
+    def in_kernels(self) -> bool:
+        """False: they are read and updated through the other processes."""
+        return False
+
     def draw(self, std: float, generator: torch.Generator) -> None:
         """Draw the rows that the whole table would have, without ever holding all of it."""
         at = 0

@@ -13,9 +13,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from engram.kernels import memory_ops
+from engram.kernels import gpu, memory_ops
 from engram.memory.placement.rows import Rows, RowUpdate, widened
 from engram.memory.placement.worker import Worker
+from engram.memory.row_sums import RowSums
 
 _PIECE = 1 << 22
 """About how many numbers of a table are drawn at once."""
@@ -23,7 +24,10 @@ _BLOCK = 16
 """PyTorch draws normal numbers in blocks of this many, and draws the last block again if it is not full."""
 
 Touched = list[tuple[Tensor, Tensor]]
-"""For each training pass, row ids int64 [U] and a leaf copy of the rows [U, r]. See `distinct_rows` for repeated ids."""
+"""For each training pass, row ids int64 [U] and a leaf copy of the rows [U, r]. See `distinct_rows` for repeated ids.
+
+From a GPU's kernels: the row ids of all reads, int32 [n], in the order of a leaf with the memory vectors [..., H r] (n r numbers).
+"""
 
 
 class EmbeddingTables(nn.Module):
@@ -51,6 +55,8 @@ class EmbeddingTables(nn.Module):
         self.register_buffer("offsets", sizes.cumsum(0) - sizes, persistent=False)
         self.touched: Touched = []
         """The training passes since `clear`."""
+        self.summed: RowSums | None = None
+        """The gradients of these passes, summed by row, where a GPU's kernels have done that."""
         self._stays = device is not None
         self._elsewhere: tuple[Rows, Worker] | None = None
 
@@ -63,6 +69,11 @@ class EmbeddingTables(nn.Module):
         """From now on the rows are those of `rows`, which only `worker` may use."""
         self._elsewhere, self._stays = (rows, worker), True
 
+    @property
+    def in_kernels(self) -> bool:
+        """Whether a GPU's kernels read and update the rows, by int32 ids."""
+        return self._elsewhere is None and gpu.usable(self.weight) and len(self.weight) <= torch.iinfo(torch.int32).max
+
     def draw(self, std: float, generator: torch.Generator) -> None:
         """Set all rows to normal numbers."""
         if self.weight.dtype != torch.bfloat16:
@@ -72,14 +83,39 @@ class EmbeddingTables(nn.Module):
             self.weight.data[start : start + len(piece)] = piece
 
     def forward(self, indices: Tensor) -> Tensor:
-        """Indices into each head's own table, int64 [..., H] -> memory vectors [..., H r]; bf16 rows are read as fp32."""
+        """Indices into each head's own table, int64 [..., H] -> memory vectors [..., H r]; bf16 rows are read as fp32.
+
+        Indices in int32 are rows of all heads' tables stacked (`NgramHash.rows_on_gpu`). A GPU's kernels return the vectors in the dtype of
+        matrix products.
+        """
         assert self._elsewhere is None, "rows outside the module are read through `MemoryLookup.request`"
-        rows = indices + self.offsets
+        rows = indices if indices.dtype == torch.int32 else indices + self.offsets
+        if self.in_kernels:
+            return self._read(rows.int())
         if not (self.training and torch.is_grad_enabled()):
             return widened(F.embedding(rows, self.weight)).flatten(-2)
         distinct, places = distinct_rows(rows)  # [U], [..., H]
         gathered = memory_ops.gather(self.weight, distinct)
         return self.vectors(distinct, places, widened(self.weight[distinct]) if gathered is None else gathered)
+
+    def _read(self, rows: Tensor) -> Tensor:
+        """Rows int32 [..., H] -> memory vectors [..., H r], in training a leaf, on a GPU."""
+        from engram.kernels.gpu.gather import gather
+
+        ids = rows.flatten()
+        vectors = gather(self.weight.detach(), ids, gpu.product_dtype(self.weight)).view(*rows.shape[:-1], -1)
+        if self.training and torch.is_grad_enabled():
+            self.touched.append((ids, vectors.requires_grad_()))
+            self.summed = None
+        return vectors
+
+    def reads(self) -> tuple[Tensor, Tensor] | None:
+        """All reads since `clear` that a GPU's kernels have made: row ids int32 [n], and their gradients [n, r]; None if there are none."""
+        found = [(ids, leaf.grad) for ids, leaf in self.touched if leaf.grad is not None and ids.dtype == torch.int32 and len(ids)]
+        if not found:
+            return None
+        ids, grads = [one for one, _ in found], [grad.reshape(-1, self.weight.shape[1]) for _, grad in found]
+        return (ids[0], grads[0]) if len(found) == 1 else (torch.cat(ids), torch.cat(grads))
 
     def vectors(self, ids: Tensor, places: Tensor, rows: Tensor) -> Tensor:
         """Distinct ids int64 [U], copies of their rows [U, r], and the place of each read among them int64 [..., H] -> [..., H r]."""
@@ -90,7 +126,7 @@ class EmbeddingTables(nn.Module):
 
     def collect(self) -> None:
         """Sum the gradients of a step's passes by row: the gradient norm is the norm of these sums."""
-        if len(self.touched) > 1:
+        if len(self.touched) > 1 and not self.in_kernels:
             self.touched[:] = sum_of_passes(self.touched)
 
     def update(self, change: RowUpdate, state: list[Tensor], step: int) -> None:
@@ -114,6 +150,7 @@ class EmbeddingTables(nn.Module):
     def clear(self) -> None:
         """Forget the rows touched; called by the optimiser after its step."""
         self.touched.clear()
+        self.summed = None
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> "EmbeddingTables":
         if not self._stays:

@@ -1,4 +1,4 @@
-"""Linear and norm modules that compute with `engram.kernels.ops`."""
+"""Linear, norm and embedding modules that compute with `engram.kernels.ops`."""
 
 from torch import Tensor, nn
 
@@ -29,3 +29,11 @@ class RMSNorm(nn.RMSNorm):
     def forward(self, x: Tensor) -> Tensor:
         """[..., d] -> [..., d]"""
         return ops.rms_norm(x, self.weight, self.epsilon, multiplied=True)
+
+
+class TokenEmbedding(nn.Embedding):
+    """`nn.Embedding`: the vectors of tokens."""
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        """[...] -> [..., d]"""
+        return ops.embedding(tokens, self.weight)

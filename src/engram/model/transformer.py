@@ -17,7 +17,7 @@ from engram.memory.tables import EmbeddingTables, drawn_rows
 from engram.model.block import Block
 from engram.model.head import mean_cross_entropy, token_cross_entropy
 from engram.model.hyperconnection import HyperConnection, HyperHead
-from engram.model.layers import RMSNorm
+from engram.model.layers import RMSNorm, TokenEmbedding
 from engram.model.moe import Router
 from engram.model.rotary import rotary_tables
 
@@ -46,7 +46,7 @@ class Transformer(nn.Module):
         if len(compression) != config.vocab_size:
             raise ValueError(f"compression has {len(compression)} ids for a vocabulary of {config.vocab_size}")
         memory = config.memory
-        self.embedding = nn.Embedding(config.vocab_size, config.width)
+        self.embedding = TokenEmbedding(config.vocab_size, config.width)
         self.lookup = MemoryLookup(memory, compression, pad_id, make_tables) if memory is not None else None
         self.embedding_memory = MemorySite(memory, config.backbone) if memory is not None and memory.site == "embedding" else None
         self.blocks = nn.ModuleList(Block(config, layer) for layer in range(config.n_layers))

@@ -16,6 +16,7 @@ from engram.memory.lookup import MakeTables
 from engram.memory.placement.formats import FORMATS
 from engram.memory.placement.settings import TablePlacement
 from engram.memory.primes import head_table_sizes
+from engram.memory.row_sums import RowSums
 from engram.memory.sharded import ShardedTables
 from engram.memory.tables import EmbeddingTables
 from engram.processes import Processes
@@ -61,7 +62,9 @@ def sum_step(model: nn.Module, others: Iterable[Tensor], processes: Processes) -
     processes.sum([*grads, *others])
 
 
-def clip_gradients(dense: Iterable[Tensor], rows: Iterable[Tensor], limit: float, processes: Processes) -> Tensor:
+def clip_gradients(
+    dense: Iterable[Tensor], rows: Iterable[Tensor], limit: float, processes: Processes, sums: Sequence[RowSums] = ()
+) -> Tensor:
     """Scale all gradients down to the norm `limit` if theirs is larger; returns the norm before that.
 
     Args:
@@ -69,8 +72,16 @@ def clip_gradients(dense: Iterable[Tensor], rows: Iterable[Tensor], limit: float
         rows: leaves with the gradients of this process's table rows.
         limit: the largest norm allowed.
         processes: the processes of the trial.
+        sums: gradients of table rows that are scaled when they are used; in a trial of one process only.
     """
     dense, rows = list(dense), list(rows)
+    if sums:
+        grads = [leaf.grad for leaf in [*dense, *rows] if leaf.grad is not None]
+        norm = nn.utils.get_total_norm([*grads, *(one.norms for one in sums)])
+        nn.utils.clip_grads_with_norm_([*dense, *rows], limit, norm)
+        for one in sums:
+            one.clip(norm, limit)
+        return norm
     if processes.count == 1:
         return nn.utils.clip_grad_norm_([*dense, *rows], limit)
     of_dense, of_rows = _norm(dense), _norm(rows)

@@ -25,6 +25,7 @@ from engram.model.moe import RoutedExperts
 from engram.model.rotary import rotary_tables, rotate
 from engram.training.optimizers.muon import COEFFICIENTS, EPS, Muon, orthogonalise
 from engram.training.optimizers.row_optimizer import AdamRows, RowOptimizer
+from engram.training.optimizers.scalars import step_scalars
 
 FP32, BF16 = 5e-6, 0.08
 """Largest relative deviation (Frobenius norm): rounding of a few sums, and of bf16 inputs."""
@@ -199,7 +200,7 @@ def test_a_step_of_the_tables_is_the_plain_one():
             indices = torch.randint(50, (40, 2), generator=torch.Generator().manual_seed(step))
             with kernels.plain() if not use else nullcontext():
                 (table(indices) * numbers(40, 12, seed=step)).sum().backward()
-                adam.step(0.1)
+                adam.step(step_scalars(step + 1, 0.1, 0.1, (0.9, 0.95)))
         tables.append(table.weight.detach())
     torch.testing.assert_close(tables[0], tables[1], rtol=1e-5, atol=1e-6)
 

@@ -1,7 +1,6 @@
 """Causal attention with rotary positions: one kernel prepares queries and keys, and PyTorch's fused attention does the rest."""
 
 # Kernels have no annotations that mypy could check.
-# mypy: disable-error-code="no-untyped-def"
 
 from collections.abc import Iterator
 from contextlib import contextmanager

@@ -1,7 +1,6 @@
 """The memory's short convolution, `SiLU(conv(norm(x))) + x` (paper, 2.3)."""
 
 # Kernels have no annotations that mypy could check.
-# mypy: disable-error-code="no-untyped-def"
 
 from typing import Any
 

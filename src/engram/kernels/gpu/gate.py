@@ -1,7 +1,6 @@
 """The memory's context-aware gate: values times the sigmoid of a score of hidden states and keys, both RMS-normalised (paper, 2.3)."""
 
 # Kernels have no annotations that mypy could check.
-# mypy: disable-error-code="no-untyped-def"
 
 from typing import Any
 

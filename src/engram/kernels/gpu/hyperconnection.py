@@ -1,7 +1,6 @@
 """Hyper-connections: Sinkhorn-Knopp iterations on a matrix per token, and reading and writing several residual branches."""
 
 # Kernels have no annotations that mypy could check.
-# mypy: disable-error-code="no-untyped-def"
 
 from typing import Any
 

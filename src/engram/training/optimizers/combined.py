@@ -10,7 +10,7 @@ from engram.memory.tables import EmbeddingTables
 from engram.processes import ALONE, Processes
 from engram.training.optimizers.muon import Muon, product_dtype
 from engram.training.optimizers.row_optimizer import AdagradRows, AdamRows, RoundedRows, RowOptimizer, RowRule
-from engram.training.optimizers.scalars import COUNT, RATE, StepScalars
+from engram.training.optimizers.scalars import COUNT, RATE, StepScalars, step_scalars
 from engram.training.replicas import clip_gradients
 from engram.training.upload import Upload
 
@@ -60,17 +60,13 @@ class Optimizers:
     def prepare(self, factor: float) -> StepScalars:
         """Count the step, and bring its numbers to the device: what the host has to do for a step at `factor` times the peak rate."""
         self.rows.steps += 1
-        rate, step = factor * self.train.learning_rate, self.rows.steps
-        beta1, beta2 = self.betas
-        corrections = 1 - beta1**step, 1 - beta2**step
-        scalars = StepScalars(step, rate, rate * self.train.table_lr_multiplier, corrections)
-        if self._upload is None:
-            return scalars
-        return replace(scalars, on_device=self._upload.put(scalars.packed()))
+        rate = factor * self.train.learning_rate
+        scalars = step_scalars(self.rows.steps, rate, rate * self.train.table_lr_multiplier, self.betas)
+        return scalars if self._upload is None else replace(scalars, on_device=self._upload.put(scalars.packed()))
 
     def apply(self, scalars: StepScalars) -> Tensor:
         """What the device has to do for a step; returns the gradient norm before clipping, fp32 []."""
-        norm = clip_gradients(self.parameters.values(), self.rows.leaves(), self.train.grad_clip, self.processes)
+        norm = clip_gradients(self.parameters.values(), self.rows.leaves(), self.train.grad_clip, self.processes, self.rows.sums())
         self.set_rate(scalars)
         self.adamw.step()
         if self.muon:

@@ -8,6 +8,7 @@ from torch import Tensor
 
 from engram.kernels import optimizer_ops
 from engram.memory.placement.rows import widened
+from engram.memory.row_sums import RowSums, sums_by_row
 from engram.memory.tables import EmbeddingTables
 from engram.training.optimizers.rounding import round_at_random
 from engram.training.optimizers.scalars import StepScalars
@@ -19,7 +20,7 @@ class RowRule(Protocol):
     def state_dims(self, row_dim: int) -> dict[str, int]:
         """Numbers per row in each part of the state, by name."""
 
-    def change(self, weight: Tensor, state: list[Tensor], rows: Tensor, grad: Tensor, step: int, rate: float) -> None:
+    def change(self, weight: Tensor, state: list[Tensor], rows: Tensor, grad: Tensor, scalars: StepScalars) -> None:
         """Update distinct rows int64 [U] of weight [n, r] and state [n, ..] in place.
 
         Args:
@@ -27,9 +28,11 @@ class RowRule(Protocol):
             state: fp32, in the order of `state_dims`.
             rows: which rows.
             grad: their gradients, fp32 [U, r].
-            step: number of the step, from 1.
-            rate: learning rate.
+            scalars: of the step.
         """
+
+    def change_on_gpu(self, weight: Tensor, state: list[Tensor], gradients: RowSums, scalars: StepScalars) -> None:
+        """The same by a GPU's kernels, which take weights in fp32 and bf16; the latter are rounded as by `RoundedRows`."""
 
 
 class AdamRows:
@@ -45,10 +48,10 @@ class AdamRows:
     def state_dims(self, row_dim: int) -> dict[str, int]:
         return {"first": row_dim, "second": row_dim}
 
-    def change(self, weight: Tensor, state: list[Tensor], rows: Tensor, grad: Tensor, step: int, rate: float) -> None:
+    def change(self, weight: Tensor, state: list[Tensor], rows: Tensor, grad: Tensor, scalars: StepScalars) -> None:
         beta1, beta2 = self.betas
         first, second = state
-        corrections = 1 - beta1**step, 1 - beta2**step
+        corrections, rate = scalars.corrections, scalars.table_rate
         if optimizer_ops.update_rows(weight, (first, second), rows, grad, self.betas, corrections, self.eps, rate):
             return
         m = first[rows].lerp_(grad, 1 - beta1)
@@ -57,6 +60,12 @@ class AdamRows:
         second.index_copy_(0, rows, v)
         update = m.div_(corrections[0]) / v.div_(corrections[1]).sqrt_().add_(self.eps)
         weight.index_copy_(0, rows, weight[rows].sub_(update, alpha=rate))
+
+    def change_on_gpu(self, weight: Tensor, state: list[Tensor], gradients: RowSums, scalars: StepScalars) -> None:
+        from engram.kernels.gpu import row_updates
+
+        first, second = state
+        row_updates.adam(weight, (first, second), gradients, scalars.for_kernels(weight.device), self.betas, self.eps)
 
 
 class AdagradRows:
@@ -69,11 +78,16 @@ class AdagradRows:
     def state_dims(self, row_dim: int) -> dict[str, int]:
         return {"squares": 1}
 
-    def change(self, weight: Tensor, state: list[Tensor], rows: Tensor, grad: Tensor, step: int, rate: float) -> None:
+    def change(self, weight: Tensor, state: list[Tensor], rows: Tensor, grad: Tensor, scalars: StepScalars) -> None:
         (squares,) = state
         total = squares[rows].add_(grad.square().mean(-1, keepdim=True))  # [U, 1]
         squares.index_copy_(0, rows, total)
-        weight.index_copy_(0, rows, weight[rows].addcdiv_(grad, total.sqrt().add_(self.eps), value=-rate))
+        weight.index_copy_(0, rows, weight[rows].addcdiv_(grad, total.sqrt().add_(self.eps), value=-scalars.table_rate))
+
+    def change_on_gpu(self, weight: Tensor, state: list[Tensor], gradients: RowSums, scalars: StepScalars) -> None:
+        from engram.kernels.gpu import row_updates
+
+        row_updates.adagrad(weight, state[0], gradients, scalars.for_kernels(weight.device), self.eps)
 
 
 class RoundedRows:
@@ -85,12 +99,15 @@ class RoundedRows:
     def state_dims(self, row_dim: int) -> dict[str, int]:
         return self.rule.state_dims(row_dim)
 
-    def change(self, weight: Tensor, state: list[Tensor], rows: Tensor, grad: Tensor, step: int, rate: float) -> None:
+    def change(self, weight: Tensor, state: list[Tensor], rows: Tensor, grad: Tensor, scalars: StepScalars) -> None:
         copies, its_state = weight[rows].float(), [part[rows] for part in state]
-        self.rule.change(copies, its_state, torch.arange(len(rows), device=rows.device), grad, step, rate)
-        weight.index_copy_(0, rows, round_at_random(copies, step))
+        self.rule.change(copies, its_state, torch.arange(len(rows), device=rows.device), grad, scalars)
+        weight.index_copy_(0, rows, round_at_random(copies, scalars.step))
         for part, changed in zip(state, its_state, strict=True):
             part.index_copy_(0, rows, changed)
+
+    def change_on_gpu(self, weight: Tensor, state: list[Tensor], gradients: RowSums, scalars: StepScalars) -> None:
+        self.rule.change_on_gpu(weight, state, gradients, scalars)
 
 
 class RowOptimizer:
@@ -113,14 +130,35 @@ class RowOptimizer:
         return {part: weight.new_zeros(len(weight), dim, dtype=dtype) for part, dim in dims.items()}
 
     def leaves(self) -> list[Tensor]:
-        """Leaves with the gradients of the rows touched since the last step, summed by row: for the gradient norm."""
+        """Leaves with the gradients of the rows touched since the last step, summed by row: for the gradient norm.
+
+        Those of `sums` are not among them.
+        """
         for table in self.tables.values():
             table.collect()
-        return [leaf for table in self.tables.values() for _, leaf in table.touched]
+        return [leaf for table in self.tables.values() if not table.in_kernels for _, leaf in table.touched]
+
+    @torch.no_grad()
+    def sums(self) -> list[RowSums]:
+        """The gradients of the rows touched since the last step in the tables that a GPU's kernels update, summed by row."""
+        tables = [table for table in self.tables.values() if table.in_kernels]
+        reads = [(table, found) for table in tables if table.summed is None and (found := table.reads()) is not None]
+        if reads:
+            summed = sums_by_row([found for _, found in reads], [len(table.weight) for table, _ in reads])
+            for (table, _), one in zip(reads, summed, strict=True):
+                table.summed = one
+        return [table.summed for table in tables if table.summed is not None]
 
     @torch.no_grad()
     def step(self, scalars: StepScalars) -> None:
         """Update the rows touched since the last step and forget them. Rows outside the model are updated in the background."""
+        self.steps = scalars.step
+        self.sums()
         for name, table in self.tables.items():
-            change = partial(self.rule.change, step=scalars.step, rate=scalars.table_rate)
-            table.update(change, list(self.state.get(name, {}).values()), scalars.step)
+            state = list(self.state.get(name, {}).values())
+            if table.in_kernels:
+                if table.summed is not None:
+                    self.rule.change_on_gpu(table.weight.detach(), state, table.summed, scalars)
+                table.clear()
+            else:
+                table.update(partial(self.rule.change, scalars=scalars), state, scalars.step)

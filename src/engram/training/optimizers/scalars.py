@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 
 import numpy as np
+import torch
 from torch import Tensor
 
 from engram.training.optimizers.rounding import rounding_key
@@ -41,3 +42,12 @@ class StepScalars:
         packed = np.array([self.rate, self.table_rate, *self.corrections, 0.0], dtype=np.float32)
         packed.view(np.int32)[ROUNDING_KEY] = rounding_key(self.step)
         return packed
+
+    def for_kernels(self, device: torch.device) -> Tensor:
+        """`on_device`, or a copy that serves this step only."""
+        return torch.from_numpy(self.packed()).to(device) if self.on_device is None else self.on_device
+
+
+def step_scalars(step: int, rate: float, table_rate: float, betas: tuple[float, float], on_device: Tensor | None = None) -> StepScalars:
+    """The numbers of a step; `betas` are the decay of both moments of the row-wise Adam."""
+    return StepScalars(step, rate, table_rate, (1 - betas[0] ** step, 1 - betas[1] ** step), on_device)

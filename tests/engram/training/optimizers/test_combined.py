@@ -8,6 +8,7 @@ from engram.memory import tables as tables_module
 from engram.memory.tables import EmbeddingTables
 from engram.training.optimizers.combined import Optimizers, is_matrix, matrix_names
 from engram.training.optimizers.row_optimizer import AdamRows, RowOptimizer
+from engram.training.optimizers.scalars import StepScalars, step_scalars
 
 BETAS, EPS = (0.9, 0.95), 1e-8
 KINDS = [AdamWConfig(), MuonConfig()]
@@ -18,6 +19,10 @@ def make_tables() -> EmbeddingTables:
     tables = EmbeddingTables([11, 13], row_dim=4)
     nn.init.normal_(tables.weight)
     return tables.train()
+
+
+def numbers(optimizer: RowOptimizer, rate: float) -> StepScalars:
+    return step_scalars(optimizer.steps + 1, rate, rate, BETAS)
 
 
 @pytest.fixture(params=["as on a CPU", "as on a GPU"])
@@ -37,7 +42,7 @@ def test_rows_touched_in_every_step_equal_dense_adam():
     for step in range(20):
         target = torch.randn(1, 3, 8, generator=torch.Generator().manual_seed(step))
         (tables(indices) - target).square().sum().backward()
-        ours.step(0.05)
+        ours.step(numbers(ours, 0.05))
         adam.zero_grad()
         (F.embedding(rows, dense).flatten(-2) - target).square().sum().backward()
         adam.step()
@@ -50,7 +55,7 @@ def test_only_rows_of_the_batch_change():
     before = tables.weight.clone()
     ours = RowOptimizer({"t": tables}, AdamRows(BETAS, EPS))
     tables(torch.tensor([[[2, 5]]])).sum().backward()
-    ours.step(0.1)
+    ours.step(numbers(ours, 0.1))
     changed = (tables.weight != before).any(1).nonzero().flatten().tolist()
     assert changed == [2, 16]
     first, second = ours.state["t"].values()
@@ -66,7 +71,7 @@ def test_two_passes_in_a_step_add_their_gradients():
     two(a).square().sum().backward()
     two(b).square().sum().backward()
     for optimizer in optimizers:
-        optimizer.step(0.1)
+        optimizer.step(numbers(optimizer, 0.1))
     assert torch.allclose(one.weight, two.weight, atol=1e-6)
 
 
@@ -81,7 +86,7 @@ def test_a_row_that_rests_keeps_weight_and_moments_unlike_in_dense_adam():
     def step(row: int, gradient: float) -> None:
         indices = torch.tensor([[[row, 0]]])
         (gradient * tables(indices)).sum().backward()
-        ours.step(0.1)
+        ours.step(numbers(ours, 0.1))
         adam.zero_grad()
         (gradient * F.embedding(indices + tables.offsets, dense)).sum().backward()
         adam.step()

@@ -9,6 +9,7 @@ from hypothesis.extra import numpy as npst
 from engram.config.training import TrainConfig
 from engram.training.optimizers.combined import row_rule
 from engram.training.optimizers.rounding import round_at_random
+from engram.training.optimizers.scalars import step_scalars
 
 SPACING = 2.0**-8
 """Between bf16 numbers from 0.5 to 1"""
@@ -67,8 +68,8 @@ def test_rows_in_bf16_are_those_of_fp32_rounded(kind):
         grad = torch.randn(20, 8, generator=generator)
         before = kept.clone()
         exact[:] = kept.float()  # from the same rows: their rounding is what is left
-        rules[0].change(kept, states[0], rows, grad, step, 0.1)
-        rules[1].change(exact, states[1], rows, grad, step, 0.1)
+        rules[0].change(kept, states[0], rows, grad, step_scalars(step, 0.1, 0.1, (0.9, 0.95)))
+        rules[1].change(exact, states[1], rows, grad, step_scalars(step, 0.1, 0.1, (0.9, 0.95)))
         assert torch.equal(kept[rows], round_at_random(exact[rows], step))
         others = torch.ones(50, dtype=torch.bool).index_fill(0, rows, False)
         assert torch.equal(kept[others], before[others])
