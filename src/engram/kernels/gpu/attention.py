@@ -1,7 +1,5 @@
 """Causal attention with rotary positions: one kernel prepares queries and keys, and PyTorch's fused attention does the rest."""
 
-# Kernels have no annotations that mypy could check.
-
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any

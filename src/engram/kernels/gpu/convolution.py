@@ -1,7 +1,5 @@
 """The memory's short convolution, `SiLU(conv(norm(x))) + x` (paper, 2.3)."""
 
-# Kernels have no annotations that mypy could check.
-
 from typing import Any
 
 import torch

@@ -1,7 +1,5 @@
 """The memory's context-aware gate: values times the sigmoid of a score of hidden states and keys, both RMS-normalised (paper, 2.3)."""
 
-# Kernels have no annotations that mypy could check.
-
 from typing import Any
 
 import torch

@@ -1,7 +1,5 @@
 """Hyper-connections: Sinkhorn-Knopp iterations on a matrix per token, and reading and writing several residual branches."""
 
-# Kernels have no annotations that mypy could check.
-
 from typing import Any
 
 import torch
