@@ -8,7 +8,7 @@ from torch.nn import functional as F
 
 from engram.config.model import LatentAttentionConfig, ModelConfig, MultiHeadAttentionConfig
 from engram.history import History
-from engram.kernels import ops
+from engram.kernels import gpu, ops
 from engram.model.layers import Linear, RMSNorm
 from engram.model.precision import small_product_dtype
 from engram.model.rotary import Rotary, rotate
@@ -29,6 +29,10 @@ def attend(query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None, scale
     """Attention of all heads: [B, T, h, c], [B, S, h, c], [B, S, h, v], mask bool [B or 1, 1, T, S] or None (causal) -> [B, T, h v]."""
     query, key, value = query.transpose(1, 2), key.transpose(1, 2), value.transpose(1, 2)
     with torch.autocast(query.device.type, enabled=False):  # the caller has chosen the dtype
+        if mask is None and query.requires_grad and gpu.usable(query) and value.shape[-1] <= query.shape[-1] <= 256:
+            from engram.kernels.gpu.attention import repeatable_attention
+
+            return repeatable_attention(query, key, value, scale).transpose(1, 2).flatten(-2)
         mixed = F.scaled_dot_product_attention(query, key, value, attn_mask=mask, is_causal=mask is None, scale=scale)
     return mixed.transpose(1, 2).flatten(-2)
 

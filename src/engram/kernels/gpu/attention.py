@@ -8,6 +8,7 @@ import torch
 import triton
 import triton.language as tl
 from torch import Tensor
+from torch.nn import functional as F
 
 from engram.kernels import gpu
 from engram.kernels.gpu.sizing import rows_per_tile
@@ -201,3 +202,31 @@ def causal_attention(qkv: Tensor, cos: Tensor, sin: Tensor, scale: float, shift:
     dtype = gpu.product_dtype(qkv) if qkv.dtype == torch.float32 else qkv.dtype
     mixed: Tensor = _Attention.apply(qkv, cos, sin, scale, shift, dtype)
     return mixed
+
+
+class _Attend(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, query: Tensor, key: Tensor, value: Tensor, scale: float) -> Tensor:
+        out, saved = attend(query, key, value, scale)
+        ctx.save_for_backward(query, key, value, out, *(x for x in saved if isinstance(x, Tensor)))
+        ctx.others = [None if isinstance(x, Tensor) else (x,) for x in saved]
+        ctx.scale = scale
+        return out
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+        query, key, value, out, *tensors = ctx.saved_tensors
+        left = iter(tensors)
+        saved = [next(left) if other is None else other[0] for other in ctx.others]
+        return *attend_backward(grad.to(out.dtype), query, key, value, out, saved, ctx.scale), None
+
+
+def repeatable_attention(query: Tensor, key: Tensor, value: Tensor, scale: float) -> Tensor:
+    """Causal attention whose gradients are the same at each run: [B, h, T, c] x 2, [B, h, T, v] -> [B, h, T, v], v at most c.
+
+    Channels of zeros make the heads as wide as fused attention wants them: equally wide, and a multiple of 8.
+    """
+    wide = -(-query.shape[-1] // 8) * 8
+    query, key, padded = (F.pad(x, (0, wide - x.shape[-1])) for x in (query, key, value))
+    out: Tensor = _Attend.apply(query, key, padded, scale)
+    return out[..., : value.shape[-1]]

@@ -8,6 +8,8 @@ from engram.kernels import ops
 from engram.model.attention import attend, shift_half
 from engram.model.rotary import rotary_tables, rotate
 
+from tests.engram.kernels.gpu.compare import numbers
+
 pytest.importorskip("triton")
 pytestmark = pytest.mark.usefixtures("few_programs")
 
@@ -69,3 +71,20 @@ def test_training_repeats_to_the_bit(device: torch.device) -> None:
         grads.add(tuple(found.float().flatten().tolist()))
     assert len(grads) == 1
     assert not torch.are_deterministic_algorithms_enabled()
+
+
+@pytest.mark.parametrize("widths", [(16, 16), (20, 12)])
+def test_latent_attention_repeats_to_the_bit(device, widths):
+    """Its heads are prepared elsewhere, and their values may be narrower."""
+    c, v = widths
+    query, key, value = (numbers(2, 9, 3, width, seed=seed).to(device).requires_grad_() for seed, width in enumerate((c, c, v)))
+    found = []
+    for _ in range(2):
+        out = attend(query, key, value, None, 0.3)
+        found.append([out.detach(), *torch.autograd.grad(out.square().sum(), (query, key, value))])
+    with kernels.plain():
+        out = attend(query, key, value, None, 0.3)
+        wanted = [out.detach(), *torch.autograd.grad(out.square().sum(), (query, key, value))]
+    for one, other, plain in zip(*found, wanted, strict=True):
+        assert torch.equal(one, other)
+        torch.testing.assert_close(one, plain, rtol=1e-4, atol=1e-5)
