@@ -55,7 +55,7 @@ def settled(size: str, optimizer: str, text: Mapping[str, Any], device: str, pre
     shape, where = named_size(size), resolve_device(device)
     DEFAULT_RECIPE.learning_rate(shape, optimizer)  # refuses an unknown optimiser before the text is prepared
     corpus = prepared(default_text(text), cache)
-    settle_process(1)
+    settle_process(1, where)
     return Setup(shape, optimizer, corpus, where, precision)
 
 
