@@ -9,6 +9,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
+from engram.cache import default_cache
 from engram.config.trial import TrialConfig
 from engram.corpus.dataset import Corpus, TrainBatches, validation_windows
 from engram.corpus.statistics import overlap, text_loss
@@ -116,6 +117,7 @@ def train_missing(run: SweepRun, corpus: Corpus, manifest: Manifest) -> list[Tri
     if not trials or {trial.id for trial in trials} - run.store.finished_ids():
         check_devices(run.resources, run.store, trials)
         run = _within_memory(run, trials or run.expand([PROBE_BUDGET], corpus))
+        run = _side_by_side(run, trials or run.expand([PROBE_BUDGET], corpus), corpus)
         left = [trial for trial in trials if trial.id not in run.store.finished_ids()]
         if note := room_note(run.store.folder, left):
             run.watcher.note(note)
@@ -168,6 +170,23 @@ def _within_memory(run: SweepRun, trials: Iterable[TrialConfig]) -> SweepRun:
         run.watcher.note(note)
     workers = resources.workers if run.workers_given else workers_that_fit(sizes, resources.workers, free)
     return replace(run, resources=replace(resources, workers=workers))
+
+
+def _side_by_side(run: SweepRun, trials: Iterable[TrialConfig], corpus: Corpus) -> SweepRun:
+    """The sweep with as many trials at a time as pay on this machine's GPUs, unless a number was asked for; says so."""
+    from engram.training.machine import resolve_device
+
+    resources, device = run.resources, resolve_device(run.resources.device) if run.resources.address is None else None
+    if run.workers_given or device is None or device.type == "cpu" or resources.devices > 1 or run.tables.kind != "process":
+        return run
+    from engramctl.sweep.side_by_side import Gpus, choose
+
+    finished = run.store.finished_ids()
+    left = [trial for trial in trials if trial.id not in finished]
+    with run.watcher.stages() as progress:
+        choice = choose(left, run.tables, Gpus.here(device), corpus.folder, default_cache(), progress)
+    run.watcher.note(choice.note)
+    return replace(run, resources=replace(resources, workers=choice.workers))
 
 
 def _prepared_corpus(run: SweepRun, manifest: Manifest, cache: Path) -> Corpus:

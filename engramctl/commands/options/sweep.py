@@ -12,6 +12,9 @@ from engramctl.commands.options.parse import items, numbers, one_of
 if TYPE_CHECKING:
     from engram.memory.placement.settings import ServingPlacement, TablePlacement
 
+AUTO = "auto"
+_MOST_DIGITS = 6
+
 SweepNameArgument = Annotated[str, typer.Argument(metavar="NAME|FILE", help="A sweep by name (from sweeps/) or a .yaml file.")]
 BudgetOption = Annotated[
     list[str] | None,
@@ -43,8 +46,24 @@ SetOption = Annotated[
 NameOption = Annotated[
     str | None, typer.Option("--name", metavar="TEXT", help="Folder of the results below --results; default: the sweep's name.")
 ]
+
+
+def _number_or_auto(text: str) -> int | None:
+    if text == AUTO:
+        return None
+    if not text.isdecimal() or len(text) > _MOST_DIGITS or not int(text):
+        raise typer.BadParameter(f"{text[:60]} is neither {AUTO} nor a whole number from 1 up.")
+    return int(text)
+
+
 WorkersOption = Annotated[
-    int | None, typer.Option("--workers", metavar="N", min=1, help="Trials at one time; default: one for each core, or each GPU.")
+    int | None,
+    typer.Option(
+        "--workers",
+        metavar="N|auto",
+        parser=_number_or_auto,
+        help="Trials at one time. auto, the default: one for each core; on GPUs as many as a short measurement finds to pay.",
+    ),
 ]
 DevicesPerTrialOption = Annotated[
     int,

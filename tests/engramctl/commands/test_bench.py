@@ -12,7 +12,7 @@ from typer.testing import CliRunner
 from engram.benchmarks import transformers_model
 from engramctl.cli import app
 
-COMMANDS = ("train", "memory", "compare", "sweep")
+COMMANDS = ("train", "memory", "compare", "pack", "sweep")
 MACHINE = {"cpu", "cores", "cpus", "threads", "device", "gpu", "pytorch", "kernels", "precision"}
 RANGE = {"median", "low", "high"}
 
@@ -76,6 +76,19 @@ def test_train_as_tables(short):
     assert "whole step" in output
     assert "muon" not in output
     assert "of the step" in output
+
+
+def test_pack(short, check_keys):
+    document = json.loads(run("pack", *short, "--workers", "1,2", "--step-tokens", "256", "--json").stdout)
+    check_keys("bench pack", document)
+    assert document["tokens_per_step"] == document["setting"]["tokens_per_step"] == 256
+    assert [packed["workers"] for packed in document["counts"]] == [1, 2]
+    for packed in document["counts"]:
+        assert len(packed["tokens_per_s"]) == packed["workers"]
+        assert set(packed["together"]) == RANGE
+    assert document["best"] in (1, 2)
+    assert "at a time pay" in run("pack", *short, "--workers", "1", "--step-tokens", "256").stdout
+    assert "numbers from 1 to 256" in run("pack", "--workers", "0", code=2).output
 
 
 def test_memory(short, check_keys):
