@@ -4,6 +4,7 @@ import typer
 
 from engramctl.commands.bench.compare import compare
 from engramctl.commands.bench.eval import evaluation
+from engramctl.commands.bench.gpu import gpu
 from engramctl.commands.bench.memory import memory
 from engramctl.commands.bench.offload import offload
 from engramctl.commands.bench.pack import pack
@@ -24,3 +25,4 @@ bench.command("pack")(pack)
 bench.command("sweep")(sweep)
 bench.command("eval")(evaluation)
 bench.command("offload")(offload)
+bench.command("gpu")(gpu)

@@ -129,7 +129,10 @@ def print_comparison(setup: "Setup", rho: float, comparison: Comparison) -> None
     print_machine(out, comparison.machine)
     out.print(f"{setup.size.name}, rho {rho:g}, ours with {setup.optimizer}, {setup.tokens_per_step:,} tokens a step")
     out.print()
-    variants = [(v.experts, v.dtype, "" if v.step_s is None else _ms(v.step_s), v.problem) for v in comparison.variants]
+    variants = [
+        (v.experts, f"{v.dtype}{', compiled' if v.compiled else ''}", "" if v.step_s is None else _ms(v.step_s), v.problem)
+        for v in comparison.variants
+    ]
     title = f"transformers {comparison.transformers}, probed"
     out.print(console.table(("experts", "type", "ms a step", ""), variants, left=2, title=title))
     out.print()
