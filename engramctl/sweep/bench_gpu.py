@@ -30,6 +30,7 @@ from engramctl.cluster.session import Resources
 from engramctl.sweep.bench import bench_spec, measure_sweep
 from engramctl.sweep.run import Progress
 
+_METHOD = "forkserver"
 _PRELOADED = ("torch", "engram.training.trainer", "engramctl.sweep.bench_gpu")
 """Imported once for all parts; nothing of it touches the GPU."""
 _SWEEP_SIZE, _SWEEP_TRIALS, _SWEEP_TIMES = "10m", 3, 4
@@ -110,7 +111,7 @@ def run_parts(
         file: JSON, written anew with every value; None: nowhere.
         tell: told of each part that begins.
     """
-    context = multiprocessing.get_context("forkserver")
+    context: Any = multiprocessing.get_context(_METHOD)
     context.set_forkserver_preload(list(_PRELOADED))
     found: list[GpuPart] = []
     ends = time.monotonic() + limit_s

@@ -38,7 +38,7 @@ def covered(spans: list[tuple[float, float]]) -> float | None:
 
 @contextmanager
 def utilisation(every_ms: int = 100) -> Iterator[Callable[[], float | None]]:
-    """Sample nvidia-smi meanwhile; yields a function for the mean so far: the share of the time in which a kernel ran, all processes' together.
+    """Sample nvidia-smi meanwhile; yields a function for the mean so far, the share of the time in which a kernel of any process ran.
 
     It returns None where there is no nvidia-smi.
     """
