@@ -20,7 +20,7 @@ from engramctl.results.trial_table import finished
 from engramctl.sweep.budget import fit_wall_time, makespan
 from engramctl.sweep.build import expand
 from engramctl.sweep.side_by_side import Gpus, known_choice
-from engramctl.sweep.spec import SweepSpec, budget_key, wall_seconds
+from engramctl.sweep.spec import Budget, SweepSpec, budget_key, declared_budget, wall_seconds
 
 _UNKNOWN = "unknown"
 _VALIDATION_SHARE = 1 / 3
@@ -86,18 +86,19 @@ def plan_sweep(spec: SweepSpec, store: Store, workers: int | None, device_name: 
         notes.append(choice.note)
         return choice.workers
 
-    budgets = []
+    budgets: list[Budget] = []
     for text in spec.budgets:
         seconds = wall_seconds(text)
         if seconds is None:
-            budgets.append(float(text))
+            budgets.append(declared_budget(text))
         elif (key := budget_key(spec, text)) in known_budgets:
             budgets.append(known_budgets[key])
         else:
             probes = expand(spec, [1e30], vocab_size, *fingerprints)
             slowest = {name: max((speed(t) for t in probes if t.size == name), key=lambda s: s.step_s) for name in spec.sizes}
-            budgets.append(fit_wall_time(seconds, probes, slowest, at_once(probes)))
-            notes.append(f"budget {text} is about {budgets[-1]:.2g} FLOPs a trial here; the sweep times a few steps and decides")
+            flops = fit_wall_time(seconds, probes, slowest, at_once(probes))
+            budgets.append(flops)
+            notes.append(f"budget {text} is about {flops:.2g} FLOPs a trial here; the sweep times a few steps and decides")
 
     done = store.finished_ids() if store.trials.is_dir() else set()
     trials = expand(spec, budgets, vocab_size, *fingerprints)

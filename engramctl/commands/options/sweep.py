@@ -18,7 +18,11 @@ _MOST_DIGITS = 6
 SweepNameArgument = Annotated[str, typer.Argument(metavar="NAME|FILE", help="A sweep by name (from sweeps/) or a .yaml file.")]
 BudgetOption = Annotated[
     list[str] | None,
-    typer.Option("--budget", metavar="B", help="FLOPs for each trial (1e13; several with commas), or a wall time for the sweep (20m, 2h)."),
+    typer.Option(
+        "--budget",
+        metavar="B",
+        help="FLOPs for each trial (1e13), tokens for each active parameter (20tpp), several with commas; or a wall time (20m).",
+    ),
 ]
 RhoOption = Annotated[list[str] | None, typer.Option("--rho", metavar="R", help="Shares of experts, e.g. 0,0.5,1.")]
 SizeOption = Annotated[list[str] | None, typer.Option("--size", metavar="S", help="Sizes of the ladder, e.g. 1m,3m.")]
