@@ -34,7 +34,7 @@ _METHOD = "forkserver"
 _PRELOADED = ("torch", "engram.training.trainer", "engramctl.sweep.bench_gpu")
 """Imported once for all parts; nothing of it touches the GPU."""
 _SWEEP_SIZE, _SWEEP_TRIALS, _SWEEP_TIMES = "10m", 3, 4
-_COMPILE_S = 40.0
+_COMPILE_S = 30.0
 _PACKED_TOKENS = 2_048
 
 
@@ -84,15 +84,15 @@ PARTS: dict[str, Part] = {
     "peak": Part(measure_peak, 40),
     "speed 10m": Part(measure_speed_of("10m"), 60),
     "speed 100m": Part(measure_speed_of("100m"), 60),
-    "pack 1m": Part(measure_packed("1m", _PACKED_TOKENS), 90),
     "speed 30m": Part(measure_speed_of("30m"), 60),
-    "beside 10m": Part(measure_beside("10m", _COMPILE_S), 180),
+    "pack 1m": Part(measure_packed("1m", _PACKED_TOKENS), 90),
     "memory 10m": Part(measure_longer("10m"), 90),
     "start": Part(measure_start, 120),
     "exact": Part(measure_first_losses, 60),
     "speed 300m": Part(measure_speed_of("300m"), 60),
     "speed 1b": Part(measure_speed_of("1b", None), 75),
-    "beside 100m": Part(measure_beside("100m", _COMPILE_S), 180),
+    "beside 10m": Part(measure_beside("10m", _COMPILE_S), 120),
+    "beside 100m": Part(measure_beside("100m", _COMPILE_S), 120),
     "sweep": Part(_measure_whole_sweep, 120),
     "losses": Part(measure_late_losses, 240),
 }

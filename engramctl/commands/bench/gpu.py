@@ -23,7 +23,7 @@ def gpu(
     only: Annotated[
         list[str] | None, typer.Option("--only", metavar="PART", help="Parts, or words of their names: speed, 'beside 10m'.")
     ] = None,
-    seconds: bench_options.SecondsOption = 3.0,
+    seconds: bench_options.SecondsOption = 2.0,
     rounds: bench_options.RoundsOption = 3,
     limit: Annotated[
         str, typer.Option("--limit", metavar="T", help="Time for all parts; those whose turn comes later are left out.")

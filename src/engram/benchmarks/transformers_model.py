@@ -24,10 +24,8 @@ EXPERTS = ("grouped_mm", "eager", "batched_mm")
 """Implementations of the experts that transformers has."""
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "bf16 autocast": torch.float32}
 """Dtypes of weights, activations and optimiser state; the last multiplies in bf16 and keeps fp32, as we do."""
-COMPILED_FIRST = ("grouped_mm", "batched_mm", "eager")
-"""The order in which they are compiled: the last is a loop over experts, which `torch.compile` takes apart into pieces."""
-COMPILE_S = 120.0
-"""Seconds in which a variant must be compiled, unless told otherwise."""
+COMPILE_S = 300.0
+"""Seconds in which all variants must be compiled, unless told otherwise."""
 _RATE = 1e-6
 
 
@@ -99,7 +97,7 @@ def fastest_step(
 ) -> tuple[Turn, list[Variant]]:
     """Probe every variant; returns the turn of the fastest, and all variants as probed.
 
-    On a GPU each implementation of the experts is then compiled, in the dtype in which it was fastest.
+    On a GPU each implementation of the experts is then compiled, in the dtype in which it was fastest, the fastest one first.
 
     Args:
         config: of the model.
@@ -108,13 +106,14 @@ def fastest_step(
         device: where to train.
         seconds: for which a variant is timed, about.
         on_probed: told of each variant.
-        compile_s: most seconds in which a variant must be compiled.
+        compile_s: for compiling all of them; those whose turn comes later are left out.
     """
     best: tuple[float, Turn] | None = None
     probed: list[Variant] = []
+    left_s = compile_s
 
     def probe(experts: str, dtype: str, compiled: bool) -> None:
-        nonlocal best
+        nonlocal best, left_s
         step_s, problem = None, None
         needed, free = _gathered_bytes(config, train.tokens_per_step), free_bytes(device)
         if experts == "batched_mm" and needed > free // 2:
@@ -122,12 +121,15 @@ def fastest_step(
         else:
             try:
                 turn = calls(training_step(config, experts, dtype, batches, device, compiled), device)
-                with _at_most(compile_s) if compiled else nullcontext():
-                    turn(0.0)
+                with _at_most(left_s) if compiled else nullcontext():
+                    first_s = turn(0.0)
+                left_s -= first_s if compiled else 0.0
                 step_s = turn(seconds)
                 if best is None or step_s < best[0]:
                     best = step_s, turn
-            except (RuntimeError, ValueError, TimeoutError) as found:
+            except TimeoutError as found:
+                problem, left_s = str(found), 0.0
+            except (RuntimeError, ValueError) as found:
                 problem = (str(found).strip() or type(found).__name__).splitlines()[0]
         probed.append(Variant(experts, dtype, step_s, problem, compiled))
         if on_probed is not None:
@@ -138,9 +140,11 @@ def fastest_step(
         probe(experts, dtype, compiled=False)
     if device.type == "cuda":
         ran = [variant for variant in probed if variant.step_s is not None]
-        fastest = {v.experts: v.dtype for v in sorted(ran, key=lambda v: -(v.step_s or 0))}
-        for experts in (name for name in COMPILED_FIRST if name in fastest):
-            probe(experts, fastest[experts], compiled=True)
+        fastest: dict[str, str] = {}
+        for variant in sorted(ran, key=lambda variant: variant.step_s or 0.0):
+            fastest.setdefault(variant.experts, variant.dtype)
+        for experts, dtype in fastest.items():
+            probe(experts, dtype, compiled=True)
     if best is None:
         raise RuntimeError(f"transformers runs in no way here: {probed[0].problem}")
     return best[1], probed
@@ -148,7 +152,9 @@ def fastest_step(
 
 @contextmanager
 def _at_most(seconds: float) -> Iterator[None]:
-    """Raise TimeoutError in the block after some seconds; without effect outside the main thread."""
+    """Raise TimeoutError in the block after some seconds, or at once; without effect outside the main thread."""
+    if seconds <= 0:
+        raise TimeoutError("no time was left to compile it")
     if threading.current_thread() is not threading.main_thread():
         yield
         return

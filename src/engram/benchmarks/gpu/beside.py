@@ -18,7 +18,7 @@ def measure_beside(size: str, compile_s: float) -> Measurement:
 
     Args:
         size: of the ladder.
-        compile_s: most seconds in which `torch.compile` must be done with a variant of transformers.
+        compile_s: seconds for compiling variants of transformers, all together.
     """
 
     def measure(environment: Environment, tell: Tell) -> None:
