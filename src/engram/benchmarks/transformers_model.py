@@ -4,6 +4,7 @@ import copy
 import itertools
 import signal
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
 from typing import Any
@@ -119,25 +120,25 @@ def fastest_step(
         if experts == "batched_mm" and needed > free // 2:
             problem = f"weights copied for every token take {needed / 1e9:.3g} GB"
         else:
+            started = time.perf_counter()
             try:
                 turn = calls(training_step(config, experts, dtype, batches, device, compiled), device)
                 with _at_most(left_s) if compiled else nullcontext():
-                    first_s = turn(0.0)
-                left_s -= first_s if compiled else 0.0
+                    turn(0.0)
                 step_s = turn(seconds)
                 if best is None or step_s < best[0]:
                     best = step_s, turn
-            except TimeoutError as found:
-                problem, left_s = str(found), 0.0
-            except (RuntimeError, ValueError) as found:
+            except (RuntimeError, ValueError, TimeoutError) as found:
                 problem = (str(found).strip() or type(found).__name__).splitlines()[0]
+            if compiled:
+                left_s -= time.perf_counter() - started
         probed.append(Variant(experts, dtype, step_s, problem, compiled))
         if on_probed is not None:
             on_probed(probed[-1])
-        give_back(device)  # of the one that was slower
 
     for experts, dtype in itertools.product(EXPERTS, DTYPES):
         probe(experts, dtype, compiled=False)
+        give_back(device)  # of the slower ones
     if device.type == "cuda":
         ran = [variant for variant in probed if variant.step_s is not None]
         fastest: dict[str, str] = {}
@@ -145,6 +146,7 @@ def fastest_step(
             fastest.setdefault(variant.experts, variant.dtype)
         for experts, dtype in fastest.items():
             probe(experts, dtype, compiled=True)
+            give_back(device)
     if best is None:
         raise RuntimeError(f"transformers runs in no way here: {probed[0].problem}")
     return best[1], probed
@@ -160,7 +162,7 @@ def _at_most(seconds: float) -> Iterator[None]:
         return
 
     def stop(*_: object) -> None:
-        raise TimeoutError(f"not compiled within {seconds:.0f} s")
+        raise TimeoutError(f"not compiled within {seconds:.3g} s")
 
     before = signal.signal(signal.SIGALRM, stop)
     signal.setitimer(signal.ITIMER_REAL, seconds)
