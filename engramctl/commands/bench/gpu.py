@@ -54,8 +54,6 @@ def gpu(
     limit_s = parse_duration(limit)
     resolve_device(device)
     text = default_text(_TEXT | sweep_options.corpus_overrides(corpus, corpus_bytes, text_column, tokenizer, vocab_size))
-    if out is not None and not out.absolute().parent.is_dir():
-        raise UserError(f"--out {out}: {out.absolute().parent} is not a folder")
     from engram.benchmarks.gpu.environment import Environment
     from engramctl.present.tables.bench_gpu import print_gpu
     from engramctl.sweep.bench_gpu import PARTS, bars, run_parts
@@ -66,6 +64,7 @@ def gpu(
         if not any(word in name for name in PARTS):
             raise UserError(f"--only {word}: there is no such part; there are {', '.join(PARTS)}")
     names = [name for name in PARTS if any(word in name for word in wanted)]
+    _require_writable(out)
     environment = Environment(device, prepared(text, cache).folder, seconds, rounds)
     if environment.rehearsal:
         console.note("a rehearsal on the CPU, at size 1m: the numbers mean nothing")
@@ -78,3 +77,14 @@ def gpu(
         console.note(f"numbers: {out}")
     if any(part.problem for part in found):
         raise typer.Exit(1)
+
+
+def _require_writable(out: Path | None) -> None:
+    """UserError when the file can't be written: before minutes are spent on what goes into it."""
+    if out is None:
+        return
+    try:
+        with out.open("a"):
+            pass
+    except (OSError, ValueError) as problem:
+        raise UserError(f"--out {out} can't be written: {getattr(problem, 'strerror', None) or problem}") from None

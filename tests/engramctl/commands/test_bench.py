@@ -12,7 +12,7 @@ from typer.testing import CliRunner
 from engram.benchmarks import transformers_model
 from engramctl.cli import app
 
-COMMANDS = ("train", "memory", "compare", "pack", "sweep")
+COMMANDS = ("train", "memory", "compare", "pack", "sweep", "gpu")
 MACHINE = {"cpu", "cores", "cpus", "threads", "device", "gpu", "pytorch", "kernels", "precision"}
 RANGE = {"median", "low", "high"}
 
@@ -116,6 +116,19 @@ def test_compare(short, monkeypatch):
     output = run("compare", *options).stdout
     assert "x the tokens/s of transformers" in output
     assert "with dense gradients" in output
+
+
+def test_gpu(tiny, tmp_path):
+    """On a CPU a rehearsal, in processes of its own."""
+    options = [*tiny[: tiny.index("--size")], "--device", "cpu", "--seconds", "0.05", "--rounds", "1"]
+    done = run("gpu", *options, "--only", "peak,speed 1b", "--out", tmp_path / "gpu.json", "--json")
+    document = json.loads(done.stdout)
+    assert list(document["parts"]) == ["peak", "speed 1b"]
+    assert document == json.loads((tmp_path / "gpu.json").read_text())
+    assert [bar["what"] for bar in document["bars"] if bar["holds"] is not None] == ["1b, of the measured peak of products"]
+    assert "a rehearsal on the CPU" in done.stderr
+    assert "there is no such part; there are peak, speed 10m" in run("gpu", "--only", "other", code=2).output
+    assert "can't be written: Is a directory" in run("gpu", *options, "--out", tmp_path, code=2).output
 
 
 def test_sweep(tiny):
