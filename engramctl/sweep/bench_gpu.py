@@ -2,6 +2,7 @@
 
 import json
 import multiprocessing
+import os
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
@@ -31,8 +32,11 @@ from engramctl.sweep.bench import bench_spec, measure_sweep
 from engramctl.sweep.run import Progress
 
 _METHOD = "forkserver"
-_PRELOADED = ("torch", "engram.training.trainer", "engramctl.sweep.bench_gpu")
-"""Imported once for all parts; nothing of it touches the GPU."""
+_PRELOADED = ("torch", "torch._dynamo", "engram.training.trainer", "engramctl.sweep.bench_gpu")
+"""Imported once for all parts, which takes longer than many a measurement; nothing of it touches the GPU. The first optimiser would import
+`torch._dynamo` otherwise."""
+_NO_DRIVER = "PYTORCH_NVML_BASED_CUDA_CHECK"
+"""Lets `torch.cuda.is_available` ask without waking the driver, which could not be used after a fork."""
 _SWEEP_SIZE, _SWEEP_TRIALS, _SWEEP_TIMES = "10m", 3, 4
 _COMPILE_S = 30.0
 _PACKED_TOKENS = 2_048
@@ -111,6 +115,7 @@ def run_parts(
         file: JSON, written anew with every value; None: nowhere.
         tell: told of each part that begins.
     """
+    os.environ.setdefault(_NO_DRIVER, "1")
     context: Any = multiprocessing.get_context(_METHOD)
     context.set_forkserver_preload(list(_PRELOADED))
     found: list[GpuPart] = []
