@@ -27,8 +27,11 @@ smoke: setup  ## Set up, then three tiny trials: does everything work here?
 test: setup  ## Set up, then all tests
 	$(BIN)/python -m pytest -n auto --maxprocesses 4 --dist loadfile
 
-gpu: $(if $(GPU_PYTHON),,setup)  ## The tests that need a GPU: sweeps on it, and what is done with their models
-	$(or $(GPU_PYTHON),$(BIN)/python) -m pytest tests/gpu --durations=5
+GPU_PARTS ?=
+gpu: $(if $(GPU_PYTHON),,setup)  ## All of one GPU in six minutes: its numbers as a table and in gpu.json, then the tests that need one
+	status=0; python=$(or $(GPU_PYTHON),$(BIN)/python); \
+	$$python -m engramctl bench gpu --limit 4m --out gpu.json $(foreach part,$(GPU_PARTS),--only $(part)) || status=1; \
+	$$python -m pytest tests/gpu --durations=5 || status=1; exit $$status
 
 fuzz: setup  ## Set up, then 2,000 command lines and damaged files with new seeds: one line of error or none, nothing written elsewhere
 	ENGRAMCTL_FUZZ_CASES=2000 $(BIN)/python -m pytest -n auto --maxprocesses 4 --dist load tests/engramctl/fuzz

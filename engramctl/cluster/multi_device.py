@@ -127,7 +127,6 @@ def train_together(config: dict[str, Any]) -> None:
     """What each of a trial's processes runs, started by Ray Train."""
     settings: WorkerSettings = config["settings"]
     exit_with(settings.driver)
-    settle_process(settings.threads)
     try:
         _train(TrialConfig.model_validate_json(config["trial"]), settings, config["progress"])
     except ProcessLostError:
@@ -140,6 +139,7 @@ def _train(trial: TrialConfig, settings: WorkerSettings, progress_file: Path) ->
     from ray.train.torch import get_device
 
     device = get_device() if "gpu" in settings.resources else torch.device("cpu")
+    settle_process(settings.threads, device)
     processes = Processes.of_default_group(device)
     store = Store(settings.results, settings.context.sweep)
     reset_peak_rss()

@@ -39,11 +39,11 @@ def score_job(job: Job, machine: Machine, progress: Progress) -> dict[str, str]:
     Raises UserError for a task that can't be had, OSError when the disk refuses.
     """
     from engram.evaluation.adapter import EngramLM
-    from engram.training.machine import settle_process
+    from engram.training.machine import resolve_device, settle_process
     from engramctl.results.rows.scores import item_columns, score_columns
 
     started = time.monotonic()
-    settle_process(machine.threads)
+    settle_process(machine.threads, resolve_device(machine.device))
     restored = _restored(job.checkpoint, machine.device)
     model = EngramLM.from_restored(restored, job.max_length, batch_tokens=machine.batch_tokens, on_progress=progress)
     evaluated = evaluate_request(job.request, model)

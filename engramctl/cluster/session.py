@@ -1,6 +1,7 @@
 """A Ray session, private or on a cluster, and how many trials it has room for."""
 
 import logging
+import math
 import os
 import resource
 import shutil
@@ -42,6 +43,8 @@ _VITAL = ("gcs_server", "raylet")
 LASTING: dict[str, Any] = {"num_cpus": 0, "max_restarts": -1, "max_task_retries": -1}
 """Options of an actor that only carries news: it takes no core, and is started again, empty, when it is killed."""
 _SILENT: dict[str, Any] = {"logging_level": logging.CRITICAL, "log_to_driver": False}
+_RAY_UNITS = 10_000
+"""Parts of a resource that Ray tells apart."""
 _MIN_FILE_BYTES = 2**30
 """Ray's object store is a file."""
 
@@ -264,7 +267,11 @@ def _require_loopback() -> None:
 
 
 def trial_resources(resources: Resources) -> dict[str, float]:
-    """CPUs and GPUs for each training process: one core, plus on GPUs an equal share of them, or a whole one with several devices."""
+    """CPUs and GPUs for each training process: one core, plus on GPUs a share of one, or a whole one with several devices.
+
+    With W workers on G GPUs a share is one over W / G, rounded up: a process lies on one GPU as a whole, so that of 12 workers on 8 GPUs,
+    with two thirds of one each, only 8 would find a place.
+    """
     import ray
 
     if resources.device == "cpu" or (resources.device == "auto" and not ray.cluster_resources().get("GPU")):
@@ -272,8 +279,9 @@ def trial_resources(resources: Resources) -> dict[str, float]:
     gpus = ray.cluster_resources().get("GPU", 0.0)
     if not gpus:
         raise UserError(f"device '{resources.device}': the Ray cluster has no GPU; use --device cpu or auto")
-    share = min(1.0, gpus / resources.workers) if resources.workers and resources.devices == 1 else 1.0
-    return {"cpu": 1.0, "gpu": share}
+    on_each = math.ceil(resources.workers / gpus) if resources.workers and resources.devices == 1 else 1
+    # Ray counts in ten thousandths and would round 1 / 6 up, of which only five fit.
+    return {"cpu": 1.0, "gpu": math.floor(_RAY_UNITS / on_each) / _RAY_UNITS}
 
 
 def cluster_workers(resources: Resources) -> int:

@@ -29,9 +29,9 @@ def measure_speeds(trials: Sequence[TrialConfig], corpus_folder: Path, resources
         from engramctl.cluster.worker import exit_with
 
         exit_with(driver)
-        settle_process(threads=int(wanted["cpu"]))
-        trial = TrialConfig.model_validate_json(trial_json)
-        return measure_speed(trial, Corpus.open(corpus_folder), resolve_device(resources.device), seconds)
+        device = resolve_device(resources.device)
+        settle_process(int(wanted["cpu"]), device)
+        return measure_speed(TrialConfig.model_validate_json(trial_json), Corpus.open(corpus_folder), device, seconds)
 
     # Keep every worker busy while measuring: a trial alone on a machine runs faster than two side by side.
     copies = 1 if resources.workers is None else -(-resources.workers // len(trials))

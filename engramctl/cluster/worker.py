@@ -23,7 +23,7 @@ from engram.errors import UserError
 from engram.files import REFUSALS, is_full, refusal
 from engram.memory.placement.settings import TablePlacement
 from engram.training.checkpoints.room import require_room
-from engram.training.machine import peak_rss_bytes, reset_peak_rss, resolve_device, settle_process
+from engram.training.machine import give_back, peak_rss_bytes, reset_peak_rss, resolve_device, settle_process
 from engram.training.trainer import Trainer
 from engramctl.present.format import last_line
 from engramctl.results.liveness import Process
@@ -80,8 +80,9 @@ class TrialWorker(tune.Trainable):
     def setup(self, config: dict[str, Any], settings: WorkerSettings) -> None:  # type: ignore[override]  # tune.with_parameters
         self.settings = settings
         exit_with(settings.driver)
-        settle_process(settings.threads)
         self.device = resolve_device(settings.device)
+        # Rows that lie outside the model are summed and trained by the CPU, whatever trains the rest.
+        settle_process(settings.threads, self.device if settings.tables.kind == "process" else torch.device("cpu"))
         self.corpus: Corpus | None = None  # opened in `step`, where a failure becomes a row
         self.store = Store(settings.results, settings.context.sweep)
         self._set_trial(config)
@@ -99,8 +100,10 @@ class TrialWorker(tune.Trainable):
             return self._step()
         except Exception as problem:
             # A bug, or a trial that doesn't fit the machine: recorded as failed while the other trials go on.
-            self._close_trainer()
-            return keep_failure(self.store, self.trial, self.settings.context, user_message(problem) or traceback.format_exc())
+            report = user_message(problem) or traceback.format_exc()
+        # Only now, with the exception gone: the frames of its traceback hold the tensors of the step that failed.
+        self._close_trainer()
+        return keep_failure(self.store, self.trial, self.settings.context, report)
 
     def _step(self) -> dict[str, Any]:
         if self.trainer is None:
@@ -122,9 +125,12 @@ class TrialWorker(tune.Trainable):
         return result
 
     def _close_trainer(self) -> None:
-        if self.trainer is not None:
-            self.trainer.close()
-        self.trainer = None
+        """Let go of the trainer with all of its memory, which the next trial may need, or another worker on the same GPU."""
+        trainer, self.trainer = self.trainer, None
+        if trainer is not None:
+            trainer.close()
+            del trainer
+        give_back(self.device)
 
 
 def user_message(problem: Exception) -> str | None:

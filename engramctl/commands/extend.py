@@ -71,7 +71,7 @@ def extend(
     reference_model = None if reference is None else load_final(reference, where)
     todo = Extension(source, trial, corpus, place, reference_model, val_tokens)
     with _locked(place), _stoppable():
-        settle_process(threads=1)  # may compile kernels, so it waits until nothing can be refused any more
+        settle_process(1, where)  # may compile kernels, so it waits until nothing can be refused any more
         row = todo.row
         if row is not None and todo.is_measured:
             console.note(f"{place.checkpoint} is there already")

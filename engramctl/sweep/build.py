@@ -10,22 +10,26 @@ from engram.scaling.accounting import count_parameters
 from engram.scaling.allocation import check_spread
 from engram.scaling.ladder import Size, size
 from engramctl.sweep.models import sized_models, train_config
-from engramctl.sweep.spec import SweepSpec, sweep_variants
+from engramctl.sweep.spec import Budget, PerParameter, SweepSpec, sweep_variants
+
+
+def pure_p_active(spec: SweepSpec, size: Size, vocab_size: int) -> int:
+    """P_active of the pure MoE, which stands for all rhos: so all see equally many tokens."""
+    pure = 0 if spec.slots else 1
+    return count_parameters(sized_models(spec, size, [pure], vocab_size)[pure]).p_active
 
 
 def flops_per_step(spec: SweepSpec, size: Size, vocab_size: int) -> int:
-    """Training FLOPs per step in the paper's count, taken from the pure MoE: the same at every rho, so that all see equally many tokens."""
-    pure = 0 if spec.slots else 1
-    base = sized_models(spec, size, [pure], vocab_size)[pure]
-    return 6 * count_parameters(base).p_active * train_config(spec, size, 1).tokens_per_step
+    """Training FLOPs per step in the paper's count, the same at every rho."""
+    return 6 * pure_p_active(spec, size, vocab_size) * train_config(spec, size, 1).tokens_per_step
 
 
-def expand(spec: SweepSpec, budgets: Sequence[float], vocab_size: int, corpus: str, tokenizer: str) -> list[TrialConfig]:
+def expand(spec: SweepSpec, budgets: Sequence[Budget], vocab_size: int, corpus: str, tokenizer: str) -> list[TrialConfig]:
     """All trials of a sweep.
 
     Args:
         spec: the sweep.
-        budgets: FLOPs per trial; wall times have been resolved.
+        budgets: FLOPs per trial or tokens per parameter; wall times have been resolved.
         vocab_size: tokens of the tokenizer.
         corpus: fingerprint of the corpus.
         tokenizer: fingerprint of the tokenizer.
@@ -44,7 +48,9 @@ def expand(spec: SweepSpec, budgets: Sequence[float], vocab_size: int, corpus: s
             compared = compared | models_by_label if spec.equal_across_variants else models_by_label
             check_spread(compared, ("p_active",) if spec.slots else ("p_total", "p_active"))
             step = flops_per_step(sub, shape, vocab_size)
-            for budget, seed, point in itertools.product(budgets, range(spec.seeds), points):
+            active = pure_p_active(sub, shape, vocab_size)
+            flops = [budget.flops(active) if isinstance(budget, PerParameter) else budget for budget in budgets]
+            for budget, seed, point in itertools.product(flops, range(spec.seeds), points):
                 steps = int(budget / step)
                 if steps < 1:
                     raise UserError(f"budget {budget:.3g} FLOPs is too small for one step of size {name}, which takes {step:.3g}")

@@ -8,8 +8,7 @@ from engram.corpus.dataset import Corpus
 from engram.errors import UserError
 from engramctl.results.manifest import DeclaredSweep, Manifest, PinnedCorpus, WantedTrial
 from engramctl.results.store import Store
-from engramctl.sweep.spec import SweepSpec, budget_key, wall_seconds
-from engramctl.sweep.units import parse_flops
+from engramctl.sweep.spec import Budget, SweepSpec, budget_key, declared_budget, wall_seconds
 
 
 def check_same_sweep(store: Store, spec: SweepSpec, manifest: Manifest) -> None:
@@ -66,6 +65,6 @@ def with_trials(manifest: Manifest, trials: Iterable[TrialConfig]) -> Manifest:
     return manifest.model_copy(update={"trials": tuple(entries.values())})
 
 
-def known_budget(spec: SweepSpec, text: str, manifest: Manifest) -> float | None:
-    """FLOPs of a budget; None for a wall time that has not been turned into FLOPs yet."""
-    return parse_flops(text) if wall_seconds(text) is None else manifest.budgets.get(budget_key(spec, text))
+def known_budget(spec: SweepSpec, text: str, manifest: Manifest) -> Budget | None:
+    """A budget; None for a wall time that has not been turned into FLOPs yet."""
+    return declared_budget(text) if wall_seconds(text) is None else manifest.budgets.get(budget_key(spec, text))

@@ -11,7 +11,7 @@ from engram.memory.designs.base import NO_ROWS
 from engram.memory.designs.registry import NONE
 from engram.scaling.allocation import allocate, baseline, memory_template, with_slots
 from engram.scaling.ladder import Size
-from engram.scaling.recipe import DEFAULT_RECIPE
+from engram.scaling.recipe import RECIPES
 from engramctl.sweep.overrides import deep_merge
 
 if TYPE_CHECKING:
@@ -61,6 +61,7 @@ def sized_models(spec: "SweepSpec", size: Size, points: Sequence[float], vocab_s
 
 def train_config(spec: "SweepSpec", size: Size, steps: int) -> TrainConfig:
     """Training config of a size, with the sweep's overrides."""
-    optimizer = str(override_group(spec.train, "train", "optimizer").get("kind", DEFAULT_RECIPE.optimizer))
+    recipe = RECIPES[spec.recipe]
+    optimizer = str(override_group(spec.train, "train", "optimizer").get("kind", recipe.optimizer))
     override_group(spec.train, "train", "schedule")  # refuses what is not a mapping
-    return validated(TrainConfig, deep_merge(DEFAULT_RECIPE.train_defaults(size, optimizer), spec.train) | {"steps": steps}, "train")
+    return validated(TrainConfig, deep_merge(recipe.train_defaults(size, optimizer), spec.train) | {"steps": steps}, "train")

@@ -1,9 +1,12 @@
 """What a sweep would train and cost, without training anything."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from engram.cache import default_cache
 from engram.config.trial import TrialConfig
+from engram.memory.placement.settings import TablePlacement
 from engram.scaling.accounting import training_memory_bytes
 from engram.scaling.allocation import spread
 from engram.training.machine import resolve_device, resolve_precision
@@ -16,7 +19,8 @@ from engramctl.results.store import Store
 from engramctl.results.trial_table import finished
 from engramctl.sweep.budget import fit_wall_time, makespan
 from engramctl.sweep.build import expand
-from engramctl.sweep.spec import SweepSpec, budget_key, wall_seconds
+from engramctl.sweep.side_by_side import Gpus, known_choice
+from engramctl.sweep.spec import Budget, SweepSpec, budget_key, declared_budget, wall_seconds
 
 _UNKNOWN = "unknown"
 _VALIDATION_SHARE = 1 / 3
@@ -44,7 +48,6 @@ class Plan:
 def plan_sweep(spec: SweepSpec, store: Store, workers: int | None, device_name: str) -> Plan:
     """Plan a sweep. Speeds are those of its finished trials of the same size, else guessed from a quarter second of matrix products."""
     device = resolve_device(device_name)
-    workers = workers or local_workers(device.type)
     manifest = store.read_manifest()
     # Otherwise the folder holds another experiment, and `sweep` would refuse to add this one.
     same = manifest is not None and manifest.fixed == spec.fixed
@@ -72,18 +75,30 @@ def plan_sweep(spec: SweepSpec, store: Store, workers: int | None, device_name: 
             tokens_per_s = flops_per_s[0] / (columns["model_flops"] / columns["tokens"])
         return Speed(1.0, trial.train.tokens_per_step / tokens_per_s, _VALIDATION_SHARE * trial.train.val_tokens / tokens_per_s)
 
-    budgets = []
+    def at_once(trials: Sequence[TrialConfig]) -> int:
+        """Trials at a time: as asked for, or as `sweep` would choose, as far as that is known without measuring."""
+        if workers is not None or device.type == "cpu":
+            return workers or local_workers(device.type)
+        choice = known_choice(trials, TablePlacement(), Gpus.here(device), default_cache())
+        if choice is None:
+            notes.append("`sweep` measures how many trials at a time pay on this GPU; times are for one")
+            return local_workers(device.type)
+        notes.append(choice.note)
+        return choice.workers
+
+    budgets: list[Budget] = []
     for text in spec.budgets:
         seconds = wall_seconds(text)
         if seconds is None:
-            budgets.append(float(text))
+            budgets.append(declared_budget(text))
         elif (key := budget_key(spec, text)) in known_budgets:
             budgets.append(known_budgets[key])
         else:
             probes = expand(spec, [1e30], vocab_size, *fingerprints)
             slowest = {name: max((speed(t) for t in probes if t.size == name), key=lambda s: s.step_s) for name in spec.sizes}
-            budgets.append(fit_wall_time(seconds, probes, slowest, workers))
-            notes.append(f"budget {text} is about {budgets[-1]:.2g} FLOPs a trial here; the sweep times a few steps and decides")
+            flops = fit_wall_time(seconds, probes, slowest, at_once(probes))
+            budgets.append(flops)
+            notes.append(f"budget {text} is about {flops:.2g} FLOPs a trial here; the sweep times a few steps and decides")
 
     done = store.finished_ids() if store.trials.is_dir() else set()
     trials = expand(spec, budgets, vocab_size, *fingerprints)
@@ -97,10 +112,11 @@ def plan_sweep(spec: SweepSpec, store: Store, workers: int | None, device_name: 
                 "done": trial.id in done,
             }
         )
-    total = makespan([row["estimated_s"] for row in rows if not row["done"]], workers)
+    n_workers = at_once([trial for trial in trials if trial.id not in done])
+    total = makespan([row["estimated_s"] for row in rows if not row["done"]], n_workers)
     notes.append(_spread_note(spec, rows))
-    plan = Plan(rows, total, workers, notes)
-    about = f", about {duration(total)} with {workers} at a time" if plan.n_left else ""
+    plan = Plan(rows, total, n_workers, notes)
+    about = f", about {duration(total)} with {n_workers} at a time" if plan.n_left else ""
     notes.append(f"{plan.n_left} of {counted(len(rows), 'trial')} to train{about}")
     return plan
 

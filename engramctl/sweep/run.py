@@ -15,9 +15,8 @@ from engram.corpus.statistics import overlap, text_loss
 from engram.errors import UserError
 from engram.memory.placement.settings import TablePlacement
 from engramctl.cluster.events import ENDED, RETRY, Event
-from engramctl.cluster.limits import free_memory
 from engramctl.cluster.private import remove_left_folders
-from engramctl.cluster.session import Resources, cluster_workers, local_workers, ray_session, trial_resources
+from engramctl.cluster.session import Resources, cluster_workers, ray_session, trial_resources
 from engramctl.cluster.shared_folder import require_shared
 from engramctl.cluster.speeds import measure_speeds
 from engramctl.present.format import counted, human
@@ -32,9 +31,9 @@ from engramctl.sweep.build import expand
 from engramctl.sweep.continuation import check_same_sweep, known_budget, updated_manifest, with_trials
 from engramctl.sweep.devices import check_devices
 from engramctl.sweep.kernels import compiling
-from engramctl.sweep.memory import memory_note, trial_memory, workers_that_fit
 from engramctl.sweep.room import room_note
-from engramctl.sweep.spec import SweepSpec, budget_key, wall_seconds
+from engramctl.sweep.spec import Budget, SweepSpec, budget_key, wall_seconds
+from engramctl.sweep.workers import local_resources, side_by_side, within_memory
 
 if TYPE_CHECKING:
     from engram.training.speed import Speed
@@ -79,7 +78,7 @@ class SweepRun:
     kernels: "Future[tuple[str, ...]] | None" = None
     """Done when the kernels are compiled: lines about that, or a UserError when their disk is full."""
 
-    def expand(self, budgets: Sequence[float], corpus: Corpus) -> list[TrialConfig]:
+    def expand(self, budgets: Sequence[Budget], corpus: Corpus) -> list[TrialConfig]:
         """All trials of the sweep on its text."""
         return expand(self.spec, budgets, corpus.vocab_size, corpus.fingerprint, corpus.tokenizer_fingerprint)
 
@@ -95,7 +94,7 @@ def run_sweep(run: SweepRun, cache: Path) -> list[TrialConfig]:
         check_same_sweep(run.store, run.spec, manifest)
         if run.resources.address is None:
             given = run.resources.workers is not None
-            run = replace(run, resources=_local_resources(run), workers_given=given, kernels=compiling(run.resources.device))
+            run = replace(run, resources=local_resources(run), workers_given=given, kernels=compiling(run.resources.device))
         return train_missing(run, _prepared_corpus(run, manifest, cache), manifest)
 
 
@@ -115,7 +114,8 @@ def train_missing(run: SweepRun, corpus: Corpus, manifest: Manifest) -> list[Tri
     trials = [] if None in known else run.expand([b for b in known if b], corpus)
     if not trials or {trial.id for trial in trials} - run.store.finished_ids():
         check_devices(run.resources, run.store, trials)
-        run = _within_memory(run, trials or run.expand([PROBE_BUDGET], corpus))
+        run = within_memory(run, trials or run.expand([PROBE_BUDGET], corpus))
+        run = side_by_side(run, trials or run.expand([PROBE_BUDGET], corpus), corpus)
         left = [trial for trial in trials if trial.id not in run.store.finished_ids()]
         if note := room_note(run.store.folder, left):
             run.watcher.note(note)
@@ -142,32 +142,6 @@ def longest_first(trials: Iterable[TrialConfig]) -> list[TrialConfig]:
 
 
 # Before Ray starts
-
-
-def _local_resources(run: SweepRun) -> Resources:
-    """The resources with the number of workers filled in from what this machine has room for."""
-    from engram.training.machine import resolve_device
-
-    device_type = resolve_device(run.resources.device).type
-    room = local_workers(device_type, run.resources.devices)
-    workers = run.resources.workers or room
-    run.tables.check_memory(workers)
-    return replace(run.resources, workers=workers)
-
-
-def _within_memory(run: SweepRun, trials: Iterable[TrialConfig]) -> SweepRun:
-    """The sweep with no more workers than this machine's memory has room for, unless they were asked for; says so."""
-    from engram.training.machine import resolve_device
-
-    resources = run.resources
-    if resources.address or resources.workers is None or resolve_device(resources.device).type != "cpu":
-        return run
-    finished, free = run.store.finished_ids(), free_memory()
-    sizes = [trial_memory(trial, run.tables, resources.devices) for trial in trials if trial.id not in finished]
-    if note := memory_note(sizes, resources.workers, free, run.workers_given):
-        run.watcher.note(note)
-    workers = resources.workers if run.workers_given else workers_that_fit(sizes, resources.workers, free)
-    return replace(run, resources=replace(resources, workers=workers))
 
 
 def _prepared_corpus(run: SweepRun, manifest: Manifest, cache: Path) -> Corpus:

@@ -2,6 +2,7 @@
 
 import itertools
 from collections import Counter
+from dataclasses import dataclass
 from typing import Any, Self
 
 from pydantic import Field, PrivateAttr, ValidationError, field_validator, model_validator
@@ -12,11 +13,12 @@ from engram.frozen import FrozenConfig
 from engram.memory.designs.registry import NONE
 from engram.scaling.ladder import LADDER, size
 from engram.scaling.presets import PRESETS
+from engram.scaling.recipe import DEFAULT_RECIPE, RECIPES
 from engramctl.sweep.axes import OWN_POINTS, AxisValues, Variant, combinations, normalised
 from engramctl.sweep.limits import MAX_SLOTS, MAX_TRIALS, NEAREST_RHOS
 from engramctl.sweep.models import memory_design, override_group, sized_models, train_config
 from engramctl.sweep.overrides import lay_over
-from engramctl.sweep.units import parse_bytes, parse_duration, parse_flops
+from engramctl.sweep.units import parse_bytes, parse_duration, parse_flops, parse_per_parameter
 
 _FORBIDDEN_IN_TRAIN = {"steps"}
 _DECIDED_BY_RHO = {"table_sizes"}
@@ -40,6 +42,9 @@ class SweepSpec(FrozenConfig):
     """Whether P_total and P_active must agree across variants, as they must across rho."""
     seeds: int = Field(default=1, ge=1)
     budgets: tuple[str, ...] = Field(min_length=1)
+    """FLOPs of each trial (1e13), tokens for each active parameter (20tpp), or a wall time for the sweep (20m)."""
+    recipe: str = DEFAULT_RECIPE.name
+    """How each size is trained where `train` says nothing else (`engram.scaling.recipe`)."""
     model: dict[str, Any] = Field(default_factory=dict)
     """Overrides of the ladder's ModelConfig, nested."""
     train: dict[str, Any] = Field(default_factory=dict)
@@ -56,6 +61,13 @@ class SweepSpec(FrozenConfig):
                 )
             size(name)
         return tuple(dict.fromkeys(names))
+
+    @field_validator("recipe")
+    @classmethod
+    def _known_recipe(cls, name: str) -> str:
+        if name not in RECIPES:
+            raise ValueError(f"{name!r} is not allowed: {' or '.join(RECIPES)} is expected")
+        return name
 
     @field_validator("rhos")
     @classmethod
@@ -98,12 +110,12 @@ class SweepSpec(FrozenConfig):
     def _known_units(cls, budgets: tuple[str, ...]) -> tuple[str, ...]:
         for budget in budgets:
             if wall_seconds(budget) is None:
-                parse_flops(budget)
+                declared_budget(budget)
             elif len(budgets) > 1:
-                raise ValueError(f"budget {budget} is a wall time; it must stand alone, several budgets are FLOPs such as 1e13")
+                raise ValueError(f"budget {budget} is a wall time; it must stand alone, several budgets are FLOPs such as 1e13, or 20tpp")
         by_value: dict[Any, str] = {}  # 1e13 and 10000000000000 are one budget
         for budget in budgets:
-            by_value.setdefault(wall_seconds(budget) or parse_flops(budget), budget)
+            by_value.setdefault(wall_seconds(budget) or declared_budget(budget), budget)
         return tuple(by_value.values())
 
     @field_validator("corpus", mode="before")
@@ -182,7 +194,8 @@ class SweepSpec(FrozenConfig):
     @property
     def fixed(self) -> dict[str, Any]:
         """What can't change when a sweep continues: everything but the question and what may grow."""
-        return self.model_dump(mode="json", exclude=_NOT_FIXED)
+        # Sweeps that were begun before there were several recipes know of none.
+        return self.model_dump(mode="json", exclude=_NOT_FIXED | ({"recipe"} if self.recipe == DEFAULT_RECIPE.name else set()))
 
 
 def variant_spec(spec: SweepSpec, variant: Variant) -> SweepSpec:
@@ -208,6 +221,27 @@ def _whole(value: Any) -> Any:
 def wall_seconds(budget: str) -> float | None:
     """Seconds if the budget is a wall time (20m), None if it is a number of FLOPs."""
     return parse_duration(budget) if budget.strip()[-1:].lower() in ("s", "m", "h", "d") else None
+
+
+@dataclass(frozen=True)
+class PerParameter:
+    """A budget of so many tokens for each active parameter: every size has FLOPs of its own."""
+
+    tokens: float
+
+    def flops(self, p_active: int) -> float:
+        """FLOPs of a trial in the paper's count, to three digits."""
+        return float(f"{6 * p_active**2 * self.tokens:.3g}")
+
+
+Budget = float | PerParameter
+"""FLOPs for each trial of every size, or tokens for each parameter."""
+
+
+def declared_budget(budget: str) -> Budget:
+    """A budget that is no wall time; UserError for what is none at all."""
+    tokens = parse_per_parameter(budget)
+    return parse_flops(budget) if tokens is None else PerParameter(tokens)
 
 
 def budget_key(spec: SweepSpec, budget: str) -> str:

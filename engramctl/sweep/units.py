@@ -8,6 +8,9 @@ from engram.errors import UserError
 _SCALES = {"": 1, "K": 10**3, "M": 10**6, "G": 10**9, "T": 10**12, "KI": 2**10, "MI": 2**20, "GI": 2**30, "TI": 2**40}
 _SECONDS = {"d": 86400, "h": 3600, "m": 60, "s": 1}
 
+_PER_PARAMETER = "tpp"
+_MOST_PER_PARAMETER = 1e9
+
 _MOST_BYTES = 1e18
 _MOST_S = 10 * 366 * 86400.0
 
@@ -34,6 +37,20 @@ def parse_duration(text: str) -> float:
     return seconds
 
 
+def parse_per_parameter(text: str) -> float | None:
+    """`20tpp` -> 20 tokens for each active parameter; None where the unit is another, UserError where the number is none."""
+    number, unit, rest = text.strip().lower().partition(_PER_PARAMETER)
+    if not unit or rest:
+        return None
+    try:
+        tokens = float(number)
+    except ValueError:
+        tokens = math.nan
+    if not 0 < tokens <= _MOST_PER_PARAMETER:
+        raise UserError(f"budget {text[:60]!r} is not a number of tokens for each active parameter, such as 20tpp")
+    return tokens
+
+
 def parse_flops(text: str) -> float:
     """`1e14` -> FLOPs; UserError otherwise."""
     try:
@@ -41,5 +58,5 @@ def parse_flops(text: str) -> float:
     except ValueError:
         flops = math.nan
     if not (0 < flops < math.inf):
-        raise UserError(f"budget {text!r} is neither FLOPs for each trial, such as 1e13, nor a wall time, such as 20m or 2h")
+        raise UserError(f"budget {text!r} is neither FLOPs for each trial, such as 1e13, nor a wall time, such as 20m, nor 20tpp")
     return flops

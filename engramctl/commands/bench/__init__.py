@@ -4,8 +4,10 @@ import typer
 
 from engramctl.commands.bench.compare import compare
 from engramctl.commands.bench.eval import evaluation
+from engramctl.commands.bench.gpu import gpu
 from engramctl.commands.bench.memory import memory
 from engramctl.commands.bench.offload import offload
+from engramctl.commands.bench.pack import pack
 from engramctl.commands.bench.sweep import sweep
 from engramctl.commands.bench.train import train
 from engramctl.commands.group import CommandGroup
@@ -19,6 +21,8 @@ bench = typer.Typer(
 bench.command("train")(train)
 bench.command("memory")(memory)
 bench.command("compare")(compare)
+bench.command("pack")(pack)
 bench.command("sweep")(sweep)
 bench.command("eval")(evaluation)
 bench.command("offload")(offload)
+bench.command("gpu")(gpu)

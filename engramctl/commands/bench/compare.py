@@ -19,6 +19,7 @@ def compare(
     size: bench_options.SizeOption = bench_options.DEFAULT_SIZE,
     rho: bench_options.RhoOption = bench_options.DEFAULT_RHO,
     optimizer: bench_options.OptimizerOption = DEFAULT_RECIPE.optimizer,
+    step_tokens: bench_options.StepTokensOption = None,
     table_rows: Annotated[
         int, typer.Option("--table-rows", metavar="N", min=1000, help="Rows of the table that is held in two ways.")
     ] = 10_000_000,
@@ -46,7 +47,7 @@ def compare(
     from engram.benchmarks.transformers_model import require_transformers
 
     require_transformers()
-    setup = settled(size, optimizer, text, device, precision, cache)
+    setup = settled(size, optimizer, text, device, precision, cache, step_tokens)
     from engram.benchmarks.compare import measure_comparison
     from engramctl.present.tables import bench as tables
 

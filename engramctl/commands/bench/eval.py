@@ -41,8 +41,9 @@ def evaluation(
     from engram.training.machine import resolve_device, settle_process
     from engramctl.present.tables import bench as tables
 
-    settle_process(1)
-    restored = load_final(checkpoint, resolve_device(device))
+    where = resolve_device(device)
+    settle_process(1, where)
+    restored = load_final(checkpoint, where)
     asked = Asked()
     evaluate(asked, [task], data=data, limit=limit, offline=offline, answer_bpb=False)
     model = EngramLM.from_restored(restored, max_length)

@@ -16,6 +16,7 @@ from engramctl.present.progress import StageProgress
 def memory(
     size: bench_options.SizeOption = bench_options.DEFAULT_SIZE,
     optimizer: bench_options.OptimizerOption = DEFAULT_RECIPE.optimizer,
+    step_tokens: bench_options.StepTokensOption = None,
     seconds: bench_options.SecondsOption = bench_options.DEFAULT_SECONDS,
     rounds: bench_options.RoundsOption = bench_options.DEFAULT_ROUNDS,
     corpus: corpus_options.CorpusOption = None,
@@ -34,7 +35,7 @@ def memory(
     """
     check_size(size)
     text = sweep_options.corpus_overrides(corpus, corpus_bytes, text_column, tokenizer, vocab_size)
-    setup = settled(size, optimizer, text, device, precision, cache)
+    setup = settled(size, optimizer, text, device, precision, cache, step_tokens)
     from engram.benchmarks.memory import measure_memory
     from engramctl.present.tables import bench as tables
 

@@ -147,10 +147,10 @@ def _train_config(optimizer: str, table_optimizer: str) -> "TrainConfig":
 
 
 def _settle_for_inference() -> None:
-    from engram.training.machine import settle_process
+    from engram.training.machine import resolve_device, settle_process
     from engramctl.cluster.session import local_workers
 
-    settle_process(local_workers("cpu"))
+    settle_process(local_workers("cpu"), resolve_device("cpu"))
 
 
 def _teller(stage: str) -> Callable[[str], None]:

@@ -45,7 +45,15 @@ def default_text(overrides: Mapping[str, Any]) -> "CorpusSpec":
     return load_sweep(find_sweep(DEFAULT_SWEEP), {"corpus": overrides}).corpus
 
 
-def settled(size: str, optimizer: str, text: Mapping[str, Any], device: str, precision: Any, cache: Path | None) -> "Setup":
+def settled(
+    size: str,
+    optimizer: str,
+    text: Mapping[str, Any],
+    device: str,
+    precision: Any,
+    cache: Path | None,
+    step_tokens: int | None = None,
+) -> "Setup":
     """Settle this process as one that trains, and prepare what is to be measured."""
     check_precision(precision)
     from engram.benchmarks.shapes import Setup, named_size
@@ -55,8 +63,8 @@ def settled(size: str, optimizer: str, text: Mapping[str, Any], device: str, pre
     shape, where = named_size(size), resolve_device(device)
     DEFAULT_RECIPE.learning_rate(shape, optimizer)  # refuses an unknown optimiser before the text is prepared
     corpus = prepared(default_text(text), cache)
-    settle_process(1)
-    return Setup(shape, optimizer, corpus, where, precision)
+    settle_process(1, where)
+    return Setup(shape, optimizer, corpus, where, precision, step_tokens)
 
 
 def setting(name: str, setup: "Setup", seconds: float, rounds: int, rho: float | None = None) -> dict[str, Any]:

@@ -19,7 +19,7 @@ def sweep(
     rho: bench_options.RhoOption = bench_options.DEFAULT_RHO,
     optimizer: bench_options.OptimizerOption = DEFAULT_RECIPE.optimizer,
     trials: Annotated[int, typer.Option("--trials", metavar="N", min=1, help="Trials of equal length: seeds of one model.")] = 8,
-    workers: sweep_options.WorkersOption = None,
+    workers: bench_options.WorkersOption = None,
     seconds: Annotated[float, typer.Option("--seconds", metavar="S", min=0.01, help="Training time of each trial, about.")] = 120.0,
     corpus: corpus_options.CorpusOption = None,
     corpus_bytes: corpus_options.CorpusBytesOption = None,

@@ -18,6 +18,7 @@ def train(
     size: bench_options.SizeOption = bench_options.DEFAULT_SIZE,
     rho: bench_options.RhoOption = bench_options.DEFAULT_RHO,
     optimizer: bench_options.OptimizerOption = DEFAULT_RECIPE.optimizer,
+    step_tokens: bench_options.StepTokensOption = None,
     workers: Annotated[
         int, typer.Option("--workers", metavar="N", min=1, help="Then train N copies side by side, each in a process of its own.")
     ] = 1,
@@ -41,7 +42,7 @@ def train(
     """
     check_size(size)
     text = sweep_options.corpus_overrides(corpus, corpus_bytes, text_column, tokenizer, vocab_size)
-    setup = settled(size, optimizer, text, device, precision, cache)
+    setup = settled(size, optimizer, text, device, precision, cache, step_tokens)
     from engram.benchmarks.train import measure_training
     from engram.benchmarks.workers import train_side_by_side
     from engramctl.present.tables import bench as tables

@@ -12,6 +12,13 @@ RoundsOption = Annotated[
 ]
 SecondsOption = Annotated[float, typer.Option("--seconds", metavar="S", min=0.01, help="Time for each case, all rounds together.")]
 VocabSizeOption = Annotated[int | None, typer.Option("--vocab-size", metavar="N", help="Tokens of that BPE. Default: 4096.")]
+WorkersOption = Annotated[
+    int | None, typer.Option("--workers", metavar="N", min=1, help="Trials at one time; default: one for each core, or each GPU.")
+]
+StepTokensOption = Annotated[
+    int | None,
+    typer.Option("--step-tokens", metavar="N", min=1, help="Tokens a step, in sequences of the size's length. Default: the recipe's."),
+]
 PrecisionOption = Annotated[str, typer.Option("--precision", metavar="P", help="auto, bf16 or fp32.")]
 
 DEFAULT_SIZE = "study"

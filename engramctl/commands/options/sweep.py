@@ -12,10 +12,17 @@ from engramctl.commands.options.parse import items, numbers, one_of
 if TYPE_CHECKING:
     from engram.memory.placement.settings import ServingPlacement, TablePlacement
 
+AUTO = "auto"
+_MOST_DIGITS = 6
+
 SweepNameArgument = Annotated[str, typer.Argument(metavar="NAME|FILE", help="A sweep by name (from sweeps/) or a .yaml file.")]
 BudgetOption = Annotated[
     list[str] | None,
-    typer.Option("--budget", metavar="B", help="FLOPs for each trial (1e13; several with commas), or a wall time for the sweep (20m, 2h)."),
+    typer.Option(
+        "--budget",
+        metavar="B",
+        help="FLOPs for each trial (1e13), tokens for each active parameter (20tpp), several with commas; or a wall time (20m).",
+    ),
 ]
 RhoOption = Annotated[list[str] | None, typer.Option("--rho", metavar="R", help="Shares of experts, e.g. 0,0.5,1.")]
 SizeOption = Annotated[list[str] | None, typer.Option("--size", metavar="S", help="Sizes of the ladder, e.g. 1m,3m.")]
@@ -43,8 +50,24 @@ SetOption = Annotated[
 NameOption = Annotated[
     str | None, typer.Option("--name", metavar="TEXT", help="Folder of the results below --results; default: the sweep's name.")
 ]
+
+
+def _number_or_auto(text: str) -> int | None:
+    if text == AUTO:
+        return None
+    if not text.isdecimal() or len(text) > _MOST_DIGITS or not int(text):
+        raise typer.BadParameter(f"{text[:60]} is neither {AUTO} nor a whole number from 1 up.")
+    return int(text)
+
+
 WorkersOption = Annotated[
-    int | None, typer.Option("--workers", metavar="N", min=1, help="Trials at one time; default: one for each core, or each GPU.")
+    int | None,
+    typer.Option(
+        "--workers",
+        metavar="N|auto",
+        parser=_number_or_auto,
+        help="Trials at one time. auto, the default: one for each core; on GPUs as many as a short measurement finds to pay.",
+    ),
 ]
 DevicesPerTrialOption = Annotated[
     int,

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 
-from engram.benchmarks.results import COUNTED, Comparison, Machine, Measured, MemorySpeed, PrefixSharing, SideBySide, TrainSpeed
+from engram.benchmarks.results import COUNTED, Comparison, Machine, Measured, MemorySpeed, Pack, PrefixSharing, SideBySide, TrainSpeed
 from engram.scaling.accounting import count_parameters
 from engramctl.present import console
 from engramctl.present.format import counted, human
@@ -129,7 +129,10 @@ def print_comparison(setup: "Setup", rho: float, comparison: Comparison) -> None
     print_machine(out, comparison.machine)
     out.print(f"{setup.size.name}, rho {rho:g}, ours with {setup.optimizer}, {setup.tokens_per_step:,} tokens a step")
     out.print()
-    variants = [(v.experts, v.dtype, "" if v.step_s is None else _ms(v.step_s), v.problem) for v in comparison.variants]
+    variants = [
+        (v.experts, f"{v.dtype}{', compiled' if v.compiled else ''}", "" if v.step_s is None else _ms(v.step_s), v.problem)
+        for v in comparison.variants
+    ]
     title = f"transformers {comparison.transformers}, probed"
     out.print(console.table(("experts", "type", "ms a step", ""), variants, left=2, title=title))
     out.print()
@@ -159,6 +162,35 @@ def print_sweep(size: str, rho: float, optimizer: str, speed: SweepSpeed) -> Non
     begun = "" if speed.startup_s is None else f"; first training step after {speed.startup_s:.1f} s"
     out.print(f"wall {speed.wall_s:.1f} s, {human(speed.tokens_per_s)} tokens/s together{begun}; {speed.shutdown_s:.1f} s to stop Ray")
     out.print(f"efficiency {_percent(speed.efficiency)}")
+
+
+def pack_json(pack: Pack) -> dict[str, Any]:
+    """JSON of `bench pack`."""
+    return asdict(pack) | {"best": pack.best}
+
+
+def print_pack(setup: "Setup", rho: float, pack: Pack) -> None:
+    """Table of `bench pack`."""
+    out = console.out()
+    print_machine(out, pack.machine)
+    out.print(f"{setup.size.name}, rho {rho:g}, {setup.optimizer}, {pack.tokens_per_step:,} tokens a step")
+    out.print()
+    alone = pack.counts[0].together.median / pack.counts[0].workers
+    rows = [
+        (
+            packed.workers,
+            show_range(packed.together, human),
+            human(packed.together.median / packed.workers),
+            _percent(packed.together.median / packed.workers / alone),
+        )
+        for packed in pack.counts
+    ]
+    out.print(console.table(("trials side by side", "tokens/s together", "of each", "of the first line"), rows, left=0))
+    out.print()
+    sharing = "" if pack.machine.gpu is None else ", through MPS" if pack.mps else ", by turns: no MPS daemon runs"
+    out.print(f"{pack.best} at a time pay{sharing}")
+    if pack.problem is not None:
+        out.print(f"larger numbers don't train: {pack.problem}")
 
 
 def sharing_json(machine: Machine, sharing: PrefixSharing) -> dict[str, Any]:

@@ -52,7 +52,7 @@ def measure_comparison(setup: Setup, rho: float, table_rows: int, seconds: float
     if report is not None:
         report("probing transformers", 0, None)
     config = deepseek_config(models[SAME], setup.train.seq_len, setup.size.shared_experts)
-    turns[THEIRS], variants = fastest_step(config, setup.train, _batches(setup), setup.device, _PROBE_SHARE * seconds)
+    turns[THEIRS], variants = fastest_step(config, setup.train, batches(setup), setup.device, _PROBE_SHARE * seconds)
     times = interleave({name: Case(turn) for name, turn in turns.items()}, rounds, seconds, report)
     cases = []
     for name, took in times.items():
@@ -73,8 +73,8 @@ def measure_comparison(setup: Setup, rho: float, table_rows: int, seconds: float
     return Comparison(this_machine(setup.train, setup.device), version, variants, cases, ratios, tables)
 
 
-def _batches(setup: Setup) -> Iterator[Tensor]:
-    """The batches of a trial, int64 [B, T + 1]."""
+def batches(setup: Setup) -> Iterator[Tensor]:
+    """The batches of a trial without end, int64 [B, T + 1]."""
     train = setup.train
     stream = TrainBatches(setup.corpus.train, train.seq_len, train.batch_size, seed=0)
     return (torch.from_numpy(stream.batch(step)) for step in itertools.count())

@@ -103,7 +103,7 @@ def _train(pipe: Connection, trial_json: str, corpus_folder: Path, folder: Path,
     end_with_parent()
     trainer: Trainer | None = None
     try:
-        settle_process(1)
+        settle_process(1, _CPU)
         trial = TrialConfig.model_validate_json(trial_json)
         corpus = Corpus.open(corpus_folder)
         machine = this_machine(trial.train, _CPU)

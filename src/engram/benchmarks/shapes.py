@@ -49,11 +49,15 @@ class Setup:
     corpus: Corpus
     device: torch.device
     precision: Precision = "auto"
+    step_tokens: int | None = None
+    """Tokens a step, rounded down to whole sequences; None: those of the recipe."""
 
     @property
     def train(self) -> TrainConfig:
         """Endless training; UserError when there is no such optimiser."""
         seq_len, batch_size = DEFAULT_RECIPE.sequence_and_batch[STUDY_LIKE if self.size == STUDY else self.size.name]
+        if self.step_tokens is not None:
+            batch_size = max(1, self.step_tokens // seq_len)
         rate = DEFAULT_RECIPE.learning_rate(self.size, self.optimizer)
         values = {"seq_len": seq_len, "batch_size": batch_size, "learning_rate": rate, "optimizer": {"kind": self.optimizer}}
         few = {"steps": ENDLESS, "n_validations": 1, "val_tokens": seq_len}

@@ -63,8 +63,9 @@ def _train(trial_json: str, corpus_folder: Path, device_name: str, seconds: floa
     barrier = _barrier
     assert barrier is not None
     try:
-        settle_process(1)
-        trainer = endless_trainer(TrialConfig.model_validate_json(trial_json), Corpus.open(corpus_folder), resolve_device(device_name))
+        device = resolve_device(device_name)
+        settle_process(1, device)
+        trainer = endless_trainer(TrialConfig.model_validate_json(trial_json), Corpus.open(corpus_folder), device)
         turn = steps(trainer)
         turn(min(_WARM_UP_S, seconds))
         found = []

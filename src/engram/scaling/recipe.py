@@ -6,7 +6,7 @@ the tables' rate, the schedule) are the defaults of `engram.config.training`.
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from types import MappingProxyType
 from typing import Any
 
@@ -29,6 +29,9 @@ class Recipe:
     far_rate: float
     """Peak rate of either optimiser at `far_width`; the rate is a power law in width through both."""
     far_width: int
+    rated_tokens: Mapping[str, int] | None = None
+    """Tokens per step, by size name, for which these rates hold: with more, the rate grows with the square root of the ratio, as Adam's
+    noise asks for (Malladi et al., 2022, arXiv 2205.10287). None: they hold for the recipe's own."""
 
     def learning_rate(self, size: Size, optimizer: str) -> float:
         """Peak rate for a size; an unknown optimiser kind is a UserError that lists the kinds."""
@@ -36,7 +39,14 @@ class Recipe:
             raise UserError(f"optimizer kind '{optimizer}' is unknown; there are {', '.join(self.rate_at_width)}")
         near = self.rate_at_width[optimizer]
         exponent = math.log(near / self.far_rate) / math.log(self.far_width / self.rate_width)
-        return near * (self.rate_width / size.width) ** exponent
+        return near * (self.rate_width / size.width) ** exponent * self._batch_factor(size.name)
+
+    def _batch_factor(self, name: str) -> float:
+        """What the batch of a size multiplies its rate by."""
+        if self.rated_tokens is None or name not in self.rated_tokens:
+            return 1.0
+        seq_len, batch_size = self.sequence_and_batch[name]
+        return math.sqrt(seq_len * batch_size / self.rated_tokens[name])
 
     def train_defaults(self, size: Size, optimizer: str | None = None) -> dict[str, Any]:
         """The fields of TrainConfig that depend on the size or the optimiser; KeyError for a size that is not on the ladder.
@@ -77,3 +87,18 @@ PAPER_MUON_2026 = Recipe(
     far_width=2560,
 )
 DEFAULT_RECIPE = PAPER_MUON_2026
+
+GPU_MUON_2026 = replace(
+    PAPER_MUON_2026,
+    name="gpu-muon-2026",
+    # A GPU is idle in steps of 2,048 tokens. How large they may be is a matter of the budget: DeepSeek LLM (arXiv 2401.02954, 3.1) finds
+    # the best batch at 0.292 C^0.3271 tokens, flat around it. That is 5 k at the FLOPs of 1m with 200 tokens for each active parameter,
+    # 8 k for 3m with 60, 23 k for 10m and 46 k for 30m with 120, 53 k for 100m with 20; powers of two near these. Larger sizes as above.
+    sequence_and_batch=MappingProxyType(
+        dict(PAPER_MUON_2026.sequence_and_batch)
+        | {"1m": (64, 64), "3m": (128, 64), "10m": (128, 256), "30m": (256, 128), "100m": (512, 64)}
+    ),
+    rated_tokens=MappingProxyType({name: length * batch for name, (length, batch) in PAPER_MUON_2026.sequence_and_batch.items()}),
+)
+RECIPES = MappingProxyType({recipe.name: recipe for recipe in (PAPER_MUON_2026, GPU_MUON_2026)})
+"""By the name that a sweep file may give."""

@@ -44,8 +44,10 @@ def resolve_precision(precision: Literal["auto", "bf16", "fp32"], device: torch.
     return "bf16" if capabilities.get("amx_bf16") or capabilities.get("avx512_bf16") else "fp32"
 
 
-def settle_process(threads: int) -> None:
-    """Set a process up for training: threads, compiled kernels, a heap that keeps its pages, and rare garbage collections.
+def settle_process(threads: int, device: torch.device) -> None:
+    """Set a process up for training on `device`: threads, a heap that keeps its pages, rare garbage collections, and the CPU's kernels.
+
+    These are compiled and loaded only where the model is on the CPU: compiling takes longer than anything else at the start of a process.
 
     By default glibc hands large blocks back to the system at every free, and each training step would fault them in again. A step makes
     thousands of objects but hardly any cycles, while every collection walks over all that the imports have left.
@@ -53,12 +55,19 @@ def settle_process(threads: int) -> None:
     torch.set_num_threads(threads)
     gc.freeze()
     gc.set_threshold(_GARBAGE_THRESHOLD)
-    if threads == 1:
+    if threads == 1 and device.type == "cpu":
         kernels.load()
     if platform.libc_ver()[0] == "glibc":
         libc = ctypes.CDLL(None)
         libc.mallopt(_M_MMAP_MAX, 0)
         libc.mallopt(_M_TRIM_THRESHOLD, 2**31 - 1)
+
+
+def give_back(device: torch.device) -> None:
+    """Free what nothing refers to any more, and hand the GPU memory that PyTorch keeps for later back to other processes."""
+    gc.collect()
+    if device.type == "cuda":
+        torch.cuda.empty_cache()
 
 
 def reset_peak_rss() -> None:

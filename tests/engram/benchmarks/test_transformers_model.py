@@ -1,4 +1,5 @@
 import sys
+import time
 from itertools import repeat
 
 import pytest
@@ -82,3 +83,31 @@ def test_transformers_may_be_missing(monkeypatch):
     monkeypatch.setitem(sys.modules, "transformers", None)
     with pytest.raises(UserError, match="needs transformers, which is not installed: python -m pip install transformers"):
         require_transformers()
+
+
+@pytest.mark.parametrize(
+    ("compile_s", "problems"),
+    [(60.0, [None] * 3), (0.1, ["not compiled within 0.1 s", "no time was left to compile it", "no time was left to compile it"])],
+)
+def test_on_a_gpu_they_are_compiled_the_fastest_first(setup, batches, monkeypatch, compile_s, problems):
+    speeds = {"grouped_mm": 3.0, "eager": 1.0, "batched_mm": 2.0}
+
+    def step(config, experts, dtype, batches, device, compiled):
+        def run():
+            if compiled:
+                time.sleep(0.2)
+            return speeds[experts] * (1.0 if dtype == "bf16" else 1.5) * (0.5 if compiled else 1.0)
+
+        return run
+
+    monkeypatch.setattr(transformers_model, "training_step", step)
+    monkeypatch.setattr(transformers_model, "calls", lambda run, device: lambda seconds: run())
+    monkeypatch.setattr(transformers_model, "free_bytes", lambda device: 10**15)
+    monkeypatch.setattr(transformers_model, "give_back", lambda device: None)
+    told = []
+    turn, probed = fastest_step(config_of(setup), setup.train, batches, torch.device("cuda"), 0.0, told.append, compile_s)
+    assert told == probed
+    compiled = [variant for variant in probed if variant.compiled]
+    assert [variant.name for variant in compiled] == [f"{name} bf16 compiled" for name in ("eager", "batched_mm", "grouped_mm")]
+    assert [variant.problem for variant in compiled] == problems
+    assert turn(0.0) == (0.5 if compile_s == 60.0 else 1.0)

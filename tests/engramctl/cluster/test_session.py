@@ -1,7 +1,7 @@
 import pytest
 
 from engram.errors import UserError
-from engramctl.cluster.session import Resources, cluster_workers, ray_session
+from engramctl.cluster.session import Resources, cluster_workers, ray_session, trial_resources
 
 
 def test_how_many_trials_a_cluster_has_room_for(monkeypatch):
@@ -13,6 +13,23 @@ def test_how_many_trials_a_cluster_has_room_for(monkeypatch):
     assert cluster_workers(Resources("cuda", 3, "auto", 2)) == 2
     with pytest.raises(UserError, match="--devices-per-trial 5: the Ray cluster has 9 CPUs and 4 GPUs"):
         cluster_workers(Resources("cuda", None, "auto", 5))
+
+
+@pytest.mark.parametrize(("gpus", "workers", "on_each"), [(8, 12, 2), (8, 8, 1), (8, 3, 1), (1, 3, 3), (1, 6, 6), (1, 7, 7), (2, 5, 3)])
+def test_all_workers_find_a_place_on_the_gpus(monkeypatch, gpus, workers, on_each):
+    monkeypatch.setattr("ray.cluster_resources", lambda: {"CPU": 64.0, "GPU": float(gpus)})
+    resources = Resources("cuda", workers, None)
+    share = trial_resources(resources)["gpu"]
+    units = round(share * 10_000)  # what Ray makes of it
+    assert share * 10_000 == pytest.approx(units)
+    assert on_each * units <= 10_000 < (on_each + 1) * units
+    assert cluster_workers(resources) == gpus * on_each >= workers
+
+
+def test_without_a_number_of_workers_each_trial_has_a_gpu(monkeypatch):
+    monkeypatch.setattr("ray.cluster_resources", lambda: {"CPU": 64.0, "GPU": 8.0})
+    assert trial_resources(Resources("auto", None, "auto")) == {"cpu": 1.0, "gpu": 1.0}
+    assert trial_resources(Resources("cuda", 12, "auto", devices=2)) == {"cpu": 1.0, "gpu": 1.0}
 
 
 COLD = """Initialization failure from server:

@@ -3,12 +3,14 @@ import shutil
 import subprocess
 import sys
 import time
+import weakref
 from dataclasses import replace
 
 import psutil
 import pytest
 import torch
 
+from engram import kernels
 from engram.config.training import TrainConfig
 from engram.config.trial import TrialConfig
 from engram.corpus.dataset import Corpus
@@ -17,6 +19,7 @@ from engram.corpus.sources import CorpusSpec
 from engram.errors import UserError
 from engram.scaling.allocation import allocate, baseline, memory_template
 from engram.scaling.ladder import LADDER
+from engram.training.machine import settle_process
 from engramctl.cluster import worker
 from engramctl.results.rows.trials import SweepContext
 from engramctl.results.schema.trials import CURVE_SCHEMA
@@ -157,6 +160,37 @@ def test_a_bug_becomes_a_failed_row_and_the_worker_goes_on(bench, trial, monkeyp
     assert bench.store.finished_ids() == set()
     bench.reset_config({"trial": trial.model_dump_json()})
     assert bench.step()["status"] == "finished", "failed trials are tried again"
+
+
+@pytest.mark.parametrize("fails", [False, True])
+def test_nothing_of_a_trial_stays_in_memory(bench, monkeypatch, fails):
+    """Neither of one that is done nor of one that failed, whose traceback holds the tensors of its last step."""
+    trainers, given_back = [], []
+
+    class Seen(worker.Trainer):
+        def __init__(self, *arguments, **options):
+            super().__init__(*arguments, **options)
+            trainers.append(weakref.ref(self))
+
+        def advance(self, seconds):
+            if fails:
+                raise MemoryError("no room")
+            return super().advance(seconds)
+
+    give_back = worker.give_back
+    monkeypatch.setattr(worker, "Trainer", Seen)
+    monkeypatch.setattr(worker, "give_back", lambda device: (give_back(device), given_back.append(trainers[0]())))
+    assert bench.step()["status"] == ("failed" if fails else "finished")
+    assert given_back == [None]
+
+
+@pytest.mark.usefixtures("settled_process")
+def test_a_worker_compiles_kernels_only_for_a_cpu(monkeypatch):
+    loaded = []
+    monkeypatch.setattr(kernels, "load", lambda: loaded.append("cpu"))
+    for device in ("cuda", "cpu"):
+        settle_process(1, torch.device(device))
+        assert loaded == ["cpu"] * (device == "cpu")
 
 
 def test_a_worker_ends_with_its_driver():

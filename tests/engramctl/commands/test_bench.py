@@ -12,7 +12,7 @@ from typer.testing import CliRunner
 from engram.benchmarks import transformers_model
 from engramctl.cli import app
 
-COMMANDS = ("train", "memory", "compare", "sweep")
+COMMANDS = ("train", "memory", "compare", "pack", "sweep")
 MACHINE = {"cpu", "cores", "cpus", "threads", "device", "gpu", "pytorch", "kernels", "precision"}
 RANGE = {"median", "low", "high"}
 
@@ -38,7 +38,7 @@ def short(tiny):
     return [*tiny, "--seconds", "0.05", "--rounds", "2", "--precision", "fp32"]
 
 
-@pytest.mark.parametrize("command", COMMANDS)
+@pytest.mark.parametrize("command", [*COMMANDS, "gpu"])
 def test_every_command_has_help_with_an_example(command):
     output = " ".join(run(command, "--help").output.replace("│", " ").split())
     assert f"Example: engramctl bench {command}" in output
@@ -78,6 +78,19 @@ def test_train_as_tables(short):
     assert "of the step" in output
 
 
+def test_pack(short, check_keys):
+    document = json.loads(run("pack", *short, "--workers", "1,2", "--step-tokens", "256", "--json").stdout)
+    check_keys("bench pack", document)
+    assert document["tokens_per_step"] == document["setting"]["tokens_per_step"] == 256
+    assert [packed["workers"] for packed in document["counts"]] == [1, 2]
+    for packed in document["counts"]:
+        assert len(packed["tokens_per_s"]) == packed["workers"]
+        assert set(packed["together"]) == RANGE
+    assert document["best"] in (1, 2)
+    assert "at a time pay" in run("pack", *short, "--workers", "1", "--step-tokens", "256").stdout
+    assert "numbers from 1 to 256" in run("pack", "--workers", "0", code=2).output
+
+
 def test_memory(short, check_keys):
     document = json.loads(run("memory", *short, "--json").stdout)
     check_keys("bench memory", document)
@@ -103,6 +116,19 @@ def test_compare(short, monkeypatch):
     output = run("compare", *options).stdout
     assert "x the tokens/s of transformers" in output
     assert "with dense gradients" in output
+
+
+def test_gpu(tiny, tmp_path):
+    """On a CPU a rehearsal, in processes of its own."""
+    options = [*tiny[: tiny.index("--size")], "--device", "cpu", "--seconds", "0.05", "--rounds", "1"]
+    done = run("gpu", *options, "--only", "peak,speed 1b", "--out", tmp_path / "gpu.json", "--json")
+    document = json.loads(done.stdout)
+    assert list(document["parts"]) == ["peak", "speed 1b"]
+    assert document == json.loads((tmp_path / "gpu.json").read_text())
+    assert [bar["what"] for bar in document["bars"] if bar["holds"] is not None] == ["1b, of the measured peak of products"]
+    assert "a rehearsal on the CPU" in done.stderr
+    assert "there is no such part; there are peak, speed 10m" in run("gpu", "--only", "other", code=2).output
+    assert "can't be written: Is a directory" in run("gpu", *options, "--out", tmp_path, code=2).output
 
 
 def test_sweep(tiny):

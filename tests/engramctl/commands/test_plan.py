@@ -1,6 +1,7 @@
 import json
 
 import pytest
+import torch
 from typer.testing import CliRunner
 
 from engram.config.model import ModelConfig
@@ -8,6 +9,9 @@ from engram.scaling.accounting import count_parameters
 from engram.scaling.ladder import LADDER
 from engram.scaling.presets import PRESETS
 from engramctl.cli import app
+from engramctl.cluster.session import local_workers
+from engramctl.sweep import plan
+from engramctl.sweep.side_by_side import Choice
 
 
 def run(*arguments: str, code: int = 0):
@@ -85,6 +89,31 @@ def test_plan_shows_the_papers_models_side_by_side():
 )
 def test_the_papers_models_are_not_sizes_to_allocate(arguments, message):
     assert message in run(*arguments, code=2).stderr
+
+
+def test_workers(tmp_path):
+    for given, at_once in (("3", "3 at a time"), ("auto", f"{local_workers('cpu')} at a time")):
+        assert at_once in run("plan", "smoke", "--device", "cpu", "--workers", given, "--results", str(tmp_path)).stderr
+    assert "x is neither auto nor a whole number from 1 up" in run("plan", "smoke", "--workers", "x", code=2).output
+
+
+@pytest.mark.parametrize(
+    ("choice", "said"),
+    [
+        (Choice(6, "6 at a time, 3 on each GPU"), "with 6 at a time"),
+        (None, "`sweep` measures how many trials at a time pay on this GPU"),
+    ],
+)
+def test_workers_on_a_gpu(tmp_path, monkeypatch, choice, said):
+    monkeypatch.setattr(plan, "resolve_device", lambda name: torch.device("cuda"))
+    monkeypatch.setattr(plan, "guess_flops_per_s", lambda device, precision: 1e12)
+    monkeypatch.setattr(plan, "resolve_precision", lambda precision, device: "bf16")
+    monkeypatch.setattr(plan, "known_choice", lambda *_: choice)
+    monkeypatch.setattr(plan, "local_workers", lambda device: 2)
+    monkeypatch.setattr(plan.Gpus, "here", lambda device: None)
+    planned = run("plan", "smoke", "--results", str(tmp_path)).stderr
+    assert said in planned
+    assert choice is not None or "with 2 at a time" in planned
 
 
 def test_budget_too_small_for_a_step(tmp_path):

@@ -41,6 +41,8 @@ _BOUNDARIES = {
     "engramctl.sweep.extend.measure_again": "measuring would start here",
     "engram.benchmarks.train.measure_training": "measuring would start here",
     "engram.benchmarks.workers.train_side_by_side": "measuring would start here",
+    "engram.benchmarks.pack.measure_pack": "measuring would start here",
+    "engramctl.sweep.bench_gpu.run_parts": "measuring would start here",
     "engram.benchmarks.memory.measure_memory": "measuring would start here",
     "engram.benchmarks.compare.measure_comparison": "measuring would start here",
     "engram.benchmarks.prefix_sharing.measure_prefix_sharing": "measuring would start here",

@@ -119,8 +119,9 @@ def test_slots_are_added_to_a_fixed_backbone(tmp_path):
     assert len({t.train.steps for t in trials(spec)}) == 1
 
 
-@pytest.mark.parametrize("name", ["allocation", "components", "designs", "laptop", "layers", "memory", "smoke"])
+@pytest.mark.parametrize("name", ["allocation", "components", "designs", "gpu", "gpu-minutes", "laptop", "layers", "memory", "smoke"])
 def test_every_shipped_sweep_expands(name):
     spec = load_sweep(find_sweep(name), {})
-    found = expand(spec, [1e13], spec.corpus.vocab_size, "c" * 64, "t" * 64)
-    assert len(found) == len({t.id for t in found}) == sum(len(sub.rhos or sub.slots) for _, sub in sweep_variants(spec))
+    found = expand(spec, [1e15], spec.corpus.vocab_size, "c" * 64, "t" * 64)
+    points = sum(len(sub.rhos or sub.slots) for _, sub in sweep_variants(spec))
+    assert len(found) == len({t.id for t in found}) == len(spec.sizes) * points

@@ -7,7 +7,9 @@ from engram.scaling.accounting import count_parameters
 from engram.scaling.ladder import LADDER
 from engramctl.sweep.build import expand, flops_per_step
 from engramctl.sweep.files import load_sweep
+from engramctl.sweep.spec import declared_budget
 
+GPU = "gpu-muon-2026"
 MINIMAL = """
 question: what?
 sizes: [1m]
@@ -33,6 +35,30 @@ def test_expansion_is_the_product_of_the_axes(tmp_path):
     assert {(t.size, t.rho, t.seed, t.budget_flops) for t in found} == {
         (size, rho, seed, budget) for size in ("1m", "3m") for rho in (0, 0.25, 1) for seed in range(3) for budget in (1e12, 3e12)
     }
+
+
+def test_tokens_for_each_parameter_are_flops_of_each_size(tmp_path):
+    spec = load_sweep(write(tmp_path, MINIMAL), {"sizes": ["1m", "3m"], "budgets": ["20tpp", "1e12"]})
+    assert spec.budgets == ("20tpp", "1e12")
+    found = trials(spec, [declared_budget(budget) for budget in spec.budgets])
+    budgets = {name: {trial.budget_flops for trial in found if trial.size == name} for name in spec.sizes}
+    for name in spec.sizes:
+        active = count_parameters(next(trial.model for trial in found if trial.size == name and trial.rho == 1)).p_active
+        assert budgets[name] == {float(f"{6 * active**2 * 20:.3g}"), 1e12}
+        tokens = {t.train.tokens for t in found if t.size == name and t.budget_flops != 1e12}
+        assert tokens.pop() == pytest.approx(20 * active, rel=0.01)
+        assert not tokens
+
+
+def test_a_recipe_by_name(tmp_path):
+    spec, on_gpu = (load_sweep(write(tmp_path, MINIMAL), {"sizes": ["10m"], "budgets": ["1e14"]} | more) for more in ({}, {"recipe": GPU}))
+    (usual, *_), (large, *_) = trials(spec, [1e14]), trials(on_gpu, [1e14])
+    assert (usual.train.tokens_per_step, large.train.tokens_per_step) == (4096, 32_768)
+    assert large.train.learning_rate == pytest.approx(usual.train.learning_rate * 8**0.5)
+    assert "recipe" not in spec.fixed, "sweeps that were begun before there were recipes go on"
+    assert on_gpu.fixed["recipe"] == GPU
+    with pytest.raises(UserError, match=r"recipe: 'other' is not allowed: paper-muon-2026 or gpu-muon-2026 is expected"):
+        load_sweep(write(tmp_path, MINIMAL + "recipe: other\n"), {})
 
 
 def test_all_rhos_train_for_the_same_steps_within_the_budget(tmp_path):

@@ -1,7 +1,7 @@
 import pytest
 
 from engram.errors import UserError
-from engramctl.sweep.units import parse_bytes, parse_duration, parse_flops
+from engramctl.sweep.units import parse_bytes, parse_duration, parse_flops, parse_per_parameter
 
 
 @pytest.mark.parametrize(
@@ -35,6 +35,16 @@ def test_durations(text, seconds):
 def test_durations_of_another_form(text):
     with pytest.raises(UserError, match=r"is not a duration; .*1h30m"):
         parse_duration(text)
+
+
+def test_tokens_for_each_parameter():
+    assert [parse_per_parameter(text) for text in ("20tpp", " 12.5TPP ", "1e13", "20m")] == [20.0, 12.5, None, None]
+
+
+@pytest.mark.parametrize("text", ["tpp", "0tpp", "-1tpp", "nantpp", "1e99tpp", "xtpp"])
+def test_tokens_for_each_parameter_of_another_form(text):
+    with pytest.raises(UserError, match=r"not a number of tokens for each active parameter, such as 20tpp"):
+        parse_per_parameter(text)
 
 
 def test_flops():

@@ -5,6 +5,7 @@ from engram.benchmarks.results.machine import Machine
 from engram.benchmarks.results.measured import FEWEST, Measured
 from engram.benchmarks.results.memory import MemoryCase, MemorySpeed
 from engram.benchmarks.results.offload import NO_TABLE, PROCESS, ServingCase, ServingSpeed, TrainingCase, TrainingSpeed
+from engram.benchmarks.results.pack import Pack, PackedTrials
 from engram.benchmarks.results.prefix_sharing import PrefixSharing
 from engram.benchmarks.results.train import COUNTED, PartTime, ProductTime, SideBySide, TrainSpeed
 
@@ -19,6 +20,8 @@ __all__ = [
     "Measured",
     "MemoryCase",
     "MemorySpeed",
+    "Pack",
+    "PackedTrials",
     "PartTime",
     "PrefixSharing",
     "ProductTime",

@@ -15,10 +15,12 @@ class Variant:
     step_s: float | None
     """As probed; None where it does not run."""
     problem: str | None
+    compiled: bool = False
+    """By `torch.compile`."""
 
     @property
     def name(self) -> str:
-        return f"{self.experts} {self.dtype}"
+        return f"{self.experts} {self.dtype}{' compiled' if self.compiled else ''}"
 
 
 @dataclass(frozen=True)
