@@ -5,7 +5,6 @@ import itertools
 import pytest
 import torch
 
-from engram.config.model import ATTENTIONS
 from engram.config.training import TrainConfig
 from engram.config.trial import TrialConfig
 from engram.memory.designs.registry import DESIGNS

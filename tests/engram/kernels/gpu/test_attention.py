@@ -7,7 +7,6 @@ from engram.history import History
 from engram.kernels import ops
 from engram.model.attention import attend, shift_half
 from engram.model.rotary import rotary_tables, rotate
-
 from tests.engram.kernels.gpu.compare import numbers
 
 pytest.importorskip("triton")
