@@ -196,7 +196,8 @@ def _forward_and_backward(trainer: Trainer, module: nn.Module, inputs: tuple[Any
         with trainer.autocast():
             out = module(*given)
         outputs = out if isinstance(out, list | tuple) else [out]
-        return [value for value in outputs if isinstance(value, Tensor) and value.requires_grad]
+        own = [value for value in outputs if not any(value is one for one in given)]
+        return [value for value in own if isinstance(value, Tensor) and value.requires_grad]
 
     grads = [torch.randn_like(value) for value in forward()]
 

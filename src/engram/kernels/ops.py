@@ -40,6 +40,10 @@ class _Linear(torch.autograd.Function):
 
 def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
     """`x W^T + b`: [..., in], [out, in] -> [..., out]."""
+    if gpu.usable(x) and weight.dtype == torch.float32 and x.numel():
+        from engram.kernels.gpu import linear as kernel
+
+        return kernel.linear(x, weight, bias)
     library = kernels.library(x)
     if library is None or weight.dtype != torch.float32 or x.numel() == 0 or x.shape[-1] % 2:
         return F.linear(x, weight, bias)
@@ -114,6 +118,20 @@ def swiglu(gate_up: Tensor) -> Tensor:
         return F.silu(gate) * up
     out: Tensor = _SwiGlu.apply(gate_up, library)
     return out
+
+
+def feed_forward(x: Tensor, gate_up: Tensor, out: Tensor, added: Tensor | None = None) -> Tensor:
+    """`out(silu(gate x) * (up x))`: [..., d], gate and up [2 w, d], out [d, w] -> [..., d].
+
+    What is `added` to it, [..., d], may be overwritten.
+    """
+    takes = added is None or (added.dtype == gpu.product_dtype(x) and added.is_contiguous())
+    if gpu.usable(x) and gate_up.dtype == out.dtype == torch.float32 and x.numel() and takes:
+        from engram.kernels.gpu import feed_forward as kernel
+
+        return kernel.feed_forward(x, gate_up, out, added)
+    y = linear(swiglu(linear(x, gate_up)), out)
+    return y if added is None else added + y
 
 
 class _Attention(torch.autograd.Function):
@@ -202,6 +220,22 @@ def route(logits: Tensor, bias: Tensor, k: int, scale: float) -> tuple[Tensor, T
     return scale * weights / (weights.sum(-1, keepdim=True) + 1e-20), chosen
 
 
+def route_tokens(x: Tensor, weight: Tensor, bias: Tensor, k: int, scale: float) -> tuple[Tensor, Tensor, Tensor]:
+    """`route` for the product of tokens [N, d] with a router's weights [E, d], which keeps their precision under autocast too.
+
+    Returns besides the tokens, which are to be used in place of `x` from then on: a GPU adds the gradients of all their uses as it computes
+    them.
+    """
+    if gpu.usable(x) and x.dtype == gpu.product_dtype(x) == torch.bfloat16 and weight.dtype == bias.dtype == torch.float32 and len(x):
+        from engram.kernels.gpu import routing
+
+        if routing.takes(len(weight)):
+            return routing.route_tokens(x, weight, bias, k, scale)
+    with torch.autocast(x.device.type, enabled=False):
+        logits = linear(x.to(weight.dtype), weight)  # [N, E]
+        return *route(logits, bias, k, scale), x
+
+
 class _Experts(torch.autograd.Function):
     @staticmethod
     def forward(
@@ -231,11 +265,11 @@ class _Experts(torch.autograd.Function):
         return *grads, None, None, None
 
 
-def routed_experts(x: Tensor, gate_up: Tensor, out: Tensor, weights: Tensor, chosen: Tensor) -> tuple[Tensor, Tensor] | None:
+def routed_experts(x: Tensor, gate_up: Tensor, out: Tensor, weights: Tensor, chosen: Tensor) -> tuple[Tensor, Tensor, Tensor] | None:
     """SwiGLU experts on their tokens.
 
-    x [N, d], gate_up [E, d, 2 w], out [E, w, d], gate weights [N, k] and experts int64 [N, k] -> mixture [N, d] and load int64 [E]; None
-    where there is no kernel.
+    x [N, d], gate_up [E, d, 2 w], out [E, w, d], gate weights [N, k] and experts int64 [N, k] -> mixture [N, d], load int64 [E] and
+    the tokens (`route_tokens`); None where there is no kernel.
     """
     if gpu.usable(x) and gate_up.dtype == out.dtype == torch.float32 and len(x):
         from engram.kernels.gpu import experts
@@ -246,7 +280,7 @@ def routed_experts(x: Tensor, gate_up: Tensor, out: Tensor, weights: Tensor, cho
     if library is None or gate_up.dtype != torch.float32 or not len(x) or x.shape[1] % 2 or out.shape[1] % 2:
         return None
     y, load = _Experts.apply(x, gate_up, out, weights, chosen, library, kernels.bf16_products())
-    return y, load
+    return y, load, x
 
 
 def head_losses(hidden: Tensor, weight: Tensor, targets: Tensor, gradients: bool) -> tuple[Tensor, Tensor | None, Tensor | None] | None:

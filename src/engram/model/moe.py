@@ -18,9 +18,9 @@ class SwiGLU(nn.Module):
         self.gate_up = Linear(width, 2 * inner)
         self.out = Linear(inner, width)
 
-    def forward(self, x: Tensor) -> Tensor:
-        """[..., d] -> [..., d]"""
-        return self.out(ops.swiglu(self.gate_up(x)))
+    def forward(self, x: Tensor, *, added: Tensor | None = None) -> Tensor:
+        """[..., d] -> [..., d], plus what is `added` [..., d], which may be overwritten"""
+        return ops.feed_forward(x, self.gate_up.weight, self.out.weight, added)
 
 
 class Router(nn.Module):
@@ -49,11 +49,9 @@ class Router(nn.Module):
         self.register_buffer("window_load", torch.zeros(moe.n_routed_experts), persistent=False)
         self.register_buffer("idle_steps", torch.zeros(moe.n_routed_experts))
 
-    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """[N, d] -> gate weights fp32 [N, k] (summing to `route_scale`) and expert numbers int64 [N, k]"""
-        with torch.autocast(x.device.type, enabled=False):
-            logits = ops.linear(x.to(self.weight.dtype), self.weight)  # [N, E]
-            return ops.route(logits, self.bias, self.top_k, self.route_scale)
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """[N, d] -> gate weights fp32 [N, k] (summing to `route_scale`), expert numbers int64 [N, k], the tokens (`ops.route_tokens`)"""
+        return ops.route_tokens(x, self.weight, self.bias, self.top_k, self.route_scale)
 
     @torch.no_grad()
     def count(self, tokens_per_expert: Tensor) -> None:
@@ -83,8 +81,8 @@ class RoutedExperts(nn.Module):
         self.gate_up = nn.Parameter(torch.empty(n_experts, width, 2 * inner))
         self.out = nn.Parameter(torch.empty(n_experts, inner, width))
 
-    def forward(self, x: Tensor, weights: Tensor, chosen: Tensor) -> tuple[Tensor, Tensor]:
-        """Tokens [N, d], gate weights [N, k], experts int64 [N, k] -> mixture [N, d] and load int64 [E]."""
+    def forward(self, x: Tensor, weights: Tensor, chosen: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Tokens [N, d], gate weights [N, k], experts int64 [N, k] -> mixture [N, d], load int64 [E], the tokens (`ops.route_tokens`)."""
         done = ops.routed_experts(x, self.gate_up, self.out, weights, chosen)
         if done is not None:
             return done
@@ -100,7 +98,7 @@ class RoutedExperts(nn.Module):
         gate, up = F.grouped_mm(rows, self.gate_up.to(dtype), offs=ends).chunk(2, dim=-1)  # [N k, w] each
         rows = F.grouped_mm(F.silu(gate) * up, self.out.to(dtype), offs=ends)  # [N k, d]
         rows = F.embedding(place, rows).view(n, k, -1)  # [N, k, d]: back in the order of tokens
-        return torch.einsum("nk,nkd->nd", weights.to(dtype), rows), load
+        return torch.einsum("nk,nkd->nd", weights.to(dtype), rows), load, x
 
 
 class MoE(nn.Module):
@@ -115,10 +113,13 @@ class MoE(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """[B, T, d] -> [B, T, d]"""
-        tokens = x.flatten(0, 1)  # [N, d]
-        weights, chosen = self.router(tokens)
-        mixed, load = self.experts(tokens, weights, chosen)
+        flat = x.flatten(0, 1)  # [N, d]
+        weights, chosen, tokens = self.router(flat)
+        mixed, load, tokens = self.experts(tokens, weights, chosen)
         if self.training:
             self.router.count(load)
-        mixed = mixed.view_as(x)
-        return mixed if self.shared is None else mixed + self.shared(x)
+        if self.shared is None:
+            return mixed.view_as(x)
+        if tokens is flat:
+            return mixed.view_as(x) + self.shared(x)
+        return self.shared(tokens, added=mixed).view_as(x)

@@ -17,8 +17,8 @@ from engram.memory.tables import EmbeddingTables, drawn_rows
 from engram.model.block import Block
 from engram.model.head import mean_cross_entropy, token_cross_entropy
 from engram.model.hyperconnection import HyperConnection, HyperHead
-from engram.model.layers import RMSNorm, TokenEmbedding
-from engram.model.moe import Router
+from engram.model.layers import Linear, RMSNorm, TokenEmbedding
+from engram.model.moe import RoutedExperts, Router
 from engram.model.rotary import rotary_tables
 
 HEAD_INIT_STD = 0.02
@@ -158,6 +158,15 @@ class Transformer(nn.Module):
     def named_tables(self) -> dict[str, EmbeddingTables]:
         """All sets of memory tables, by name."""
         return {name: module for name, module in self.named_modules() if isinstance(module, EmbeddingTables)}
+
+    def multiplied(self) -> Iterator[Tensor]:
+        """The weights whose products run in the dtype of autocast."""
+        for module in self.modules():
+            if isinstance(module, Linear | RoutedExperts):
+                yield from module.parameters(recurse=False)
+            elif isinstance(module, MemorySite):
+                yield from (module.get_parameter(own) for own in module.matrices)
+        yield self.head_weight
 
     def routers(self) -> Iterator[Router]:
         """The routers of all MoE layers."""

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from engram.kernels import gpu
+from engram.kernels.gpu.casts import once_a_step
 from engram.memory.placement.fetcher import Request
 from engram.model import Transformer
 from engram.processes import Processes
@@ -46,6 +47,7 @@ class TrainStep:
     ) -> None:
         self.model, self.optimizers, self.batch_size, self.precision, self.processes = model, optimizers, batch_size, precision, processes
         self.device = next(model.parameters()).device
+        self._multiplied = list(model.multiplied())
 
     def run(self, passes: Iterable[tuple[Tensor, Request | None]], scalars: StepScalars) -> Tensor:
         """Take the step.
@@ -57,17 +59,24 @@ class TrainStep:
         Returns the loss, in nats, and the gradient norm before clipping: fp32 [2].
         """
         loss = torch.zeros((), device=self.device)
-        for tokens, request in passes:
-            with autocast(self.device, self.precision):
-                share = self.model.loss(tokens[:, :-1], tokens[:, 1:], request) * (len(tokens) / self.batch_size)
-            share.backward()
-            loss += share.detach()
+        with self._casts():
+            for tokens, request in passes:
+                with autocast(self.device, self.precision):
+                    share = self.model.loss(tokens[:, :-1], tokens[:, 1:], request) * (len(tokens) / self.batch_size)
+                share.backward()
+                loss += share.detach()
         routers = list(self.model.routers())
         sum_step(self.model, [loss, *(router.load for router in routers)], self.processes)
         norm = self.optimizers.apply(scalars)
         for router in routers:
             router.update_bias()
         return torch.stack([loss, norm])
+
+    def _casts(self) -> AbstractContextManager[object]:
+        """Copies of the weights in the dtype of products, until the optimisers change them."""
+        if self.precision != "bf16" or not gpu.usable(self._multiplied[0]):
+            return nullcontext()
+        return once_a_step(self._multiplied, torch.bfloat16)
 
 
 class CapturedStep:

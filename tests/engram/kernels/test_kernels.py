@@ -133,7 +133,7 @@ def test_experts_with_any_load(n: int, d: int, w: int, experts: int, k: int):
     def mixture(x: Tensor, gate_up: Tensor, out: Tensor, weights: Tensor) -> Tensor:
         del module.gate_up, module.out
         module.gate_up, module.out = gate_up, out  # type: ignore[assignment]
-        mixed, load = module(x, weights, chosen)
+        mixed, load, _ = module(x, weights, chosen)
         assert load.tolist() == torch.bincount(chosen.flatten(), minlength=experts).tolist()
         return mixed
 

@@ -70,7 +70,7 @@ def test_bias_moves_in_training_only_and_never_enters_the_gates():
     moe.router.update_bias()
     assert torch.equal(moe.router.idle_steps, (load == 0).float())
     assert torch.equal(moe.router.bias, 0.005 * (load.mean() - load).sign())
-    weights, chosen = moe.router(x)
+    weights, chosen, _ = moe.router(x)
     scores = torch.sigmoid(x @ moe.router.weight.t()).gather(1, chosen)
     assert torch.allclose(weights, scores / scores.sum(1, keepdim=True), atol=1e-6)
 

@@ -194,7 +194,7 @@ def test_routing(moe_pair):
     ours, theirs = moe_pair
     x = torch.randn(60, WIDTH)
     _, their_weights, their_chosen = theirs.gate(x)
-    weights, chosen = ours.router(x)
+    weights, chosen, _ = ours.router(x)
     dense, their_dense = (torch.zeros(60, 8).scatter(1, c, w) for c, w in ((chosen, weights), (their_chosen, their_weights)))
     torch.testing.assert_close(dense, their_dense, **TOLERANCE)
     unbiased = (x @ ours.router.weight.T).sigmoid().topk(3).indices

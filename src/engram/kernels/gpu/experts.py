@@ -12,6 +12,7 @@ import triton.language as tl
 from torch import Tensor
 
 from engram.kernels import gpu
+from engram.kernels.gpu.casts import product_copy
 from engram.kernels.gpu.grouped_products import grouped_product, inner_block, matrix_gradients, row_block, tile_rows, width_block
 from engram.kernels.gpu.grouping import Groups, expert_block, grouped
 from engram.kernels.gpu.rows import row_blocks
@@ -103,39 +104,46 @@ def _activated_backward(
 
 @triton.jit(do_not_specialize=["tokens"])
 def _combine(
-    rows, weights, place, result, tokens,
-    k: tl.constexpr, d: tl.constexpr, weighted: tl.constexpr, block_d: tl.constexpr, block_rows: tl.constexpr,
+    rows, weights, place, added, result, tokens,
+    k: tl.constexpr, d: tl.constexpr, weighted: tl.constexpr, adds: tl.constexpr, block_d: tl.constexpr, block_rows: tl.constexpr,
 ):  # fmt: skip
-    """Row n of result [N, d] = the sum of the rows of its assignments, `weighted` or not."""
+    """Row n of result [N, d] = the sum of the rows of its assignments, `weighted` or not, plus row n of `added` if it `adds`."""
     token = tl.program_id(0) * block_rows + tl.arange(0, block_rows)
     column = tl.arange(0, block_d)
     here = token < tokens
     mask = here[:, None] & (column < d)[None, :]
+    at = token.to(tl.int64)[:, None] * d + column[None, :]
     total = tl.zeros([block_rows, block_d], dtype=tl.float32)
+    if adds:
+        total += tl.load(added + at, mask=mask, other=0.0).to(tl.float32)
     for j in tl.static_range(k):
         row = tl.load(place + token * k + j, mask=here, other=0).to(tl.int64)
         part = tl.load(rows + row[:, None] * d + column[None, :], mask=mask, other=0.0).to(tl.float32)
         if weighted:
             part *= tl.load(weights + token * k + j, mask=here, other=0.0)[:, None]
         total += part
-    tl.store(result + token.to(tl.int64)[:, None] * d + column[None, :], total.to(result.dtype.element_ty), mask=mask)
+    tl.store(result + at, total.to(result.dtype.element_ty), mask=mask)
 
 
-def _combined(rows: Tensor, weights: Tensor, groups: Groups, weighted: bool, dtype: torch.dtype) -> Tensor:
+def _combined(rows: Tensor, weights: Tensor, groups: Groups, weighted: bool, dtype: torch.dtype, added: Tensor | None = None) -> Tensor:
     (n, k), d = weights.shape, rows.shape[1]
     result = torch.empty(n, d, dtype=dtype, device=rows.device)
     block_d, block_rows = row_blocks(d)
-    _combine[(triton.cdiv(n, block_rows),)](rows, weights, groups.place, result, n, k, d, weighted, block_d, block_rows)
+    more = result if added is None else added.contiguous()
+    _combine[(triton.cdiv(n, block_rows),)](
+        rows, weights, groups.place, more, result, n, k, d, weighted, added is not None, block_d, block_rows
+    )  # fmt: skip
     return result
 
 
 class _Experts(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, x: Tensor, gate_up: Tensor, out: Tensor, weights: Tensor, chosen: Tensor) -> tuple[Tensor, Tensor]:
+    def forward(ctx: Any, x: Tensor, gate_up: Tensor, out: Tensor, weights: Tensor, chosen: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         dtype = gpu.product_dtype(x)
-        ctx.x_dtype, keep = x.dtype, any(ctx.needs_input_grad)
+        tokens, ctx.x_dtype, keep = x, x.dtype, any(ctx.needs_input_grad)
+        ctx.set_materialize_grads(False)
         # Weights are converted once: every tile of rows reads them again.
-        x, gate_up, out = (one.to(dtype).contiguous() for one in (x, gate_up, out))
+        x, gate_up, out = x.to(dtype).contiguous(), product_copy(gate_up, dtype), product_copy(out, dtype)
         weights = weights.float().contiguous()
         (n, k), (experts, w, d) = chosen.shape, out.shape
         groups = grouped(chosen, experts, row_block(n * k, experts, dtype))
@@ -151,10 +159,10 @@ class _Experts(torch.autograd.Function):
             ctx.save_for_backward(x, gate_up, out, weights, hidden, *groups.tensors)
             ctx.tile = groups.tile
         ctx.mark_non_differentiable(groups.load)
-        return y, groups.load
+        return y, groups.load, tokens.view_as(tokens)
 
     @staticmethod
-    def backward(ctx: Any, grad: Tensor, _: Tensor) -> tuple[Tensor | None, ...]:
+    def backward(ctx: Any, grad: Tensor, _: None, grad_tokens: Tensor | None) -> tuple[Tensor | None, ...]:
         x, gate_up, out, weights, hidden, order, place, starts, tile_ends, load = ctx.saved_tensors
         groups = Groups(order, place, starts, tile_ends, load, ctx.tile)
         (n, k), (experts, w, d) = weights.shape, out.shape
@@ -168,7 +176,7 @@ class _Experts(torch.autograd.Function):
         )  # fmt: skip
         grad_out = matrix_gradients(weighted, grad, groups, k, by_token=(False, True))
         grad_gate_up = matrix_gradients(x, grad_hidden, groups, k, by_token=(True, False))
-        grad_x = _combined(grouped_product(grad_hidden, gate_up, groups, transposed=True), weights, groups, False, ctx.x_dtype)
+        grad_x = _combined(grouped_product(grad_hidden, gate_up, groups, transposed=True), weights, groups, False, ctx.x_dtype, grad_tokens)
         return grad_x, grad_gate_up, grad_out, grad_weights, None
 
 
@@ -177,7 +185,7 @@ def takes(experts: int) -> bool:
     return experts <= _MOST_EXPERTS
 
 
-def routed_experts(x: Tensor, gate_up: Tensor, out: Tensor, weights: Tensor, chosen: Tensor) -> tuple[Tensor, Tensor]:
+def routed_experts(x: Tensor, gate_up: Tensor, out: Tensor, weights: Tensor, chosen: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """SwiGLU experts on their tokens.
 
     Args:
@@ -187,7 +195,8 @@ def routed_experts(x: Tensor, gate_up: Tensor, out: Tensor, weights: Tensor, cho
         weights: gate weights, fp32 [N, k].
         chosen: experts, int64 [N, k].
 
-    Returns the mixture [N, d] in the dtype of products and the load int64 [E].
+    Returns the mixture [N, d] in the dtype of products, the load int64 [E], and the tokens, for who else reads them: the gradient that
+    comes back to these is added to that of the experts as that is summed.
     """
-    y, load = _Experts.apply(x, gate_up, out, weights, chosen)
-    return y, load
+    y, load, tokens = _Experts.apply(x, gate_up, out, weights, chosen)
+    return y, load, tokens

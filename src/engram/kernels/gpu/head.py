@@ -6,6 +6,8 @@ import triton.language as tl
 from torch import Tensor
 
 from engram.kernels import gpu
+from engram.kernels.gpu.casts import product_copy
+from engram.kernels.gpu.products import wide_product
 
 CHUNK_BYTES = 1 << 29
 """Logits that exist at a time."""
@@ -49,18 +51,11 @@ def cross_entropy(logits: Tensor, targets: Tensor, gradients: bool) -> Tensor:
     return losses
 
 
-def _product(a: Tensor, b: Tensor) -> Tensor:
-    """`a b` in fp32, however the factors are kept."""
-    if a.dtype == torch.bfloat16 and a.is_cuda:
-        return torch.mm(a, b, out_dtype=torch.float32)
-    return a.float() @ b.float()
-
-
 def losses_and_gradients(hidden: Tensor, weight: Tensor, targets: Tensor, gradients: bool) -> tuple[Tensor, Tensor | None, Tensor | None]:
     """`ops.head_losses`: hidden [N, d], weight [V, d], targets int64 [N] -> losses fp32 [N], and the gradients of their sum."""
     dtype = gpu.product_dtype(hidden)
     with torch.autocast(hidden.device.type, enabled=False):
-        states, classes = hidden.detach().to(dtype), weight.detach().to(dtype)
+        states, classes = hidden.detach().to(dtype), product_copy(weight, dtype)
         rows = max(1, CHUNK_BYTES // (len(weight) * states.element_size()))
         losses, of_hidden = [], []
         of_weight: Tensor | None = None
@@ -69,7 +64,7 @@ def losses_and_gradients(hidden: Tensor, weight: Tensor, targets: Tensor, gradie
             losses.append(cross_entropy(logits, wanted.contiguous(), gradients))
             if gradients:
                 of_hidden.append(logits @ classes)
-                of_part = _product(logits.t(), part)
+                of_part = wide_product(logits.t(), part)
                 of_weight = of_part if of_weight is None else of_weight.add_(of_part)
     if not gradients:
         return _joined(losses), None, None

@@ -48,26 +48,35 @@ def _backward(grad, gate_up, grad_gate_up, rows, w: tl.constexpr, block_w: tl.co
     tl.store(grad_gate_up + offset + w, grad_up.to(grad_gate_up.dtype.element_ty), mask=mask)
 
 
+def activated(gate_up: Tensor) -> Tensor:
+    """`silu(gate) * up` without a gradient: [..., 2 w], contiguous -> [..., w]."""
+    w = gate_up.shape[-1] // 2
+    out = gate_up.new_empty(*gate_up.shape[:-1], w)
+    block_w, block_rows = row_blocks(w)
+    n = out.numel() // w
+    _forward[(triton.cdiv(n, block_rows),)](gate_up, out, n, w, block_w, block_rows)
+    return out
+
+
+def activated_backward(grad: Tensor, gate_up: Tensor) -> Tensor:
+    """The gradient of gate and up [..., 2 w], given that of `activated` [..., w]."""
+    grad_gate_up, w = torch.empty_like(gate_up), gate_up.shape[-1] // 2
+    block_w, block_rows = row_blocks(w)
+    n = grad.numel() // w
+    _backward[(triton.cdiv(n, block_rows),)](grad.contiguous(), gate_up, grad_gate_up, n, w, block_w, block_rows)
+    return grad_gate_up
+
+
 class _SwiGlu(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, gate_up: Tensor) -> Tensor:
         gate_up = gate_up.contiguous()
-        w = gate_up.shape[-1] // 2
-        out = gate_up.new_empty(*gate_up.shape[:-1], w)
-        block_w, block_rows = row_blocks(w)
-        n = out.numel() // w
-        _forward[(triton.cdiv(n, block_rows),)](gate_up, out, n, w, block_w, block_rows)
         ctx.save_for_backward(gate_up)
-        return out
+        return activated(gate_up)
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> Tensor:
-        (gate_up,) = ctx.saved_tensors
-        grad_gate_up, w = torch.empty_like(gate_up), gate_up.shape[-1] // 2
-        block_w, block_rows = row_blocks(w)
-        n = grad.numel() // w
-        _backward[(triton.cdiv(n, block_rows),)](grad.contiguous(), gate_up, grad_gate_up, n, w, block_w, block_rows)
-        return grad_gate_up
+        return activated_backward(grad, *ctx.saved_tensors)
 
 
 def swiglu(gate_up: Tensor) -> Tensor:

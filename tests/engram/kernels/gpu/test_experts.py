@@ -23,7 +23,7 @@ def _check(device: torch.device, n: int, k: int, w: int, d: int, experts: int) -
     def mixture(x: Tensor, gate_up: Tensor, out: Tensor, weights: Tensor) -> Tensor:
         del module.gate_up, module.out
         module.gate_up, module.out = gate_up, out  # type: ignore[assignment]
-        mixed, load = module(x, weights, chosen)
+        mixed, load, _ = module(x, weights, chosen)
         assert load.dtype == torch.int64
         assert load.tolist() == torch.bincount(chosen.flatten(), minlength=experts).tolist()
         return mixed
