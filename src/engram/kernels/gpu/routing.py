@@ -12,7 +12,7 @@ _MOST_EXPERTS = 1024
 
 
 @triton.jit(do_not_specialize=["rows", "experts"])
-def _forward(
+def _route_forward(
     logits, bias, weights, chosen, picked, rows, experts, scale,
     k: tl.constexpr, block_k: tl.constexpr, block_e: tl.constexpr, block_rows: tl.constexpr,
 ):  # fmt: skip
@@ -41,7 +41,9 @@ def _forward(
 
 
 @triton.jit(do_not_specialize=["rows", "experts"])
-def _backward(grad, chosen, picked, grad_logits, rows, experts, scale, k: tl.constexpr, block_e: tl.constexpr, block_rows: tl.constexpr):
+def _route_backward(
+    grad, chosen, picked, grad_logits, rows, experts, scale, k: tl.constexpr, block_e: tl.constexpr, block_rows: tl.constexpr
+):
     row = tl.program_id(0).to(tl.int64) * block_rows + tl.arange(0, block_rows)
     expert = tl.arange(0, block_e)
     here = row < rows
@@ -73,7 +75,7 @@ class _Route(torch.autograd.Function):
         chosen = logits.new_empty(n, k, dtype=torch.int64)
         block_e, block_rows = _blocks(experts)
         grid = (triton.cdiv(n, block_rows),)
-        _forward[grid](
+        _route_forward[grid](
             logits.contiguous(), bias.contiguous(), weights, chosen, picked, n, experts, scale,
             k, triton.next_power_of_2(k), block_e, block_rows,
         )  # fmt: skip
@@ -89,7 +91,7 @@ class _Route(torch.autograd.Function):
         grad_logits = picked.new_empty(n, ctx.experts)
         block_e, block_rows = _blocks(ctx.experts)
         grid = (triton.cdiv(n, block_rows),)
-        _backward[grid](grad.contiguous(), chosen, picked, grad_logits, n, ctx.experts, ctx.scale, k, block_e, block_rows)
+        _route_backward[grid](grad.contiguous(), chosen, picked, grad_logits, n, ctx.experts, ctx.scale, k, block_e, block_rows)
         return grad_logits, None, None, None
 
 
