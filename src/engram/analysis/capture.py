@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from engram.errors import UserError
 from engram.memory.site import MemorySite
 from engram.model import Transformer
+from engram.model.residual import Residual
 
 Hook = Callable[[nn.Module, tuple[Any, ...], Any], Any]
 """Module, its positional inputs, its output -> another output, or None to keep it."""
@@ -35,7 +36,8 @@ def layer_states(model: Transformer, tokens: Tensor) -> list[Tensor]:
     """
     states: list[Tensor] = []
 
-    def keep(module: nn.Module, inputs: tuple[Any, ...], hidden: Tensor) -> None:
+    def keep(module: nn.Module, inputs: tuple[Any, ...], stream: Residual) -> None:
+        hidden = stream.value()
         states.append(hidden.squeeze(2) if model.merge is None else model.merge(hidden))
 
     with hooked(model.blocks, keep):

@@ -71,7 +71,11 @@ def capture(trainer: Trainer) -> Captured:
         return keep
 
     handles = [module.register_forward_pre_hook(hook(name)) for name, module in model.named_modules()]
-    handles.append(model.norm.register_forward_hook(lambda module, given, out: outputs.append(out.detach())))
+
+    def keep_hidden(module: nn.Module, given: tuple[Any, ...], out: Tensor | tuple[Tensor, Tensor]) -> None:
+        outputs.append((out[1] if isinstance(out, tuple) else out).detach())  # the norm also gives the sum that it normalised
+
+    handles.append(model.norm.register_forward_hook(keep_hidden))
     try:
         for part in passes:
             with trainer.autocast():

@@ -86,6 +86,16 @@ def rms_norm(x: Tensor, weight: Tensor, eps: float, multiplied: bool = False) ->
     return y
 
 
+def add_rms_norm(hidden: Tensor, pending: Tensor, weight: Tensor, eps: float) -> tuple[Tensor, Tensor]:
+    """`hidden + pending`, both [..., d], and its `rms_norm` with `weight` [d], which is only multiplied with matrices next."""
+    if gpu.usable(hidden) and gpu.usable(pending) and hidden.dtype == weight.dtype == torch.float32 and hidden.numel():
+        from engram.kernels.gpu import add_norm
+
+        return add_norm.add_rms_norm(hidden, pending, weight, eps, gpu.product_dtype(hidden))
+    total = hidden + pending
+    return total, rms_norm(total, weight, eps, multiplied=True)
+
+
 class _SwiGlu(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, gate_up: Tensor, library: Library) -> Tensor:

@@ -1,14 +1,17 @@
 """One layer: memory (if it has one), attention and feed-forward, each added to the residual branches."""
 
+from collections.abc import Callable
+
 from torch import Tensor, nn
 
 from engram.config.model import ModelConfig
 from engram.history import History
 from engram.memory.site import MemorySite
 from engram.model.attention import build_attention
-from engram.model.hyperconnection import connection
+from engram.model.hyperconnection import HyperConnection, connection
 from engram.model.layers import RMSNorm
 from engram.model.moe import MoE, SwiGLU
+from engram.model.residual import Residual
 from engram.model.rotary import Rotary
 
 
@@ -31,20 +34,27 @@ class Block(nn.Module):
         dense = layer < config.moe.n_dense_layers
         self.feed_forward = SwiGLU(config.width, config.moe.dense_width) if dense else MoE(config)
 
-    def forward(self, hidden: Tensor, vectors: Tensor | None, rotary: Rotary, past: History) -> Tensor:
-        """Hidden states [B, T, M, d], the layer's memory vectors [B, T, d_mem] or None -> hidden states [B, T, M, d]."""
+    def forward(self, stream: Residual, vectors: Tensor | None, rotary: Rotary, past: History) -> Residual:
+        """The residual stream [B, T, M, d], the layer's memory vectors [B, T, d_mem] or None -> the stream after the layer."""
         past, memory = past.at(self.layer), self.memory
         if memory is not None and vectors is not None and not self.memory_in_values:
             if self.memory_connection is None:
-                hidden = hidden + memory(vectors, hidden, past)
+                stream = stream.plus(memory(vectors, stream.value(), past))
             else:
-                hidden = self.memory_connection(hidden, lambda x: memory(vectors, x.unsqueeze(2), past).squeeze(2))
+                mixed = self.memory_connection(stream.value(), lambda x: memory(vectors, x.unsqueeze(2), past).squeeze(2))
+                stream = Residual(mixed)
 
-        def attend(x: Tensor) -> Tensor:
-            normed = self.attention_norm(x)
+        def attend(normed: Tensor) -> Tensor:
             in_values = memory is not None and vectors is not None and self.memory_in_values
             added = memory(vectors, normed, past) if memory is not None and in_values else None
             return self.attention(normed, rotary, added, past)
 
-        hidden = self.attention_connection(hidden, attend)
-        return self.feed_forward_connection(hidden, lambda x: self.feed_forward(self.feed_forward_norm(x)))
+        stream = _through(stream, self.attention_connection, self.attention_norm, attend)
+        return _through(stream, self.feed_forward_connection, self.feed_forward_norm, self.feed_forward)
+
+
+def _through(stream: Residual, connection: HyperConnection | None, norm: RMSNorm, sublayer: Callable[[Tensor], Tensor]) -> Residual:
+    """The stream after a sublayer, which takes a norm [B, T, d] of it and gives [B, T, d]."""
+    if connection is None:
+        return stream.plus(sublayer(stream.normed(norm)).unsqueeze(2))
+    return Residual(connection(stream.value(), lambda x: sublayer(norm(x))))

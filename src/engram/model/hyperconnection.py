@@ -111,14 +111,6 @@ def projected(hidden: Tensor, fn: Tensor, eps: float) -> Tensor:
     return F.linear(fn, flat) * torch.rsqrt(flat.square().mean(-1) + eps)
 
 
-class PlainResidual(nn.Module):
-    """One branch, which a sublayer reads and adds its output to."""
-
-    def forward(self, hidden: Tensor, sublayer: Sublayer) -> Tensor:
-        """Hidden states [B, T, 1, d], sublayer [B, T, d] -> [B, T, d]; returns [B, T, 1, d]."""
-        return hidden + sublayer(hidden.squeeze(2)).unsqueeze(2)
-
-
 class HyperConnection(nn.Module):
     """M branches around one sublayer.
 
@@ -201,6 +193,6 @@ class HyperHead(nn.Module):
             return merged(weights, hidden)
 
 
-def connection(config: ModelConfig, index: int) -> PlainResidual | HyperConnection:
-    """The connection around sublayer number `index` of the model."""
-    return PlainResidual() if config.branches == 1 else HyperConnection(config, index)
+def connection(config: ModelConfig, index: int) -> HyperConnection | None:
+    """The connection around sublayer number `index` of the model; None: its output is added to the only branch."""
+    return None if config.branches == 1 else HyperConnection(config, index)

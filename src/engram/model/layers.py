@@ -26,9 +26,11 @@ class RMSNorm(nn.RMSNorm):
         super().__init__(width, eps=eps)
         self.epsilon = eps
 
-    def forward(self, x: Tensor) -> Tensor:
-        """[..., d] -> [..., d]"""
-        return ops.rms_norm(x, self.weight, self.epsilon, multiplied=True)
+    def forward(self, x: Tensor, pending: Tensor | None = None) -> Tensor | tuple[Tensor, Tensor]:  # type: ignore[override]
+        """[..., d] -> [..., d]; with what is still to be added to `x`, the sum [..., d] and its norm."""
+        if pending is None:
+            return ops.rms_norm(x, self.weight, self.epsilon, multiplied=True)
+        return ops.add_rms_norm(x, pending, self.weight, self.epsilon)
 
 
 class TokenEmbedding(nn.Embedding):

@@ -19,6 +19,7 @@ from engram.model.head import mean_cross_entropy, token_cross_entropy
 from engram.model.hyperconnection import HyperConnection, HyperHead
 from engram.model.layers import Linear, RMSNorm, TokenEmbedding
 from engram.model.moe import RoutedExperts, Router
+from engram.model.residual import Residual
 from engram.model.rotary import rotary_tables
 
 HEAD_INIT_STD = 0.02
@@ -129,14 +130,15 @@ class Transformer(nn.Module):
         hidden = embedded.unsqueeze(2)  # [B, T, 1, d]
         if self.merge is not None:
             hidden = hidden.expand(-1, -1, config.branches, -1).contiguous()  # [B, T, M, d]
+        stream = Residual(hidden)
         positions = past.positions(tokens.shape[1], tokens.device)
         rotary = rotary_tables(config.attention.rope, config.attention.rope_width(config.width), positions)
         in_layers = memory is not None and memory.site != "embedding"
         site_of = {layer: site for site, layer in enumerate(memory.sites)} if memory is not None and in_layers else {}
         for layer, block in enumerate(self.blocks):
             own = vectors(site_of[layer]) if vectors is not None and layer in site_of else None
-            hidden = block(hidden, own, rotary, past)
-        return self.norm(hidden.squeeze(2) if self.merge is None else self.merge(hidden))
+            stream = block(stream, own, rotary, past)
+        return stream.normed(self.norm) if self.merge is None else self.norm(self.merge(stream.value()))
 
     def logits(self, tokens: Tensor, past: History | None = None) -> Tensor:
         """[B, T] -> [B, T, V]"""

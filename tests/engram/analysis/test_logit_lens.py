@@ -21,7 +21,7 @@ def test_two_layers_by_hand(build, branches):
     found = divergence_by_layer(model, states_at(model, windows))
     seen = []
     for block in model.blocks:
-        block.register_forward_hook(lambda module, inputs, output: seen.append(output[0, -1]))
+        block.register_forward_hook(lambda module, inputs, output: seen.append(output.value()[0, -1]))
     for column, (number, place) in enumerate(zip(document, position, strict=True)):
         seen.clear()
         logits = model.logits(torch.from_numpy(documents[number][None, : place + 1]))[0, -1]

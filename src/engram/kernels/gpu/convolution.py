@@ -10,32 +10,34 @@ from torch import Tensor
 from engram.kernels import gpu
 from engram.kernels.gpu.sizing import rows_per_tile, shares
 
+_TILE = 4096
+
 
 @triton.jit(do_not_specialize=["rows", "length", "dilation", "eps"])
 def _conv_forward(
     x, norm, taps, y, z, rows, length, dilation, eps,
-    branches: tl.constexpr, width: tl.constexpr, kernel: tl.constexpr,
-    block_rows: tl.constexpr, block_kernel: tl.constexpr, block_width: tl.constexpr,
+    branches: tl.constexpr, width: tl.constexpr, kernel: tl.constexpr, block_rows: tl.constexpr, block_width: tl.constexpr,
 ):  # fmt: skip
     branch = tl.program_id(1)
     row = tl.program_id(0) * block_rows + tl.arange(0, block_rows)
-    tap, channel = tl.arange(0, block_kernel), tl.arange(0, block_width)
+    channel = tl.arange(0, block_width)
+    here, inside = row < rows, channel < width
     within = branch * width + channel
-    tap_mask = (tap[:, None] < kernel) & (channel[None, :] < width)
-    weights = tl.load(taps + within[None, :] * kernel + tap[:, None], mask=tap_mask, other=0.0)
-    weights *= tl.load(norm + within, mask=channel < width, other=0.0)[None, :]  # [kernel, d]
-    back = (kernel - 1 - tap) * dilation
-    seen = (row[:, None] < rows) & (row[:, None] % length >= back[None, :])  # [rows, kernel]
-    source = (row[:, None] - back[None, :]).to(tl.int64) * (branches * width)
-    past = tl.load(x + source[:, :, None] + within[None, None, :], mask=seen[:, :, None] & tap_mask[None, :, :], other=0.0)
-    past = past.to(tl.float32)  # [rows, kernel, d]
-    factor = tl.rsqrt(tl.sum(past * past, axis=2) / width + eps)
-    total = tl.sum(past * factor[:, :, None] * weights[None, :, :], axis=1)  # [rows, d]
-    mask = (row[:, None] < rows) & (channel[None, :] < width)
     at = row[:, None].to(tl.int64) * (branches * width) + within[None, :]
-    here = tl.load(x + at, mask=mask, other=0.0).to(tl.float32)
+    scale = tl.load(norm + within, mask=inside, other=0.0)
+    position = row % length
+    total = tl.zeros([block_rows, block_width], dtype=tl.float32)
+    past = total
+    for tap in range(kernel):  # the last one looks at the row itself; unrolled, the loop would need all rows of all taps in registers
+        back = (kernel - 1 - tap) * dilation
+        seen = (here & (position >= back))[:, None] & inside[None, :]
+        past = tl.load(x + at - back.to(tl.int64) * (branches * width), mask=seen, other=0.0).to(tl.float32)
+        factor = tl.rsqrt(tl.sum(past * past, 1) / width + eps)
+        weight = tl.load(taps + within * kernel + tap, mask=inside, other=0.0) * scale
+        total += past * factor[:, None] * weight[None, :]
+    mask = here[:, None] & inside[None, :]
     tl.store(z + at, total, mask=mask)
-    tl.store(y + at, total * tl.sigmoid(total) + here, mask=mask)
+    tl.store(y + at, total * tl.sigmoid(total) + past, mask=mask)
 
 
 @triton.jit(do_not_specialize=["rows", "share", "length", "dilation", "eps"])
@@ -45,44 +47,49 @@ def _conv_backward(
     block_rows: tl.constexpr, block_kernel: tl.constexpr, block_width: tl.constexpr,
 ):  # fmt: skip
     branch = tl.program_id(1)
-    tap, channel = tl.arange(0, block_kernel), tl.arange(0, block_width)
+    number, channel = tl.arange(0, block_kernel), tl.arange(0, block_width)
+    inside = channel < width
     within = branch * width + channel
-    tap_mask = (tap[:, None] < kernel) & (channel[None, :] < width)
-    weights = tl.load(taps + within[None, :] * kernel + tap[:, None], mask=tap_mask, other=0.0)  # [kernel, d]
-    scale = tl.load(norm + within, mask=channel < width, other=0.0)
-    ahead = (kernel - 1 - tap) * dilation
-    products = tl.zeros((block_kernel, block_width), dtype=tl.float32)
+    scale = tl.load(norm + within, mask=inside, other=0.0)
+    products = tl.zeros([block_kernel, block_width], dtype=tl.float32)
     start = tl.program_id(0) * share
     for offset in range(0, share, block_rows):
         row = start + offset + tl.arange(0, block_rows)
-        mask = (row[:, None] < rows) & (channel[None, :] < width)
+        mask = (row < rows)[:, None] & inside[None, :]
         at = row[:, None].to(tl.int64) * (branches * width) + within[None, :]
-        # What each tap brings back to this row, from the rows that looked back at it.
-        seen = (row[:, None] < rows) & (row[:, None] % length + ahead[None, :] < length)  # [rows, kernel]
-        source = (row[:, None] + ahead[None, :]).to(tl.int64)[:, :, None] * (branches * width) + within[None, None, :]
-        from_mask = seen[:, :, None] & tap_mask[None, :, :]
-        later = tl.load(z + source, mask=from_mask, other=0.0).to(tl.float32)  # [rows, kernel, d]
-        sigmoid = tl.sigmoid(later)
-        later = tl.load(grad + source, mask=from_mask, other=0.0).to(tl.float32) * sigmoid * (1 + later * (1 - sigmoid))
-        here = tl.load(x + at, mask=mask, other=0.0).to(tl.float32)
-        factor = tl.rsqrt(tl.sum(here * here, axis=1) / width + eps)[:, None]
-        here *= factor
-        products += tl.sum(later * here[:, None, :], axis=0)
-        back = tl.sum(later * weights[None, :, :], axis=1) * scale[None, :]  # [rows, d], with respect to the normalised row
-        back = factor * (back - here * (tl.sum(back * here, axis=1) / width)[:, None])
-        back += tl.load(grad + at, mask=mask, other=0.0).to(tl.float32)
-        tl.store(grad_x + at, back, mask=mask)
+        left = tl.where(row < rows, length - 1 - row % length, -1)  # how many rows of its sequence are ahead
+        normed = tl.load(x + at, mask=mask, other=0.0).to(tl.float32)
+        factor = tl.rsqrt(tl.sum(normed * normed, 1) / width + eps)
+        normed *= factor[:, None]
+        back = tl.zeros([block_rows, block_width], dtype=tl.float32)  # with respect to the normalised row
+        direct = back  # past the convolution
+        for tap in range(kernel):  # what each brings back to this row, from the row that looked at it; the last one from itself
+            ahead = (kernel - 1 - tap) * dilation
+            seen = (left >= ahead)[:, None] & inside[None, :]
+            source = at + ahead.to(tl.int64) * (branches * width)
+            total = tl.load(z + source, mask=seen, other=0.0).to(tl.float32)
+            direct = tl.load(grad + source, mask=seen, other=0.0).to(tl.float32)
+            sigmoid = tl.sigmoid(total)
+            slope = direct * sigmoid * (1 + total * (1 - sigmoid))
+            products += tl.where((number == tap)[:, None], tl.sum(slope * normed, 0)[None, :], 0.0)
+            weight = tl.load(taps + within * kernel + tap, mask=inside, other=0.0) * scale
+            back += slope * weight[None, :]
+        result = factor[:, None] * (back - normed * (tl.sum(back * normed, 1) / width)[:, None]) + direct
+        tl.store(grad_x + at, result, mask=mask)
     target = partial + tl.program_id(0).to(tl.int64) * ((kernel + 1) * branches * width)
-    tl.store(target + within, tl.sum(products * weights, axis=0), mask=channel < width)
-    tap_at = branches * width + within[None, :] * kernel + tap[:, None]
-    tl.store(target + tap_at, products * scale[None, :], mask=tap_mask)
+    tap_at = within[None, :] * kernel + number[:, None]
+    tap_mask = (number < kernel)[:, None] & inside[None, :]
+    weights = tl.load(taps + tap_at, mask=tap_mask, other=0.0)
+    tl.store(target + within, tl.sum(products * weights, 0), mask=inside)
+    tl.store(target + branches * width + tap_at, products * scale[None, :], mask=tap_mask)
 
 
 def _sizes(rows: int, branches: int, width: int, kernel: int) -> dict[str, int]:
-    block_kernel, block_width = triton.next_power_of_2(kernel), triton.next_power_of_2(width)
+    block_width = triton.next_power_of_2(width)
+    block_rows = rows_per_tile(block_width, rows, _TILE)
     return {
-        "branches": branches, "width": width, "kernel": kernel, "block_rows": rows_per_tile(block_kernel * block_width, rows, 4096),
-        "block_kernel": block_kernel, "block_width": block_width, "num_warps": 4 if block_width <= 512 else 8,
+        "branches": branches, "width": width, "kernel": kernel, "block_rows": block_rows, "block_width": block_width,
+        "num_warps": 8 if block_rows * block_width > _TILE // 2 else 4,
     }  # fmt: skip
 
 
@@ -109,7 +116,8 @@ class _Conv(torch.autograd.Function):
         grad_x = torch.empty_like(x)
         partial = torch.empty(programs, norm.numel() + taps.numel(), dtype=torch.float32, device=x.device)
         _conv_backward[(programs, branches)](
-            grad.contiguous(), x, norm, taps, z, grad_x, partial, b * t, share, t, ctx.dilation, ctx.eps, **sizes
+            grad.contiguous(), x, norm, taps, z, grad_x, partial, b * t, share, t, ctx.dilation, ctx.eps,
+            block_kernel=triton.next_power_of_2(sizes["kernel"]), **sizes,
         )  # fmt: skip
         grad_norm, grad_taps = partial.sum(0).split([norm.numel(), taps.numel()])
         return grad_x, grad_norm.view_as(norm), grad_taps.view_as(taps), None, None, None

@@ -11,7 +11,7 @@ from engram.kernels.gpu.rows import PROGRAMS, row_blocks, rows_of
 
 
 @triton.jit(do_not_specialize=["rows"])
-def _forward(x, weight, y, rows, x_stride, eps, d: tl.constexpr, block_d: tl.constexpr, block_rows: tl.constexpr):
+def _norm_forward(x, weight, y, rows, x_stride, eps, d: tl.constexpr, block_d: tl.constexpr, block_rows: tl.constexpr):
     row = tl.program_id(0).to(tl.int64) * block_rows + tl.arange(0, block_rows)
     column = tl.arange(0, block_d)
     mask = (row < rows)[:, None] & (column < d)[None, :]
@@ -23,7 +23,7 @@ def _forward(x, weight, y, rows, x_stride, eps, d: tl.constexpr, block_d: tl.con
 
 
 @triton.jit(do_not_specialize=["rows", "tiles"])
-def _backward(
+def _norm_backward(
     grad, x, weight, grad_x, parts, rows, tiles, grad_stride, x_stride, eps,
     d: tl.constexpr, block_d: tl.constexpr, block_rows: tl.constexpr,
 ):  # fmt: skip
@@ -51,7 +51,7 @@ class _RmsNorm(torch.autograd.Function):
         rows, weight = rows_of(x), weight.contiguous()
         (n, d), y = rows.shape, x.new_empty(x.shape, dtype=dtype)
         block_d, block_rows = row_blocks(d)
-        _forward[(triton.cdiv(n, block_rows),)](rows, weight, y, n, rows.stride(0), eps, d, block_d, block_rows)
+        _norm_forward[(triton.cdiv(n, block_rows),)](rows, weight, y, n, rows.stride(0), eps, d, block_d, block_rows)
         ctx.save_for_backward(x, weight)
         ctx.eps = eps
         return y
@@ -65,7 +65,7 @@ class _RmsNorm(torch.autograd.Function):
         tiles = triton.cdiv(n, block_rows)
         programs = min(tiles, PROGRAMS)
         grad_x, parts = torch.empty(x.shape, dtype=x.dtype, device=x.device), weight.new_empty(programs, d)
-        _backward[(programs,)](
+        _norm_backward[(programs,)](
             grads, rows, weight, grad_x, parts, n, tiles, grads.stride(0), rows.stride(0), ctx.eps, d, block_d, block_rows
         )  # fmt: skip
         return grad_x, parts.sum(0), None, None

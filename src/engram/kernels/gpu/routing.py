@@ -14,7 +14,7 @@ _MOST_EXPERTS = 1024
 
 
 @triton.jit(do_not_specialize=["rows", "experts", "stride", "second"])
-def _forward(
+def _route_forward(
     logits, bias, weights, chosen, picked, rows, experts, stride, second, scale,
     k: tl.constexpr, halves: tl.constexpr, block_k: tl.constexpr, block_e: tl.constexpr, block_rows: tl.constexpr,
 ):  # fmt: skip
@@ -46,7 +46,9 @@ def _forward(
 
 
 @triton.jit(do_not_specialize=["rows", "columns"])
-def _backward(grad, chosen, picked, grad_logits, rows, columns, scale, k: tl.constexpr, block_e: tl.constexpr, block_rows: tl.constexpr):
+def _route_backward(
+    grad, chosen, picked, grad_logits, rows, columns, scale, k: tl.constexpr, block_e: tl.constexpr, block_rows: tl.constexpr
+):
     row = tl.program_id(0).to(tl.int64) * block_rows + tl.arange(0, block_rows)
     expert = tl.arange(0, block_e)
     here = row < rows
@@ -77,7 +79,7 @@ def _choose(logits: Tensor, bias: Tensor, k: int, scale: float, halves: bool) ->
     weights, picked = logits.new_empty(n, k), logits.new_empty(n, k)
     chosen = logits.new_empty(n, k, dtype=torch.int64)
     block_e, block_rows = _blocks(experts)
-    _forward[(triton.cdiv(n, block_rows),)](
+    _route_forward[(triton.cdiv(n, block_rows),)](
         logits.contiguous(), bias.contiguous(), weights, chosen, picked, n, experts, columns, columns // 2, scale,
         k, halves, triton.next_power_of_2(k), block_e, block_rows,
     )  # fmt: skip
@@ -88,7 +90,7 @@ def _slopes(grad: Tensor, chosen: Tensor, picked: Tensor, columns: int, dtype: t
     """The gradient of the logits, [N, columns] in `dtype`; there may be more columns than experts."""
     (n, k), result = chosen.shape, picked.new_empty(len(chosen), columns, dtype=dtype)
     block_e, block_rows = _blocks(columns)
-    _backward[(triton.cdiv(n, block_rows),)](grad.contiguous(), chosen, picked, result, n, columns, scale, k, block_e, block_rows)
+    _route_backward[(triton.cdiv(n, block_rows),)](grad.contiguous(), chosen, picked, result, n, columns, scale, k, block_e, block_rows)
     return result
 
 

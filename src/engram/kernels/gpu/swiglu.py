@@ -25,7 +25,7 @@ def activation_gradients(gate, up, slope):
 
 
 @triton.jit(do_not_specialize=["rows"])
-def _forward(gate_up, out, rows, w: tl.constexpr, block_w: tl.constexpr, block_rows: tl.constexpr):
+def _swiglu_forward(gate_up, out, rows, w: tl.constexpr, block_w: tl.constexpr, block_rows: tl.constexpr):
     row = tl.program_id(0).to(tl.int64) * block_rows + tl.arange(0, block_rows)
     column = tl.arange(0, block_w)
     mask = (row < rows)[:, None] & (column < w)[None, :]
@@ -35,7 +35,7 @@ def _forward(gate_up, out, rows, w: tl.constexpr, block_w: tl.constexpr, block_r
 
 
 @triton.jit(do_not_specialize=["rows"])
-def _backward(grad, gate_up, grad_gate_up, rows, w: tl.constexpr, block_w: tl.constexpr, block_rows: tl.constexpr):
+def _swiglu_backward(grad, gate_up, grad_gate_up, rows, w: tl.constexpr, block_w: tl.constexpr, block_rows: tl.constexpr):
     row = tl.program_id(0).to(tl.int64) * block_rows + tl.arange(0, block_rows)
     column = tl.arange(0, block_w)
     mask = (row < rows)[:, None] & (column < w)[None, :]
@@ -54,7 +54,7 @@ def activated(gate_up: Tensor) -> Tensor:
     out = gate_up.new_empty(*gate_up.shape[:-1], w)
     block_w, block_rows = row_blocks(w)
     n = out.numel() // w
-    _forward[(triton.cdiv(n, block_rows),)](gate_up, out, n, w, block_w, block_rows)
+    _swiglu_forward[(triton.cdiv(n, block_rows),)](gate_up, out, n, w, block_w, block_rows)
     return out
 
 
@@ -63,7 +63,7 @@ def activated_backward(grad: Tensor, gate_up: Tensor) -> Tensor:
     grad_gate_up, w = torch.empty_like(gate_up), gate_up.shape[-1] // 2
     block_w, block_rows = row_blocks(w)
     n = grad.numel() // w
-    _backward[(triton.cdiv(n, block_rows),)](grad.contiguous(), gate_up, grad_gate_up, n, w, block_w, block_rows)
+    _swiglu_backward[(triton.cdiv(n, block_rows),)](grad.contiguous(), gate_up, grad_gate_up, n, w, block_w, block_rows)
     return grad_gate_up
 
 
