@@ -11,6 +11,8 @@ from engram.kernels import gpu
 from engram.kernels.gpu.sizing import rows_per_tile, shares
 
 _TILE = 4096
+_REGISTERS = 128
+"""Of each thread in the backward pass: two programs of 8 warps then fit on a processor."""
 
 
 @triton.jit(do_not_specialize=["rows", "length", "dilation", "eps"])
@@ -117,7 +119,7 @@ class _Conv(torch.autograd.Function):
         partial = torch.empty(programs, norm.numel() + taps.numel(), dtype=torch.float32, device=x.device)
         _conv_backward[(programs, branches)](
             grad.contiguous(), x, norm, taps, z, grad_x, partial, b * t, share, t, ctx.dilation, ctx.eps,
-            block_kernel=triton.next_power_of_2(sizes["kernel"]), **sizes,
+            block_kernel=triton.next_power_of_2(sizes["kernel"]), maxnreg=_REGISTERS, **sizes,
         )  # fmt: skip
         grad_norm, grad_taps = partial.sum(0).split([norm.numel(), taps.numel()])
         return grad_x, grad_norm.view_as(norm), grad_taps.view_as(taps), None, None, None
