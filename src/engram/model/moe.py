@@ -88,8 +88,8 @@ def balance(routers: Sequence[Router]) -> None:
     if routers and gpu.usable(routers[0].bias):
         from engram.kernels.gpu import balancing
 
-        parts = ([getattr(router, part) for router in routers] for part in ("bias", "load", "idle_steps"))
-        balancing.balance(*parts, routers[0].balance_step)
+        biases, loads, idle_steps = ([getattr(router, part) for router in routers] for part in ("bias", "load", "idle_steps"))
+        balancing.balance(biases, loads, idle_steps, routers[0].balance_step)
         return
     for router in routers:
         router.update_bias()

@@ -208,14 +208,16 @@ def step(
         factor: what the gradients are multiplied with, fp32 [].
         rule: the numbers of the method.
     """
-    mine = [together.filled([tensors[number] for number in launch.members]) for tensors in (weights, buffers, together.readable(grads))]
+    of_weights, of_buffers, of_grads = (
+        together.filled([tensors[number] for number in launch.members]) for tensors in (weights, buffers, together.readable(grads))
+    )
     if launch.inside:
         numbers = rule.momentum, rule.weight_decay, rule.iterations, *rule.coefficients, rule.eps
         warps = _warps(*launch.sides)
         flags = *launch.sides, rule.dtype == torch.bfloat16, _COLUMNS
-        _inside[(len(launch.table),)](*mine, launch.table, rate, factor, *numbers, *flags, num_warps=warps)
+        _inside[(len(launch.table),)](of_weights, of_buffers, of_grads, launch.table, rate, factor, *numbers, *flags, num_warps=warps)
     else:
-        _large_step(launch, *mine, rate, factor, rule)
+        _large_step(launch, of_weights, of_buffers, of_grads, rate, factor, rule)
 
 
 def _warps(a: int, b: int) -> int:
