@@ -14,7 +14,7 @@ from engram.memory.tables import EmbeddingTables
 from engram.model.attention import LatentAttention, MultiHeadAttention
 from engram.model.head import mean_cross_entropy
 from engram.model.layers import RMSNorm, TokenEmbedding
-from engram.model.moe import RoutedExperts, Router, SwiGLU
+from engram.model.moe import RoutedExperts, Router, SwiGLU, balance
 from engram.model.transformer import Transformer
 from engram.training.lr_schedule import rate_factor
 from engram.training.optimizers.scalars import StepScalars
@@ -118,8 +118,7 @@ def part_cases(trainer: Trainer, captured: Captured, share: float) -> dict[str, 
     optimizers, scalars = trainer.optimizers, trainer.optimizers.prepare(rate_factor(trainer.train, trainer.state.step))
     with_grad = [*optimizers.parameters.values(), *(leaf for rows in captured.touched for _, leaf in rows)]
     cases["gradient clipping"] = optimizer_part(lambda: nn.utils.clip_grad_norm_(with_grad, trainer.train.grad_clip))
-    optimizers.set_rate(scalars)
-    cases["adamw"] = optimizer_part(lambda: optimizers.adamw.step())
+    cases["adamw"] = optimizer_part(lambda: optimizers.step_adamw(scalars))
     if optimizers.muon is not None:
         muon = optimizers.muon
         cases["muon"] = optimizer_part(lambda: muon.step(scalars.dense_rate))
@@ -127,7 +126,7 @@ def part_cases(trainer: Trainer, captured: Captured, share: float) -> dict[str, 
         cases["row-wise adam"] = optimizer_part(_rows(trainer, captured, scalars))
     if "router" in cases:
         routers = list(trainer.model.routers())
-        cases["balancing"] = model_part(_together([router.update_bias for router in routers]))
+        cases["balancing"] = model_part(lambda: balance(routers))
     return {name: cases[name] for name in PARTS if name in cases}
 
 

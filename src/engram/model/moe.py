@@ -1,11 +1,13 @@
 """DeepSeekMoE: a shared expert and routed experts, balanced without an auxiliary loss."""
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from engram.config.model import ModelConfig
-from engram.kernels import ops
+from engram.kernels import gpu, ops
 from engram.model.layers import Linear
 from engram.model.precision import small_product_dtype
 
@@ -56,6 +58,11 @@ class Router(nn.Module):
     @torch.no_grad()
     def count(self, tokens_per_expert: Tensor) -> None:
         """Add the load int64 [E] of one training pass."""
+        if gpu.usable(self.load):
+            from engram.kernels.gpu import balancing
+
+            balancing.count(tokens_per_expert, self.load, self.window_load)
+            return
         self.load += tokens_per_expert
         self.window_load += tokens_per_expert
 
@@ -71,6 +78,19 @@ class Router(nn.Module):
         taken = self.window_load.clone()
         self.window_load.zero_()
         return taken
+
+
+@torch.no_grad()
+def balance(routers: Sequence[Router]) -> None:
+    """`update_bias` of all routers of a model."""
+    if routers and gpu.usable(routers[0].bias):
+        from engram.kernels.gpu import balancing
+
+        biases, loads, idle_steps = ([getattr(router, part) for router in routers] for part in ("bias", "load", "idle_steps"))
+        balancing.balance(biases, loads, idle_steps, routers[0].balance_step)
+        return
+    for router in routers:
+        router.update_bias()
 
 
 class RoutedExperts(nn.Module):

@@ -16,6 +16,7 @@ from engram.kernels import gpu
 from engram.kernels.gpu.casts import once_a_step
 from engram.memory.placement.fetcher import Request
 from engram.model import Transformer
+from engram.model.moe import balance
 from engram.processes import Processes
 from engram.training.optimizers.combined import Optimizers
 from engram.training.optimizers.scalars import StepScalars
@@ -68,8 +69,7 @@ class TrainStep:
         routers = list(self.model.routers())
         sum_step(self.model, [loss, *(router.load for router in routers)], self.processes)
         norm = self.optimizers.apply(scalars)
-        for router in routers:
-            router.update_bias()
+        balance(routers)
         return torch.stack([loss, norm])
 
     def _casts(self) -> AbstractContextManager[object]:

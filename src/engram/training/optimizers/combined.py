@@ -1,11 +1,13 @@
 """All optimisers of a model behind one step: Muon or AdamW for matrices, AdamW for the rest, a row-wise optimiser for tables."""
 
 from dataclasses import replace
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
 
 from engram.config.training import MuonConfig, TrainConfig
+from engram.kernels import gpu
 from engram.memory.tables import EmbeddingTables
 from engram.processes import ALONE, Processes
 from engram.training.optimizers.muon import Muon, product_dtype
@@ -14,8 +16,14 @@ from engram.training.optimizers.scalars import COUNT, RATE, StepScalars, step_sc
 from engram.training.replicas import clip_gradients
 from engram.training.upload import Upload
 
+if TYPE_CHECKING:
+    from engram.kernels.gpu.adamw import AdamW
+    from engram.kernels.gpu.clipping import GradientNorm
+
 HEAD = "head.weight"
 """A matrix, but its rows are classes: AdamW trains it whatever the optimiser, like the token embedding (Liu et al., 2025)."""
+ADAMW_PARTS = "step", "exp_avg", "exp_avg_sq"
+"""The state of a weight in `torch.optim.AdamW`."""
 _NOT_MATRICES = {"conv", "bias", "gate"}
 
 
@@ -52,6 +60,10 @@ class Optimizers:
             name: m for name, m in model.named_modules() if isinstance(m, EmbeddingTables)
         }  # by module, so that part of a model works too
         self.rows = RowOptimizer(tables, row_rule(train))
+        self._norms: dict[tuple[int, ...], GradientNorm] = {}
+        """Of a GPU's kernels, by the sizes of the gradients."""
+        self._adamw_kernels: dict[tuple[int, ...], AdamW] = {}
+        """By group and weights that have a gradient."""
 
     def step(self, factor: float) -> Tensor:
         """Clip, update at `factor` times the peak rate, and drop the gradients; returns the gradient norm before clipping, fp32 []."""
@@ -66,21 +78,65 @@ class Optimizers:
 
     def apply(self, scalars: StepScalars) -> Tensor:
         """What the device has to do for a step; returns the gradient norm before clipping, fp32 []."""
-        norm = clip_gradients(self.parameters.values(), self.rows.leaves(), self.train.grad_clip, self.processes, self.rows.sums())
-        self.set_rate(scalars)
-        self.adamw.step()
+        norm, factor = self._clip()
+        self.step_adamw(scalars, factor)
         if self.muon:
-            self.muon.step(scalars.dense_rate)
+            self.muon.step(scalars.dense_rate, factor)
         self.rows.step(scalars)
         for parameter in self.parameters.values():
             parameter.grad = None
         return norm
 
-    def set_rate(self, scalars: StepScalars) -> None:
-        """Give AdamW the rate of a step; on a GPU it has it already, as a number that is filled anew before every step."""
-        if scalars.on_device is None:
+    def _clip(self) -> tuple[Tensor, Tensor | None]:
+        """The gradient norm fp32 [], and what a GPU's kernels have to multiply the dense gradients with if they aren't clipped in place."""
+        leaves, sums = self.rows.leaves(), self.rows.sums()
+        grads = [p.grad for p in self.parameters.values() if p.grad is not None]
+        if leaves or self.processes.count > 1 or not grads or not self._in_kernels():
+            return clip_gradients(self.parameters.values(), leaves, self.train.grad_clip, self.processes, sums), None
+        from engram.kernels.gpu.clipping import GradientNorm
+
+        tensors = [*grads, *(one.norms for one in sums)]
+        sizes = tuple(x.numel() for x in tensors)
+        if sizes not in self._norms:
+            self._norms[sizes] = GradientNorm(sizes, grads[0].device)
+        norm, factor = self._norms[sizes](tensors, self.train.grad_clip)
+        for one in sums:
+            one.clip(norm, self.train.grad_clip)
+        return norm, factor
+
+    @torch.no_grad()
+    def step_adamw(self, scalars: StepScalars, factor: Tensor | None = None) -> None:
+        """Update what AdamW trains; a GPU's kernels multiply the gradients by `factor`, fp32 []."""
+        if self._in_kernels():
+            self._adamw_on_gpu(scalars, factor)
+            return
+        if scalars.on_device is None:  # on a GPU it has the rate already, as a number that is filled anew before every step
             for group in self.adamw.param_groups:
                 group["lr"] = scalars.rate
+        self.adamw.step()
+
+    def _adamw_on_gpu(self, scalars: StepScalars, factor: Tensor | None) -> None:
+        from engram.kernels.gpu.adamw import AdamW, Moments
+
+        for number, group in enumerate(self.adamw.param_groups):
+            trained = [p for p in group["params"] if p.grad is not None]
+            if not trained:
+                continue
+            key = (number, *map(id, trained))
+            if key not in self._adamw_kernels:
+                for p in trained:
+                    if not self.adamw.state[p]:
+                        start = {"step": p.new_zeros(()), "exp_avg": torch.zeros_like(p), "exp_avg_sq": torch.zeros_like(p)}
+                        self.adamw.state[p] = start
+                moments = [Moments(*(self.adamw.state[p][part] for part in ADAMW_PARTS)) for p in trained]
+                weights = [p.detach() for p in trained]
+                self._adamw_kernels[key] = AdamW(weights, moments, self.betas, self.train.optimizer.eps, group["weight_decay"])
+            grads = [p.grad for p in trained if p.grad is not None]
+            one = grads[0].new_ones(()) if factor is None else factor
+            self._adamw_kernels[key].step(grads, scalars.for_kernels(one.device), one)
+
+    def _in_kernels(self) -> bool:
+        return all(gpu.usable(p) and p.dtype == torch.float32 for p in self.parameters.values())
 
     def state(self) -> dict[str, Tensor]:
         """All state as tensors by name, for a checkpoint. These are not copies."""
@@ -93,8 +149,8 @@ class Optimizers:
     def load_state(self, state: dict[str, Tensor]) -> None:
         """Load a copy of what `state` returned, from whatever device it is on."""
         for name, p in self.on_adamw.items():
-            keys = ("step", "exp_avg", "exp_avg_sq")
-            self.adamw.state[p] = {key: state[f"adamw/{name}/{key}"].to(p.device, copy=True) for key in keys}
+            self.adamw.state[p] = {key: state[f"adamw/{name}/{key}"].to(p.device, copy=True) for key in ADAMW_PARTS}
+        self._adamw_kernels.clear()  # they hold the state of before
         if self.muon:
             for name, buffer in self.muon.buffers.items():
                 buffer.copy_(state[f"muon/{name}"])

@@ -7,12 +7,16 @@ a time, while an MoE layer has hundreds of small ones.
 
 import math
 from collections.abc import Mapping
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
 from engram import kernels
-from engram.kernels import optimizer_ops
+from engram.kernels import gpu, optimizer_ops
+
+if TYPE_CHECKING:
+    from engram.kernels.gpu.muon import Launch
 
 COEFFICIENTS = (3.4445, -4.7750, 2.0315)
 """Of X, (X X^T) X and (X X^T)^2 X: steep at 0, so that small singular values grow fast; large ones end up at about 0.7..1.2."""
@@ -85,12 +89,36 @@ class Muon:
                 open_groups[shape] = group = []
                 self.groups.append(group)
             group.append(name)
+        self._launches: dict[tuple[str, ...], list[Launch]] = {}
+        """Of a GPU's kernels, by the names of the weights that have a gradient."""
 
     @torch.no_grad()
-    def step(self, learning_rate: float | Tensor) -> None:
-        """Update all weights that have a gradient, at a rate that may be a number on their device, fp32 []."""
+    def step(self, learning_rate: float | Tensor, factor: Tensor | None = None) -> None:
+        """Update all weights that have a gradient.
+
+        Args:
+            learning_rate: a number, which may be on the weights' device, fp32 [].
+            factor: fp32 []: what a GPU's kernels multiply the gradients with.
+        """
+        grads = {name: weight.grad for name, weight in self.weights.items() if weight.grad is not None}
+        if grads and all(gpu.usable(self.weights[name]) and self.weights[name].dtype == torch.float32 for name in grads):
+            self._step_on_gpu(grads, learning_rate, factor)
+            return
         for names in self.groups:
             self._step_group(names, learning_rate)
+
+    def _step_on_gpu(self, grads: dict[str, Tensor], learning_rate: float | Tensor, factor: Tensor | None) -> None:
+        from engram.kernels.gpu import muon as gpu_muon
+
+        names = tuple(grads)
+        if names not in self._launches:
+            self._launches[names] = gpu_muon.plan([logical_matrices(name, self.weights[name]) for name in names], self.dtype, AT_ONCE)
+        one = next(iter(grads.values())).new_ones(())
+        rate = learning_rate if isinstance(learning_rate, Tensor) else one * learning_rate
+        rule = gpu_muon.Rule(self.momentum, self.weight_decay, self.iterations, COEFFICIENTS, EPS, self.dtype)
+        tensors = [self.weights[name].detach() for name in names], [self.buffers[name] for name in names], list(grads.values())
+        for launch in self._launches[names]:
+            gpu_muon.step(launch, *tensors, rate, one if factor is None else factor, rule)
 
     def _step_group(self, names: list[str], learning_rate: float | Tensor) -> None:
         shape = logical_matrices(names[0], self.weights[names[0]]).shape[-2:]
