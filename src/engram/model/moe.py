@@ -7,7 +7,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from engram.config.model import ModelConfig
-from engram.kernels import gpu, ops
+from engram.kernels import expert_ops, gpu, ops
 from engram.model.layers import Linear
 from engram.model.precision import small_product_dtype
 
@@ -52,8 +52,8 @@ class Router(nn.Module):
         self.register_buffer("idle_steps", torch.zeros(moe.n_routed_experts))
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """[N, d] -> gate weights fp32 [N, k] (summing to `route_scale`), expert numbers int64 [N, k], the tokens (`ops.route_tokens`)"""
-        return ops.route_tokens(x, self.weight, self.bias, self.top_k, self.route_scale)
+        """[N, d] -> gate weights fp32 [N, k] (summing to `route_scale`), expert numbers int64 [N, k], the tokens (`route_tokens`)"""
+        return expert_ops.route_tokens(x, self.weight, self.bias, self.top_k, self.route_scale)
 
     @torch.no_grad()
     def count(self, tokens_per_expert: Tensor) -> None:
@@ -102,8 +102,8 @@ class RoutedExperts(nn.Module):
         self.out = nn.Parameter(torch.empty(n_experts, inner, width))
 
     def forward(self, x: Tensor, weights: Tensor, chosen: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Tokens [N, d], gate weights [N, k], experts int64 [N, k] -> mixture [N, d], load int64 [E], the tokens (`ops.route_tokens`)."""
-        done = ops.routed_experts(x, self.gate_up, self.out, weights, chosen)
+        """Tokens [N, d], gate weights [N, k], experts int64 [N, k] -> mixture [N, d], load int64 [E], the tokens (`route_tokens`)."""
+        done = expert_ops.routed_experts(x, self.gate_up, self.out, weights, chosen)
         if done is not None:
             return done
         n, k = chosen.shape

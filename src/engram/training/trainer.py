@@ -6,19 +6,16 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
 
 from engram.config.trial import TrialConfig
 from engram.corpus.dataset import Corpus, TrainBatches
 from engram.errors import UserError
-from engram.memory.lookup import MakeTables
 from engram.memory.placement.fetcher import Request
 from engram.memory.placement.settings import TablePlacement
-from engram.memory.tables import EmbeddingTables
-from engram.model import Transformer
 from engram.processes import ALONE, Processes
+from engram.training.building import built_model
 from engram.training.checkpoints import files, shards
 from engram.training.curve import CURVE_POINTS, add_point, tail_mean
 from engram.training.expert_loads import added_loads, load_spread, starved_experts
@@ -83,7 +80,7 @@ class Trainer:
         self.placement = tables if tables is not None and trial.model.memory is not None else TablePlacement()
         if initial is not None and self.placement.kind == "disk":
             raise ValueError("a trial that starts from another's weights can't have its tables on disk")
-        self.model = _build_model(trial, corpus, device, tables_for(processes, self.placement, self.train))
+        self.model = built_model(trial, corpus, device, tables_for(processes, self.placement, self.train))
         if initial is not None:
             self.model.load_state_dict(initial)
         self.optimizers = Optimizers(self.model, self.train, processes)
@@ -299,10 +296,3 @@ class Trainer:
             raise UserError(
                 f"trial {self.trial.id} was begun with tables '{was}' and can't go on with '{now}'; remove {self.folder} to train it anew"
             )
-
-
-def _build_model(trial: TrialConfig, corpus: Corpus, device: torch.device, make_tables: MakeTables = EmbeddingTables) -> Transformer:
-    """The trial's model with the initial weights of its seed, in training mode on `device`."""
-    model = Transformer(trial.model, torch.from_numpy(np.array(corpus.compression)), corpus.end_of_text_id, make_tables)
-    model.initialise(trial.seed)
-    return model.to(device).train()

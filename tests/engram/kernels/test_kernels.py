@@ -14,7 +14,7 @@ from torch.nn import functional as F
 from engram import kernels
 from engram.config.model import RopeConfig
 from engram.history import History
-from engram.kernels import build, memory_ops, ops, optimizer_ops
+from engram.kernels import build, expert_ops, memory_ops, ops, optimizer_ops
 from engram.memory.designs.base import Backbone
 from engram.memory.designs.engram import Engram
 from engram.memory.fusion import convolved, gated_values
@@ -148,7 +148,7 @@ def test_routing():
     chosen = {}
 
     def weights(x: Tensor) -> Tensor:
-        found, experts = ops.route(x, bias, 4, 2.5)
+        found, experts = expert_ops.route(x, bias, 4, 2.5)
         order = experts.argsort(dim=-1)  # which of equal sets comes first is nobody's business
         chosen[len(chosen)] = experts.gather(-1, order)
         return found.gather(-1, order)

@@ -7,12 +7,11 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from engram.kernels.gpu import together
-from engram.training.optimizers import scalars
+from engram.kernels.gpu import step_numbers, together
 
-_RATE = tl.constexpr(scalars.RATE)
-_CORRECTION1 = tl.constexpr(scalars.CORRECTION1)
-_CORRECTION2 = tl.constexpr(scalars.CORRECTION2)
+_RATE = tl.constexpr(step_numbers.RATE)
+_CORRECTION1 = tl.constexpr(step_numbers.CORRECTION1)
+_CORRECTION2 = tl.constexpr(step_numbers.CORRECTION2)
 _BLOCK = 1024
 
 

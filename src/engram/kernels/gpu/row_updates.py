@@ -4,13 +4,13 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
+from engram.kernels.gpu import step_numbers
 from engram.memory.row_sums import RowSums
-from engram.training.optimizers import scalars
 
-_RATE = tl.constexpr(scalars.TABLE_RATE)
-_CORRECTION1 = tl.constexpr(scalars.CORRECTION1)
-_CORRECTION2 = tl.constexpr(scalars.CORRECTION2)
-_ROUNDING_KEY = tl.constexpr(scalars.ROUNDING_KEY)
+_RATE = tl.constexpr(step_numbers.TABLE_RATE)
+_CORRECTION1 = tl.constexpr(step_numbers.CORRECTION1)
+_CORRECTION2 = tl.constexpr(step_numbers.CORRECTION2)
+_ROUNDING_KEY = tl.constexpr(step_numbers.ROUNDING_KEY)
 _TILE = 2048
 """About how many numbers of the sums a program looks at."""
 

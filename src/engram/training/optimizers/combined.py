@@ -8,11 +8,12 @@ from torch import Tensor, nn
 
 from engram.config.training import MuonConfig, TrainConfig
 from engram.kernels import gpu
+from engram.kernels.gpu.step_numbers import COUNT, RATE
 from engram.memory.tables import EmbeddingTables
 from engram.processes import ALONE, Processes
 from engram.training.optimizers.muon import Muon, product_dtype
 from engram.training.optimizers.row_optimizer import AdagradRows, AdamRows, RoundedRows, RowOptimizer, RowRule
-from engram.training.optimizers.scalars import COUNT, RATE, StepScalars, step_scalars
+from engram.training.optimizers.scalars import StepScalars, step_scalars
 from engram.training.replicas import clip_gradients
 from engram.training.upload import Upload
 

@@ -6,11 +6,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from engram.kernels.gpu.step_numbers import RATE, ROUNDING_KEY
 from engram.training.optimizers.rounding import rounding_key
-
-RATE, TABLE_RATE, CORRECTION1, CORRECTION2, ROUNDING_KEY = range(5)
-"""Places in `StepScalars.on_device`; the last is the bits of an int32."""
-COUNT = 5
 
 
 @dataclass(frozen=True)

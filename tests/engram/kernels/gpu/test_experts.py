@@ -3,7 +3,7 @@ import torch
 from torch import Tensor
 
 pytest.importorskip("triton")
-from engram.kernels import ops
+from engram.kernels import expert_ops
 from engram.kernels.gpu import grouped_products
 from engram.model.moe import RoutedExperts
 from tests.engram.kernels.gpu.compare import compare, numbers
@@ -53,13 +53,13 @@ def test_bf16_tokens(device: torch.device):
     gate_up, out = numbers(3, 32, 48, scale=0.2).to(device).requires_grad_(), numbers(3, 24, 32).to(device).requires_grad_()
     chosen = torch.arange(40, device=device).view(20, 2) % 3
     with torch.autocast(device.type, torch.bfloat16):
-        done = ops.routed_experts(x, gate_up, out, torch.ones(20, 2, device=device), chosen)
+        done = expert_ops.routed_experts(x, gate_up, out, torch.ones(20, 2, device=device), chosen)
         assert done is not None
     assert done[0].dtype == torch.bfloat16
     grads = torch.autograd.grad(done[0].sum(), (x, gate_up, out))
     assert [grad.dtype for grad in grads] == [torch.bfloat16, torch.float32, torch.float32]
     with torch.no_grad():  # nothing is kept for a way back
-        again = ops.routed_experts(x, gate_up, out, torch.ones(20, 2, device=device), chosen)
+        again = expert_ops.routed_experts(x, gate_up, out, torch.ones(20, 2, device=device), chosen)
     assert again is not None
     assert again[0].dtype == torch.float32
     torch.testing.assert_close(again[0], done[0].float(), rtol=0.05, atol=0.05)

@@ -124,7 +124,7 @@ def trained(optimizer: str, limit: float, device: torch.device, use: bool) -> tu
             for i, (name, parameter) in enumerate(model.named_parameters()):
                 if not name.startswith("idle"):
                     grad = numbers(*parameter.shape, seed=100 * step + i).to(device)
-                    if optimizer == "muon" and i % 4 == 0:  # the fused AdamW of PyTorch wants them as the weight lies
+                    if optimizer == "muon" and i % 4 == 0 and grad.ndim > 1:  # the fused AdamW of PyTorch wants them as the weight lies
                         grad = grad.mT.contiguous().mT
                     parameter.grad = grad
             norms.append(optimizers.step(1.0).item())

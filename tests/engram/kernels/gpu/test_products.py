@@ -6,7 +6,7 @@ from torch import Tensor
 
 from engram import kernels
 from engram.config.model import ModelConfig
-from engram.kernels import gpu, ops
+from engram.kernels import expert_ops, gpu, ops
 from engram.kernels.gpu.casts import once_a_step, product_copy
 from engram.model.moe import MoE
 from tests.engram.kernels.gpu.compare import compare, numbers
@@ -76,9 +76,9 @@ def test_routers_keep_their_precision(device: torch.device):
     x, weight = numbers(40, 144).bfloat16().to(device), numbers(11, 144, seed=1, scale=0.1).to(device)
     bias = torch.zeros(11, device=device)
     with torch.autocast(device.type, torch.bfloat16):
-        found, chosen, _ = ops.route_tokens(x, weight, bias, 3, 1.0)
+        found, chosen, _ = expert_ops.route_tokens(x, weight, bias, 3, 1.0)
     with kernels.plain():
-        wanted, expected, _ = ops.route_tokens(x, weight, bias, 3, 1.0)
+        wanted, expected, _ = expert_ops.route_tokens(x, weight, bias, 3, 1.0)
     dense, other = (torch.zeros(40, 11, device=device).scatter(1, c, w) for c, w in ((chosen, found), (expected, wanted)))
     torch.testing.assert_close(dense, other, rtol=1e-4, atol=1e-4)
 

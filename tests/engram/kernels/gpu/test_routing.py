@@ -2,7 +2,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from engram.kernels import ops
+from engram.kernels import expert_ops
 from tests.engram.kernels.gpu.compare import compare, numbers
 
 
@@ -12,7 +12,7 @@ def test_routing(device: torch.device, n: int, experts: int, k: int):
 
     def weights(logits: Tensor) -> Tensor:
         with torch.autocast(device.type, enabled=False):
-            found, chosen = ops.route(logits, bias, k, 2.5)
+            found, chosen = expert_ops.route(logits, bias, k, 2.5)
         assert chosen.dtype == torch.int64
         order = chosen.argsort(dim=-1)  # which of a set comes first is nobody's business
         seen.append(chosen.gather(-1, order))
@@ -23,14 +23,14 @@ def test_routing(device: torch.device, n: int, experts: int, k: int):
 
 
 def test_equals_go_to_the_lower_number(device: torch.device):
-    _, chosen = ops.route(torch.zeros(5, 7, device=device), torch.zeros(7, device=device), 3, 1.0)
+    _, chosen = expert_ops.route(torch.zeros(5, 7, device=device), torch.zeros(7, device=device), 3, 1.0)
     assert chosen.tolist() == [[0, 1, 2]] * 5
 
 
 def test_numbers_that_are_not_numbers_choose_experts_that_exist(device: torch.device):
     logits = numbers(5, 6).to(device)
     logits[2] = float("nan")
-    weights, chosen = ops.route(logits, torch.zeros(6, device=device), 4, 1.0)
+    weights, chosen = expert_ops.route(logits, torch.zeros(6, device=device), 4, 1.0)
     assert int(chosen.min()) >= 0
     assert int(chosen.max()) < 6
     assert all(len(set(row)) == 4 for row in chosen.tolist())
