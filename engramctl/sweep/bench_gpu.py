@@ -86,17 +86,14 @@ class _Sampled:
 SPEEDS = ("10m", "30m", "100m", "300m")
 PARTS: dict[str, Part] = {
     "peak": Part(measure_peak, 40),
-    "speed 10m": Part(measure_speed_of("10m"), 60),
-    "speed 100m": Part(measure_speed_of("100m"), 60),
-    "speed 30m": Part(measure_speed_of("30m"), 60),
-    "pack 1m": Part(measure_packed("1m", _PACKED_TOKENS), 90),
+    **{f"speed {size}": Part(measure_speed_of(size), 60) for size in SPEEDS},
+    "beside 10m": Part(measure_beside("10m", _COMPILE_S), 120),
     "memory 10m": Part(measure_longer("10m"), 90),
+    "pack 1m": Part(measure_packed("1m", _PACKED_TOKENS), 90),
+    "speed 1b": Part(measure_speed_of("1b", None), 75),
+    "beside 100m": Part(measure_beside("100m", _COMPILE_S), 120),
     "start": Part(measure_start, 120),
     "exact": Part(measure_first_losses, 60),
-    "speed 300m": Part(measure_speed_of("300m"), 60),
-    "speed 1b": Part(measure_speed_of("1b", None), 75),
-    "beside 10m": Part(measure_beside("10m", _COMPILE_S), 120),
-    "beside 100m": Part(measure_beside("100m", _COMPILE_S), 120),
     "sweep": Part(_measure_whole_sweep, 120),
     "losses": Part(measure_late_losses, 240),
 }
