@@ -7,7 +7,7 @@ SETUP := $(VENV)/.installed
 # A Python that has PyTorch for its GPU and the packages of pyproject.toml, instead of an environment made here.
 GPU_PYTHON ?=
 
-.PHONY: setup sweep smoke test gpu fuzz kills checks format clean
+.PHONY: setup sweep smoke test gpu kernels fuzz kills checks format clean
 
 setup: $(SETUP)  ## A virtual environment with exactly the versions of constraints.txt
 
@@ -32,6 +32,10 @@ gpu: $(if $(GPU_PYTHON),,setup)  ## All of one GPU in six minutes: its numbers a
 	status=0; python=$(or $(GPU_PYTHON),$(BIN)/python); \
 	$$python -m engramctl bench gpu --limit 4m --out gpu.json $(foreach part,$(GPU_PARTS),--only $(part)) || status=1; \
 	$$python -m pytest tests/gpu --durations=5 || status=1; exit $$status
+
+kernels: setup  ## Set up with Triton, then the tests of the GPU kernels in its interpreter, which needs no GPU
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[kernels]'
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --maxprocesses 4 tests/engram/kernels/gpu
 
 fuzz: setup  ## Set up, then 2,000 command lines and damaged files with new seeds: one line of error or none, nothing written elsewhere
 	ENGRAMCTL_FUZZ_CASES=2000 $(BIN)/python -m pytest -n auto --maxprocesses 4 --dist load tests/engramctl/fuzz

@@ -32,13 +32,13 @@ def _git(folder: Path, *arguments: str) -> str:
     return done.stdout.strip()
 
 
-def versions() -> str:
-    """Versions of Python, of the packages that affect a loss and of the compiled kernels in use, as JSON.
+def versions(device: str = "cpu") -> str:
+    """Versions of Python, of the packages that affect a loss and of the kernels in use on a device, as JSON.
 
     Never raises: this is asked for after training, and a trained trial is kept whatever can't be told about it.
     """
     found = {"python": platform.python_version(), "engramctl": __version__} | {name: package_version(name) for name in _PACKAGES}
-    return json.dumps(found | {"kernels": _kernels()})
+    return json.dumps(found | {"kernels": _kernels(device)})
 
 
 def package_version(package: str) -> str:
@@ -50,11 +50,12 @@ def package_version(package: str) -> str:
     return _UNKNOWN
 
 
-def _kernels() -> str | None:
+def _kernels(device: str) -> str | None:
     try:
         from engram import kernels
+        from engram.kernels import gpu
 
-        return kernels.version()
+        return gpu.version() if device.startswith("cuda") else kernels.version()
     except Exception:
         return _UNKNOWN
 

@@ -207,7 +207,6 @@ def _planned(todo: Extension) -> dict[str, Any]:
         "git_sha": provenance.git_sha(),
         "corpus_fingerprint": trial.corpus_fingerprint,
         "tokenizer_fingerprint": trial.tokenizer_fingerprint,
-        "versions": provenance.versions(),
         "hostname": provenance.hostname(),
     }
 
@@ -215,7 +214,8 @@ def _planned(todo: Extension) -> dict[str, Any]:
 def _trained(outcome: Outcome, device: torch.device) -> dict[str, Any]:
     kept = ("train_loss", "wall_s", "tokens_per_s", "n_restarts", "precision", "started_at")
     ended = datetime.now(UTC).isoformat(timespec="seconds")
-    return {name: outcome.values[name] for name in kept} | {"device": str(device), "finished_at": ended}
+    told = {"device": str(device), "versions": provenance.versions(str(device)), "finished_at": ended}
+    return {name: outcome.values[name] for name in kept} | told
 
 
 def _outcome(todo: Extension, before: _Measured, after: _Measured, device: torch.device) -> dict[str, Any]:

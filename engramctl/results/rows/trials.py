@@ -87,7 +87,7 @@ def trial_row(trial: TrialConfig, context: SweepContext, status: str, error: str
         "corpus_fingerprint": trial.corpus_fingerprint,
         "tokenizer_fingerprint": trial.tokenizer_fingerprint,
         "git_sha": context.git_sha,
-        "versions": provenance.versions(),
+        "versions": provenance.versions(str(outcome.get("device") or "cpu")),
         "hostname": provenance.hostname(),
         "started_at": now,
         "finished_at": now,

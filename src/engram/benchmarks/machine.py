@@ -11,6 +11,7 @@ import torch
 from engram import kernels
 from engram.benchmarks.results import Machine
 from engram.config.training import TrainConfig
+from engram.kernels import gpu
 from engram.training.machine import resolve_precision
 
 
@@ -24,7 +25,7 @@ def this_machine(train: TrainConfig, device: torch.device) -> Machine:
         device=str(device),
         gpu=torch.cuda.get_device_name(device) if device.type == "cuda" else None,
         pytorch=torch.__version__,
-        kernels=kernels.version(),
+        kernels=gpu.version() if device.type == "cuda" else kernels.version(),
         precision=resolve_precision(train.precision, device),
     )
 

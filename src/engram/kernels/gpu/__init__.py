@@ -8,9 +8,12 @@ Kernels are compiled at their first use, once for each width, and kept in Triton
 (number of experts, rows of tables) is an ordinary argument, so that all trials share them.
 """
 
+import hashlib
+import importlib.metadata
 import importlib.util
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 
 import torch
 from torch import Tensor
@@ -35,6 +38,14 @@ def interpreting() -> Iterator[None]:
 def installed() -> bool:
     """Whether the package is there; it is imported only when a kernel is used."""
     return importlib.util.find_spec("triton") is not None
+
+
+def version() -> str:
+    """Version of Triton and a fingerprint of the kernels' source, or "none" where there is no Triton."""
+    if not _installed:
+        return "none"
+    source = hashlib.sha256(b"".join(path.read_bytes() for path in sorted(Path(__file__).parent.glob("*.py"))))
+    return f"triton {importlib.metadata.version('triton')} {source.hexdigest()[:12]}"
 
 
 def usable(x: Tensor) -> bool:
