@@ -4,17 +4,20 @@ import threading
 from concurrent.futures import Future
 
 
-def compiling(device: str) -> "Future[tuple[str, ...]] | None":
-    """Starts compiling the kernels if trials run on the CPU of this machine.
+def compiling(device: str) -> "Future[tuple[str, ...]]":
+    """Starts compiling the kernels if trials run on the CPU of this machine; those of a GPU are compiled as they are used.
 
     The result is there when they are compiled, or this machine can't do that: what there is to say about it, in lines, once training
     begins. It is a UserError when the disk is full.
     """
+    from engram.kernels import gpu
     from engram.training.machine import resolve_device
 
-    if resolve_device(device).type != "cpu":
-        return None
     ready: Future[tuple[str, ...]] = Future()
+    if resolve_device(device).type != "cpu":
+        reason = gpu.missing()
+        ready.set_result((f"training without kernels for the GPU, many times more slowly: {reason}",) if reason else ())
+        return ready
 
     def prepare() -> None:
         from engram import kernels

@@ -11,6 +11,8 @@ Kernels are compiled at their first use, once for each width, and kept in Triton
 import hashlib
 import importlib.metadata
 import importlib.util
+import os
+import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -35,14 +37,19 @@ def interpreting() -> Iterator[None]:
         _interpreting = before
 
 
-def installed() -> bool:
-    """Whether the package is there; it is imported only when a kernel is used."""
-    return importlib.util.find_spec("triton") is not None
+def missing() -> str | None:
+    """What the kernels lack here, in one line; None if nothing. The package is imported only when a kernel is used."""
+    if importlib.util.find_spec("triton") is None:
+        return "the package triton is not installed"
+    compilers = (os.environ.get("CC"), "gcc", "clang", "cc")
+    if not any(name and shutil.which(name) for name in compilers):
+        return "there is no C compiler, which Triton needs for their launch (gcc or clang, or $CC)"
+    return None
 
 
 def version() -> str:
-    """Version of Triton and a fingerprint of the kernels' source, or "none" where there is no Triton."""
-    if not _installed:
+    """Version of Triton and a fingerprint of the kernels' source, or "none" where they can't be used."""
+    if not _complete:
         return "none"
     source = hashlib.sha256(b"".join(path.read_bytes() for path in sorted(Path(__file__).parent.glob("*.py"))))
     return f"triton {importlib.metadata.version('triton')} {source.hexdigest()[:12]}"
@@ -50,7 +57,7 @@ def version() -> str:
 
 def usable(x: Tensor) -> bool:
     """Whether there are kernels for `x`: fp32 or bf16, on a GPU."""
-    return (x.is_cuda or _interpreting) and x.dtype in _DTYPES and kernels.enabled() and _installed
+    return (x.is_cuda or _interpreting) and x.dtype in _DTYPES and kernels.enabled() and _complete
 
 
 def product_dtype(x: Tensor) -> torch.dtype:
@@ -59,4 +66,4 @@ def product_dtype(x: Tensor) -> torch.dtype:
     return torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else torch.float32
 
 
-_installed = installed()
+_complete = missing() is None
