@@ -144,7 +144,7 @@ def train_extension(todo: Extension, device: torch.device, checkpoint_s: float, 
         trainer.discard_checkpoints()
         todo.abandon()
         return outcome.error
-    row = _planned(todo) | _trained(outcome, device) | _outcome(todo, before, _measure(todo, trainer.model, device), device)
+    row = _planned(todo, device) | _trained(outcome, device) | _outcome(todo, before, _measure(todo, trainer.model, device), device)
     write_row(todo.place.record, EXTENSION_SCHEMA, row, todo.measured)
     trainer.discard_checkpoints()
     return row
@@ -176,7 +176,7 @@ def _autocast(todo: Extension, device: torch.device) -> torch.autocast:
     return torch.autocast(device.type, torch.bfloat16, enabled=bf16)
 
 
-def _planned(todo: Extension) -> dict[str, Any]:
+def _planned(todo: Extension, device: torch.device) -> dict[str, Any]:
     trial, source, corpus, length = todo.trial, todo.source.trial, todo.corpus, todo.trial.train.seq_len
     yarn, memory = trial.model.attention.rope.yarn, trial.model.memory
     assert yarn is not None
@@ -207,6 +207,7 @@ def _planned(todo: Extension) -> dict[str, Any]:
         "git_sha": provenance.git_sha(),
         "corpus_fingerprint": trial.corpus_fingerprint,
         "tokenizer_fingerprint": trial.tokenizer_fingerprint,
+        "versions": provenance.versions(str(device)),
         "hostname": provenance.hostname(),
     }
 
@@ -214,8 +215,7 @@ def _planned(todo: Extension) -> dict[str, Any]:
 def _trained(outcome: Outcome, device: torch.device) -> dict[str, Any]:
     kept = ("train_loss", "wall_s", "tokens_per_s", "n_restarts", "precision", "started_at")
     ended = datetime.now(UTC).isoformat(timespec="seconds")
-    told = {"device": str(device), "versions": provenance.versions(str(device)), "finished_at": ended}
-    return {name: outcome.values[name] for name in kept} | told
+    return {name: outcome.values[name] for name in kept} | {"device": str(device), "finished_at": ended}
 
 
 def _outcome(todo: Extension, before: _Measured, after: _Measured, device: torch.device) -> dict[str, Any]:

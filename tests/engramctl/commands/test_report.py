@@ -116,7 +116,7 @@ def test_the_documented_lines_give_the_numbers_of_the_report(sweep):
     report(sweep)
     text = " ".join(Page((sweep.folder / "report.html").read_text()).text)
     section = Path("docs/results.md").read_text().split("## Every number of the report, again")[1].split("\n## ")[0]
-    lines = "\n".join(re.findall(r"```python\n(.*?)```", section, re.S)).replace("results/reference/laptop", str(sweep.folder))
+    lines = "\n".join(re.findall(r"```python\n(.*?)```", section, re.S)).replace("results/reference/python", str(sweep.folder))
     names: dict = {}
     exec(lines, names)
     for mean in names["points"]["mean"]:

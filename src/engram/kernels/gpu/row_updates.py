@@ -5,7 +5,7 @@ import triton.language as tl
 from torch import Tensor
 
 from engram.kernels.gpu import step_numbers
-from engram.memory.row_sums import RowSums
+from engram.kernels.gpu.row_sums import RowSums
 
 _RATE = tl.constexpr(step_numbers.TABLE_RATE)
 _CORRECTION1 = tl.constexpr(step_numbers.CORRECTION1)
