@@ -82,15 +82,6 @@ def test_a_part_that_fails_or_hangs_keeps_what_it_had_and_the_others_run(tmp_pat
     assert late.problem == "no time was left for it"
 
 
-def test_a_real_part_in_its_own_process(tmp_path, tiny_corpus):
-    environment = Environment("cpu", tiny_corpus.folder, 0.1, 1)
-    (part,) = run_parts(["speed 10m"], environment, 300.0, tmp_path / "gpu.json", lambda name: None)
-    assert part.problem is None
-    assert part.values["tokens_per_step"] == 256
-    assert part.values["tokens_per_s"]["median"] > 0
-    assert part.values["busy_share"] is None
-
-
 def test_how_busy():
     assert covered([(0.0, 1.0), (0.5, 2.0), (3.0, 4.0)]) == pytest.approx(0.75)
     assert covered([(0.0, 4.0), (1.0, 2.0)]) == 1.0
