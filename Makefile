@@ -31,7 +31,7 @@ GPU_PARTS ?=
 gpu: $(if $(GPU_PYTHON),,setup)  ## All of one GPU in six minutes: its numbers as a table and in gpu.json, then the tests that need one
 	status=0; python=$(or $(GPU_PYTHON),$(BIN)/python); \
 	$$python -m engramctl bench gpu --limit 4m --out gpu.json $(foreach part,$(GPU_PARTS),--only $(part)) || status=1; \
-	$$python -m pytest tests/gpu --durations=5 || status=1; exit $$status
+	$$python -m pytest tests/gpu tests/engram/kernels/gpu --durations=5 || status=1; exit $$status
 
 kernels: setup  ## Set up with Triton, then the tests of the GPU kernels in its interpreter, which needs no GPU
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[kernels]'

@@ -150,6 +150,18 @@ def attend_backward(
     return grads[0], grads[1], grads[2]
 
 
+def _keep(ctx: Any, saved: list[Any], *tensors: Tensor) -> None:
+    """Keep tensors and what `attend` returned besides, not all of which are tensors, for the way back."""
+    ctx.save_for_backward(*tensors, *(x for x in saved if isinstance(x, Tensor)))
+    ctx.count, ctx.others = len(tensors), [None if isinstance(x, Tensor) else (x,) for x in saved]
+
+
+def _kept(ctx: Any) -> tuple[tuple[Tensor, ...], list[Any]]:
+    """What `_keep` was given."""
+    tensors, left = ctx.saved_tensors[: ctx.count], iter(ctx.saved_tensors[ctx.count :])
+    return tensors, [next(left) if other is None else other[0] for other in ctx.others]
+
+
 class _Attention(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, qkv: Tensor, cos: Tensor, sin: Tensor, scale: float, shift: bool, dtype: torch.dtype) -> Tensor:
@@ -161,17 +173,13 @@ class _Attention(torch.autograd.Function):
         # A view: all that attention asks of its inputs is that a head's channels lie side by side.
         query, key, value = (x.transpose(1, 2) for x in (query, key, qkv[:, :, 2].to(dtype)))  # [B, h, T, c]
         out, saved = attend(query, key, value, scale)
-        tensors = [x for x in saved if isinstance(x, Tensor)]
-        ctx.save_for_backward(qkv, cos, sin, query, key, value, out, *tensors)
-        ctx.others = [None if isinstance(x, Tensor) else (x,) for x in saved]
+        _keep(ctx, saved, qkv, cos, sin, query, key, value, out)
         ctx.scale, ctx.shift = scale, shift
         return out.transpose(1, 2)
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
-        qkv, cos, sin, query, key, value, out, *tensors = ctx.saved_tensors
-        left = iter(tensors)
-        saved = [next(left) if other is None else other[0] for other in ctx.others]
+        (qkv, cos, sin, query, key, value, out), saved = _kept(ctx)
         grad = grad.to(out.dtype).contiguous().transpose(1, 2)
         by_head = attend_backward(grad, query, key, value, out, saved, ctx.scale)
         grads = [x.transpose(1, 2).contiguous() for x in by_head]  # [B, T, h, c], as they are stored
@@ -208,16 +216,13 @@ class _Attend(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, query: Tensor, key: Tensor, value: Tensor, scale: float) -> Tensor:
         out, saved = attend(query, key, value, scale)
-        ctx.save_for_backward(query, key, value, out, *(x for x in saved if isinstance(x, Tensor)))
-        ctx.others = [None if isinstance(x, Tensor) else (x,) for x in saved]
+        _keep(ctx, saved, query, key, value, out)
         ctx.scale = scale
         return out
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
-        query, key, value, out, *tensors = ctx.saved_tensors
-        left = iter(tensors)
-        saved = [next(left) if other is None else other[0] for other in ctx.others]
+        (query, key, value, out), saved = _kept(ctx)
         return *attend_backward(grad.to(out.dtype), query, key, value, out, saved, ctx.scale), None
 
 
